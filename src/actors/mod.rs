@@ -1,0 +1,23 @@
+//! The actors: thin shells that receive, call the pipeline, send and count.
+
+pub mod link;
+
+pub mod supervisor;
+
+pub mod kafka_ingest;
+
+pub mod decode_policy;
+
+pub mod sequence_tracker;
+
+pub mod replay_store;
+
+pub mod dlq_publisher;
+
+pub mod lag_monitor;
+
+pub mod session_queue;
+
+pub mod client_session;
+
+pub mod topology;

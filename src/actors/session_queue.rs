@@ -1,0 +1,5 @@
+//! Not written yet.
+
+/// Stub.
+#[derive(Debug)]
+pub struct SessionQueue;

@@ -1,0 +1,166 @@
+//! The board: per partition the positions that the actors publish.
+//!
+//! It outlives every actor, so that a restarted one knows what was already counted, checked or handed over. Each cell is
+//! written by one actor only and read by anyone without a lock; the list of partitions is locked per batch, never per
+//! record. It must not decide anything.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// A position that is not known yet.
+pub const UNKNOWN: i64 = -1;
+
+/// One published position: an offset, or [`UNKNOWN`].
+#[derive(Debug)]
+pub struct Cell(AtomicI64);
+
+impl Cell {
+    const fn unknown() -> Self {
+        Self(AtomicI64::new(UNKNOWN))
+    }
+
+    /// The offset, if known.
+    pub fn get(&self) -> Option<i64> {
+        match self.0.load(Ordering::Acquire) {
+            UNKNOWN => None,
+            offset => Some(offset),
+        }
+    }
+
+    /// Publishes an offset.
+    pub fn set(&self, offset: i64) {
+        self.0.store(offset, Ordering::Release);
+    }
+
+    /// Back to unknown.
+    pub fn clear(&self) {
+        self.set(UNKNOWN);
+    }
+}
+
+/// The positions of one partition in one epoch. All are "next offset" positions.
+#[derive(Debug)]
+pub struct PartitionBoard {
+    /// The partition.
+    pub partition: i32,
+    /// Where the reader started in this epoch. Writer: `KafkaIngest`.
+    pub start: Cell,
+    /// The end of the log when the reader started. Writer: `KafkaIngest`.
+    pub end_at_start: Cell,
+    /// Polled from Kafka. Writer: `KafkaIngest`.
+    pub fetched: Cell,
+    /// Judged and counted. Writer: `DecodePolicy`.
+    pub judged: Cell,
+    /// Sequence-checked. Writer: `SequenceTracker`.
+    pub sequenced: Cell,
+    /// First offset in the memory window. Writer: `ReplayStore`.
+    pub window_low: Cell,
+    /// End of the memory window: everything below was fanned out. Writer: `ReplayStore`.
+    pub stored: Cell,
+    /// The contiguous settled prefix. Writer: `KafkaIngest`.
+    pub settled: Cell,
+    /// Committed to the group. Writer: `KafkaIngest`.
+    pub committed: Cell,
+    /// High watermark as last seen. Writer: `LagMonitor`.
+    pub high_watermark: Cell,
+    /// Low watermark as last seen. Writer: `LagMonitor`.
+    pub low_watermark: Cell,
+    /// The term in which this instance owns the duties of the partition, 0 when it does not. Writer: `KafkaIngest`.
+    pub duty_term: AtomicU64,
+    /// When the last record passed `DecodePolicy`, Unix milliseconds, 0 for never. Writer: `DecodePolicy`.
+    pub last_record_ms: AtomicI64,
+}
+
+impl PartitionBoard {
+    fn new(partition: i32) -> Self {
+        Self {
+            partition,
+            start: Cell::unknown(),
+            end_at_start: Cell::unknown(),
+            fetched: Cell::unknown(),
+            judged: Cell::unknown(),
+            sequenced: Cell::unknown(),
+            window_low: Cell::unknown(),
+            stored: Cell::unknown(),
+            settled: Cell::unknown(),
+            committed: Cell::unknown(),
+            high_watermark: Cell::unknown(),
+            low_watermark: Cell::unknown(),
+            duty_term: AtomicU64::new(0),
+            last_record_ms: AtomicI64::new(0),
+        }
+    }
+}
+
+/// The identity of a log whose offsets have one meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// Counted up by this process; 0 before the topic was seen.
+    pub number: u64,
+    /// Cluster id, topic and topic id: the same text in every process that reads the same log.
+    pub name: String,
+}
+
+/// The board of the whole topic. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Board(Arc<RwLock<State>>);
+
+#[derive(Debug)]
+struct State {
+    epoch: Epoch,
+    partitions: Vec<Arc<PartitionBoard>>,
+}
+
+impl Board {
+    /// A board without partitions, in epoch 0.
+    pub fn new() -> Self {
+        Self(Arc::new(RwLock::new(State { epoch: Epoch { number: 0, name: String::new() }, partitions: Vec::new() })))
+    }
+
+    /// The current epoch.
+    pub fn epoch(&self) -> Epoch {
+        self.read().epoch.clone()
+    }
+
+    /// The number of the current epoch.
+    pub fn epoch_number(&self) -> u64 {
+        self.read().epoch.number
+    }
+
+    /// Opens a new epoch: every position is unknown again.
+    pub fn open_epoch(&self, epoch: Epoch) {
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        state.epoch = epoch;
+        state.partitions.clear();
+    }
+
+    /// The board of a partition, made when it is new.
+    pub fn partition(&self, partition: i32) -> Arc<PartitionBoard> {
+        if let Some(found) = self.read().partitions.iter().find(|p| p.partition == partition) {
+            return Arc::clone(found);
+        }
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = state.partitions.iter().find(|p| p.partition == partition) {
+            return Arc::clone(found);
+        }
+        let made = Arc::new(PartitionBoard::new(partition));
+        state.partitions.push(Arc::clone(&made));
+        state.partitions.sort_by_key(|p| p.partition);
+        made
+    }
+
+    /// All partitions, ascending.
+    pub fn partitions(&self) -> Vec<Arc<PartitionBoard>> {
+        self.read().partitions.clone()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,45 @@
+//! DashStream: live telemetry of AI-agent graphs, from a Kafka topic to the browser.
+//!
+//! The data flow, which is also the order of the modules:
+//!
+//! ```text
+//! Kafka → KafkaIngest → DecodePolicy → SequenceTracker → ReplayStore → ClientSession → browser
+//!              │              └→ DlqPublisher → Kafka DLQ       ▲             │
+//!              └→ LagMonitor                     settled ───────┘   join ─────┘
+//! ```
+//!
+//! - [`wire`]: bytes to types and back. No IO, no clock.
+//! - [`pipeline`]: every decision, as pure functions and state machines. No actix, no clock, no log.
+//! - [`kafka`]: the only place that knows rdkafka.
+//! - [`messages`], [`board`]: what actors say to each other, and the positions that they publish.
+//! - [`actors`]: thin shells around the pipeline, and the supervisor that keeps them alive.
+//! - [`web`]: HTTP, WebSocket upgrade, health, metrics, the page.
+//! - [`generate`]: a source of believable agent runs, for demo, tests and benchmarks.
+//! - [`config`], [`metrics`], [`telemetry`]: the usual surroundings.
+//! - [`app`], [`cli`]: composition and the command line.
+
+pub mod wire;
+
+pub mod pipeline;
+
+pub mod kafka;
+
+pub mod messages;
+
+pub mod board;
+
+pub mod actors;
+
+pub mod web;
+
+pub mod generate;
+
+pub mod config;
+
+pub mod metrics;
+
+pub mod telemetry;
+
+pub mod app;
+
+pub mod cli;

@@ -1,0 +1,132 @@
+//! What the actors say to each other, in the order of the flow.
+//!
+//! Messages carry batches, never single records, and their origin (epoch, partition, offsets) to the end. The byte permit
+//! rides inside: whoever drops the last message of a batch gives its credit back. Only types live here, no behaviour.
+
+use std::sync::Arc;
+
+use actix::Message;
+
+use crate::actors::session_queue::SessionQueue;
+use crate::board::Epoch;
+use crate::pipeline::credit::Permit;
+use crate::pipeline::dead_letter::DeadLetter;
+use crate::pipeline::decode::{SequenceItem, Verdict};
+use crate::pipeline::record::{Origin, RawBatch};
+use crate::pipeline::sequence::Finding;
+
+/// `KafkaIngest` → `ReplayStore`: partitions that the reader is about to read, before their first batch.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct PartitionsOpened {
+    /// The epoch they belong to; a number above the current one ends the old epoch.
+    pub epoch: Epoch,
+    /// Where each begins.
+    pub partitions: Vec<PartitionStart>,
+}
+
+/// Where the reader starts in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionStart {
+    /// The partition.
+    pub partition: i32,
+    /// The first offset that will be read.
+    pub start: i64,
+    /// The end of the log at that moment: what lies below is history, not live.
+    pub end: i64,
+}
+
+/// `KafkaIngest` → `DecodePolicy`: records as they lie in Kafka.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Ingested {
+    /// The records.
+    pub batch: RawBatch,
+    /// Their byte credit.
+    pub permit: Permit,
+}
+
+/// `DecodePolicy` → `SequenceTracker`: every record has its verdict.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Decoded {
+    /// The records.
+    pub batch: RawBatch,
+    /// One verdict per record, in the same order.
+    pub verdicts: Vec<Verdict>,
+    /// What the sequence check looks at, for all records of the batch.
+    pub items: Vec<SequenceItem>,
+    /// The duty term under which the batch was judged, 0 when another instance does the duties.
+    pub duty_term: u64,
+    /// Offsets whose dead letter is still under way: they are settled by `DlqPublisher`, not by `ReplayStore`.
+    pub held: Vec<i64>,
+    /// Their byte credit.
+    pub permit: Permit,
+}
+
+/// `SequenceTracker` → `ReplayStore`: what was found rides along.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Tracked {
+    /// The decoded batch, unchanged.
+    pub decoded: Decoded,
+    /// Findings in record order.
+    pub findings: Vec<RecordFinding>,
+}
+
+/// A finding and the record it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordFinding {
+    /// Index of the record in its batch.
+    pub record: u32,
+    /// Index of the inner event in an event batch, otherwise 0.
+    pub event_index: u32,
+    /// What was found.
+    pub finding: Finding,
+}
+
+/// `DecodePolicy` → `DlqPublisher`: one unprocessable record.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct PublishDeadLetter {
+    /// The letter.
+    pub letter: DeadLetter,
+    /// What to report as settled once the letter's fate is decided.
+    pub settles: Settled,
+}
+
+/// `ReplayStore`, `DlqPublisher` → `KafkaIngest`: all duties of these offsets are done. Never awaited.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Settled {
+    /// The range.
+    pub origin: Origin,
+    /// Offsets inside the range that somebody else settles.
+    pub except: Vec<i64>,
+    /// The duty term under which the work was done.
+    pub duty_term: u64,
+}
+
+/// `ClientSession` → `ReplayStore`: serve this session from its queue's cursors on.
+///
+/// The store fills the queue from the memory window up to the queue's bound; once every partition has reached the end,
+/// the session is live in the same turn of the mailbox, so that replay and live cannot overlap or leave a hole.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Join {
+    /// The session's queue; it holds the cursors.
+    pub queue: Arc<SessionQueue>,
+}
+
+/// `ClientSession` → `ReplayStore`: the session ended.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Leave {
+    /// The session's number.
+    pub session: u64,
+}
+
+/// Supervisor → every actor: prove that you still take messages, by touching your pulse.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Heartbeat;

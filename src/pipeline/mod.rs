@@ -1,0 +1,26 @@
+//! Decisions, as pure functions and state machines.
+//!
+//! Nothing here knows actix, tokio, a clock, randomness, a socket, a log or a metric: time and random numbers are
+//! arguments, outcomes are return values. That is what makes the promise testable.
+
+pub mod record;
+
+pub mod credit;
+
+pub mod decode;
+
+pub mod dead_letter;
+
+pub mod sequence;
+
+pub mod settled;
+
+pub mod window;
+
+pub mod pacing;
+
+pub mod lag;
+
+pub mod health;
+
+pub mod backoff;
