@@ -1,1 +1,3 @@
-//! Not written yet.
+//! Configuration: the only place that reads files or the environment.
+
+pub mod secret;

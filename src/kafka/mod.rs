@@ -1,1 +1,5 @@
-//! Not written yet.
+//! The only place that knows rdkafka.
+
+pub mod connection;
+
+pub mod security;
