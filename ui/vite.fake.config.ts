@@ -8,7 +8,7 @@ export default mergeConfig(base, {
     {
       name: "dashstream-fake-service",
       async configureServer(server: { httpServer: { on(event: "close", action: () => void): void } | null }) {
-        const demo = await startDemo(3002);
+        const demo = await startDemo(Number(process.env.FAKE_PORT ?? 3002));
         server.httpServer?.on("close", () => void demo.stop());
       },
     },

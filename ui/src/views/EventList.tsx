@@ -24,10 +24,9 @@ const COLUMNS = [
   ["thread", "Thread"],
   ["kind", "Kind"],
   ["node", "Node"],
-  ["detail", "Detail"],
-  ["findings", "Findings"],
+  ["detail", "Findings and detail"],
   ["sequence", "Seq"],
-  ["position", "Partition:offset"],
+  ["position", "P:offset"],
 ] as const;
 
 export function EventList({ rows, version, emptyText, selected, select }: Props) {
@@ -48,16 +47,26 @@ export function EventList({ rows, version, emptyText, selected, select }: Props)
     }
   }, []);
 
+  // A row that somebody reads must not run away.
+  const choose = useCallback(
+    (row: Row) => {
+      setIsFollowing(false);
+      select(row);
+    },
+    [select],
+  );
+
   const moveTo = (index: number) => {
     const row = rows.at(index);
     const element = viewport.current;
     if (row !== undefined && element !== null) {
-      select(row);
+      choose(row);
       const top = index * ROW_HEIGHT;
       if (top < element.scrollTop) {
         element.scrollTop = top;
-      } else if (top + ROW_HEIGHT > element.scrollTop + element.clientHeight) {
-        element.scrollTop = top + ROW_HEIGHT - element.clientHeight;
+      } else if (top + 2 * ROW_HEIGHT > element.scrollTop + element.clientHeight) {
+        // The head covers the height of one row.
+        element.scrollTop = top + 2 * ROW_HEIGHT - element.clientHeight;
       }
     }
   };
@@ -87,7 +96,7 @@ export function EventList({ rows, version, emptyText, selected, select }: Props)
           index={index}
           top={index * ROW_HEIGHT}
           isSelected={row.id === selected?.id}
-          select={select}
+          select={choose}
         />,
       );
     }
@@ -103,14 +112,14 @@ export function EventList({ rows, version, emptyText, selected, select }: Props)
       tabIndex={0}
       onKeyDown={onKeyDown}
     >
-      <div role="row" className="row row-head" tabIndex={-1}>
-        {COLUMNS.map(([name, label]) => (
-          <span key={name} role="columnheader" tabIndex={-1} className={`cell cell-${name}`}>
-            {label}
-          </span>
-        ))}
-      </div>
       <div className="viewport" role="rowgroup" ref={viewport} onScroll={onScroll}>
+        <div role="row" className="row row-head" tabIndex={-1}>
+          {COLUMNS.map(([name, label]) => (
+            <span key={name} role="columnheader" tabIndex={-1} className={`cell cell-${name}`}>
+              {label}
+            </span>
+          ))}
+        </div>
         <div className="canvas" style={{ height: rows.length * ROW_HEIGHT }}>
           {shown}
         </div>

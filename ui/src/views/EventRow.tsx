@@ -58,13 +58,13 @@ function RecordCells({ row }: { row: RecordRow }) {
         {summary?.node}
       </Cell>
       <Cell name="detail" title={failure?.message ?? summary?.detail}>
-        {failure === null ? summary?.detail : `${words(failure.kind)}: ${failure.message}`}
-      </Cell>
-      <Cell name="findings">
         {row.findings.slice(0, 2).map((finding) => (
           <FindingBadge key={`${finding.kind}:${finding.eventIndex}:${finding.found}`} finding={finding} />
         ))}
         {row.findings.length > 2 ? <span className="badge">+{row.findings.length - 2}</span> : null}
+        <span className="text">
+          {failure === null ? summary?.detail : `${words(failure.kind)}: ${failure.message}`}
+        </span>
       </Cell>
       <Cell name="sequence">{summary === null || summary.sequence === 0n ? "–" : summary.sequence.toString()}</Cell>
       <Cell name="position">
@@ -85,7 +85,7 @@ function Cell(props: { name: string; title?: string | undefined; children?: Reac
 function FindingBadge({ finding }: { finding: FindingInfo }) {
   return (
     <span className={`badge finding-${finding.kind}`} title={describeFinding(finding)}>
-      {words(finding.kind)}
+      {finding.kind === "gap" ? "sequence gap" : words(finding.kind)}
     </span>
   );
 }

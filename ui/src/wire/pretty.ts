@@ -55,7 +55,7 @@ function writeMessage(out: Output, desc: DescMessage, value: Fields, depth: numb
   let count = 0;
   for (const field of desc.fields) {
     const content = contentOf(field, value);
-    if (content === undefined || isEmpty(content)) {
+    if (content === undefined || isEmpty(field, content)) {
       continue;
     }
     out.write(count === 0 ? "" : ",");
@@ -82,7 +82,10 @@ function contentOf(field: DescField, value: Fields): unknown {
 }
 
 /** proto3 does not tell an unset field from an empty one; neither says anything. */
-function isEmpty(content: unknown): boolean {
+function isEmpty(field: DescField, content: unknown): boolean {
+  if (field.fieldKind === "map") {
+    return Object.keys(content as Fields).length === 0;
+  }
   if (content instanceof Uint8Array || Array.isArray(content)) {
     return content.length === 0;
   }
