@@ -195,7 +195,7 @@ export class StreamClient {
   /** Applies everything that is ready, in the order in which it arrived. */
   #drain(): void {
     const session = this.#session;
-    while (session !== null && session === this.#session) {
+    while (session !== null) {
       const ready = this.#inbox.take();
       if (ready === null) {
         break;
