@@ -200,7 +200,7 @@ describe("a reconnect", () => {
   });
 
   test("follows a service that never answers the hello", () => {
-    env.advance(16_000);
+    env.advance(41_500);
     expect(env.sockets[0]?.closedWith).toBe(4901);
     expect(env.sockets.length).toBe(2);
   });
@@ -417,4 +417,14 @@ test("another subprotocol stops the client with a reason", async () => {
   env.socket.protocol = "";
   env.socket.open();
   expect(status()).toBe("stopped");
+});
+
+test("a cursor that names no offset goes on in a new epoch without waiting for a reset", () => {
+  env.socket.text(welcome({ "0": 0n }));
+  env.socket.end(1006);
+  reconnect();
+  expect(env.socket.sent[0]).toMatchObject({ from: "earliest" });
+  env.socket.text(welcome({ "0": 3n }, "epoch-2"));
+  env.socket.binary(frameOf(0, 3n, 4n));
+  expect(covered(0)).toEqual(["3-4"]);
 });
