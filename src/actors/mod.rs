@@ -18,6 +18,10 @@ pub mod lag_monitor;
 
 pub mod session_queue;
 
+pub mod sessions;
+
+pub mod heartbeat;
+
 pub mod client_session;
 
 pub mod topology;

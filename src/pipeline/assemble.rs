@@ -188,8 +188,8 @@ mod tests {
     use super::*;
     use crate::wire::stream::{Frame, item};
     use bytes::Bytes;
-    use prost::Message;
     use proptest::prelude::*;
+    use prost::Message;
 
     const GOOD: Verdict = Verdict::Deliver(Meta { message_type: 1, items_start: 0, items_len: 0, timestamp_us: 0 });
 

@@ -19,6 +19,8 @@ pub mod assemble;
 
 pub mod window;
 
+pub mod start;
+
 pub mod pacing;
 
 pub mod lag;

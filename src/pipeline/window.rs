@@ -258,8 +258,8 @@ impl Window {
 mod tests {
     use super::*;
     use crate::wire::stream::{Frame, SkipReason, item};
-    use prost::Message;
     use proptest::prelude::*;
+    use prost::Message;
 
     fn chunk(partition: i32, first: i64, records: i64, value: usize) -> Arc<Chunk> {
         let mut builder = FrameBuilder::with_capacity(0);

@@ -248,9 +248,10 @@ fn resume(fields: &Map<String, Value>, dialect: Dialect) -> Result<Resume, Frame
         (From::Cursor, None | Some(Value::Null | Value::Object(_))) => {
             return Err(FrameError {
                 code: ErrorCode::EmptyCursor,
-                message: "from \"cursor\" needs lastOffsetsByPartition; \"earliest\" asks for everything that is kept, \
+                message:
+                    "from \"cursor\" needs lastOffsetsByPartition; \"earliest\" asks for everything that is kept, \
                           \"latest\" for what comes"
-                    .into(),
+                        .into(),
                 field: Some("lastOffsetsByPartition"),
             });
         }
@@ -562,8 +563,22 @@ mod tests {
         }
         assert_eq!(cursor("0", "9007199254740991"), Some((0, (1 << 53) - 1)));
         let refused = [
-            "9007199254740992", "-1", "1.0", "1e3", "\"-1\"", "\"+1\"", "\"01\"", "\"\"", "\"1 \"", "\"0x1\"", "null",
-            "true", "{}", "\"9223372036854775807\"", "\"9223372036854775808\"", "\"99999999999999999999999\"",
+            "9007199254740992",
+            "-1",
+            "1.0",
+            "1e3",
+            "\"-1\"",
+            "\"+1\"",
+            "\"01\"",
+            "\"\"",
+            "\"1 \"",
+            "\"0x1\"",
+            "null",
+            "true",
+            "{}",
+            "\"9223372036854775807\"",
+            "\"9223372036854775808\"",
+            "\"99999999999999999999999\"",
         ];
         for bad in refused {
             assert_eq!(cursor("0", bad), None, "{bad}");

@@ -248,8 +248,8 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 mod tests {
     use super::super::stream::{Finding, Frame, Gap, Item, Record, Skip, item::Kind};
     use super::*;
-    use prost::Message;
     use proptest::prelude::*;
+    use prost::Message;
 
     fn payload(message: &[u8]) -> &[u8] {
         match message[1] {
