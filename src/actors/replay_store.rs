@@ -3,24 +3,20 @@
 //! In: `PartitionsOpened`, `Tracked`, `Join`, `Leave`. Out: chunks into session queues, `Settled` to `KafkaIngest`. Replay
 //! and live meet in this actor's mailbox only, so they can neither overlap nor leave a hole. It never waits for anybody.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
-use bytes::Bytes;
 
+use super::fan_out::{FanOut, Hole};
 use super::link::Link;
-use super::session_queue::{Joined, Offer, SessionQueue};
 use super::sessions::Sessions;
 use super::supervisor::{Guard, Pulse};
-use crate::board::{Board, PartitionBoard};
+use crate::board::Board;
 use crate::messages::{Heartbeat, Join, Leave, PartitionsOpened, Settled, Tracked};
 use crate::metrics::Metrics;
-use crate::pipeline::assemble::{Assembler, Judged, Misaligned};
 use crate::pipeline::pacing::{Flush, Pacer};
-use crate::pipeline::window::{Chunk, Read, Window};
-use crate::wire::stream::GapReason;
+use crate::pipeline::window::Window;
 
 /// Bounds of the window and the pace of the fan-out.
 #[derive(Clone, Copy, Debug)]
@@ -57,151 +53,42 @@ pub struct ReplayStoreDeps {
 /// The actor.
 #[derive(Debug)]
 pub struct ReplayStore {
-    deps: ReplayStoreDeps,
-    epoch: u64,
-    window: Window,
-    partitions: BTreeMap<i32, Partition>,
-    live: Vec<Arc<SessionQueue>>,
-    /// Sessions that asked before any partition was known.
-    early: Vec<Arc<SessionQueue>>,
+    fan_out: FanOut,
     pacer: Pacer,
     timer: Option<SpawnHandle>,
-    unsettled: Vec<Settled>,
-}
-
-#[derive(Debug)]
-struct Partition {
-    assembler: Assembler,
-    board: Arc<PartitionBoard>,
+    settled: Link<Settled>,
+    metrics: Arc<Metrics>,
+    pulse: Pulse,
+    _guard: Guard,
 }
 
 impl ReplayStore {
     /// A store that knows no partition yet.
     pub fn new(deps: ReplayStoreDeps) -> Self {
-        let settings = deps.settings;
+        let ReplayStoreDeps { settings, generation, settled, sessions, board, metrics, pulse, guard } = deps;
+        let window = Window::new(settings.window_bytes, settings.window_records);
         Self {
-            deps,
-            epoch: 0,
-            window: Window::new(settings.window_bytes, settings.window_records),
-            partitions: BTreeMap::new(),
-            live: Vec::new(),
-            early: Vec::new(),
+            fan_out: FanOut::new(generation, window, sessions, board, Arc::clone(&metrics)),
             pacer: Pacer::new(settings.flush_interval),
             timer: None,
-            unsettled: Vec::new(),
+            settled,
+            metrics,
+            pulse,
+            _guard: guard,
         }
     }
 
-    /// Seals everything that is open, keeps and fans it out, and settles it.
     fn flush(&mut self, now: Instant) {
-        let sealed: Vec<Chunk> =
-            self.partitions.values_mut().filter_map(|partition| partition.assembler.seal()).collect();
-        for chunk in sealed {
-            self.publish(chunk, now);
+        match self.fan_out.flush(now) {
+            Ok(settled) => {
+                for settled in settled {
+                    // Nobody there: its next generation reads the range again.
+                    self.settled.send(settled);
+                }
+            }
+            Err(hole) => self.refuse(hole),
         }
         self.pacer.flushed(now);
-        for settled in self.unsettled.drain(..) {
-            // Nobody there: a new generation reads the range again.
-            self.deps.settled.send(settled);
-        }
-        for (partition, low, _) in self.window.bounds() {
-            if let Some(partition) = self.partitions.get(&partition) {
-                partition.board.window_low.set(low);
-            }
-        }
-        self.deps.metrics.window_bytes.set(i64::try_from(self.window.bytes()).unwrap_or(i64::MAX));
-        self.deps.metrics.window_records.set(i64::try_from(self.window.records()).unwrap_or(i64::MAX));
-    }
-
-    /// Keeps a chunk and hands it to every live session.
-    fn publish(&mut self, chunk: Chunk, now: Instant) {
-        let chunk = Arc::new(chunk);
-        let (partition, next) = (chunk.partition, chunk.next);
-        if let Err(misaligned) = self.window.append(Arc::clone(&chunk)) {
-            self.refuse_hole(partition, misaligned);
-        }
-        let generation = self.deps.generation;
-        let mut v1: Option<Bytes> = None;
-        let (mut delivered, mut demoted) = (0_u64, Vec::new());
-        self.live.retain(|queue| match queue.offer(&chunk, &mut v1, generation, now) {
-            Offer::Taken(records) => {
-                delivered += u64::from(records);
-                true
-            }
-            Offer::Behind => {
-                demoted.push(Arc::clone(queue));
-                false
-            }
-            Offer::Gone => false,
-        });
-        self.deps.metrics.delivered_records.inc_by(delivered);
-        if let Some(partition) = self.partitions.get(&partition) {
-            partition.board.stored.set(next);
-        }
-        for queue in demoted {
-            self.deps.metrics.demotions.inc();
-            queue.ask_if_drained();
-        }
-    }
-
-    /// Fills a session's queue from its cursors on; once it has reached the end everywhere it is live.
-    fn serve(&mut self, queue: &Arc<SessionQueue>, now: Instant) {
-        if self.partitions.is_empty() {
-            self.early.push(Arc::clone(queue));
-            return;
-        }
-        let Some(mut feeder) = queue.feeder(now) else { return };
-        let bounds: Vec<(i32, i64)> = self.window.bounds().map(|(partition, low, _)| (partition, low)).collect();
-        let metrics = &self.deps.metrics;
-        loop {
-            let mut progress = false;
-            // One chunk per partition and turn, so that none waits for another's backlog.
-            for (partition, low) in &bounds {
-                let cursor = feeder.cursor(*partition, *low);
-                if feeder.is_full() {
-                    metrics.delivered_records.inc_by(feeder.records());
-                    feeder.behind();
-                    return;
-                }
-                match self.window.read(*partition, cursor) {
-                    Read::Below(low) => {
-                        let lost = feeder.gap(*partition, low, GapReason::Unavailable);
-                        metrics.replay_gaps.with_label_values(&["partition"]).inc();
-                        metrics.replay_gap_messages.with_label_values(&["partition"]).inc_by(lost);
-                        progress = true;
-                    }
-                    Read::Chunk(chunk) => {
-                        feeder.chunk(&chunk);
-                        progress = true;
-                    }
-                    Read::End => {}
-                }
-            }
-            if !progress {
-                break;
-            }
-        }
-        metrics.delivered_records.inc_by(feeder.records());
-        match feeder.live(self.deps.generation) {
-            Joined::Resumed { replayed, took } => {
-                metrics.memory_hits.inc();
-                metrics.replay_messages.with_label_values(&["partition"]).inc_by(replayed);
-                metrics.replay_latency.with_label_values(&["partition"]).observe(took.as_secs_f64() * 1000.0);
-            }
-            Joined::CaughtUp => metrics.promotions.inc(),
-            Joined::StayedLive => {}
-        }
-        if !self.live.iter().any(|live| Arc::ptr_eq(live, queue)) {
-            self.live.push(Arc::clone(queue));
-        }
-    }
-
-    /// Ends this generation: going on would be a silent hole. The supervisor restarts the pipeline, which reads the range
-    /// again.
-    #[allow(clippy::panic, reason = "the way for an actor to ask for a restart with fresh state")]
-    fn refuse_hole(&self, partition: i32, misaligned: Misaligned) -> ! {
-        self.deps.metrics.store_misaligned.inc();
-        panic!("partition {partition}: next batch does not touch the window: {misaligned}");
     }
 
     fn flush_when_due(&mut self, ctx: &mut Context<Self>, now: Instant) {
@@ -216,60 +103,25 @@ impl ReplayStore {
             Flush::At(_) => {}
         }
     }
+
+    /// Ends this generation: going on would be a silent hole. The supervisor restarts the pipeline, which reads the range
+    /// again.
+    #[allow(clippy::panic, reason = "the way for an actor to ask for a restart with fresh state")]
+    fn refuse(&self, hole: Hole) -> ! {
+        self.metrics.store_misaligned.inc();
+        panic!("{hole}");
+    }
 }
 
 impl Actor for ReplayStore {
     type Context = Context<Self>;
-
-    fn started(&mut self, _: &mut Self::Context) {
-        for partition in self.deps.board.partitions() {
-            // This generation has read nothing yet. `window_low` stays: it tells from where to rebuild.
-            partition.stored.clear();
-        }
-        self.early = self.deps.sessions.all().into_iter().map(|session| session.queue).collect();
-    }
 }
 
 impl Handler<PartitionsOpened> for ReplayStore {
     type Result = ();
 
     fn handle(&mut self, opened: PartitionsOpened, _: &mut Self::Context) {
-        let now = Instant::now();
-        if opened.epoch.number < self.epoch {
-            return;
-        }
-        let starts_again = self.epoch != 0 && opened.epoch.number > self.epoch;
-        if starts_again {
-            self.window.clear();
-            self.partitions.clear();
-            self.unsettled.clear();
-        }
-        self.epoch = opened.epoch.number;
-        for start in &opened.partitions {
-            let board = self.deps.board.partition(start.partition);
-            self.window.open(start.partition, start.start);
-            self.partitions.entry(start.partition).or_insert_with(|| Partition {
-                assembler: Assembler::new(start.partition, start.start),
-                board: Arc::clone(&board),
-            });
-            if let Some((low, next)) = self.window.bounds_of(start.partition) {
-                board.window_low.set(low);
-                board.stored.set(next);
-            }
-        }
-        if starts_again {
-            let starts: Vec<_> = opened.partitions.iter().map(|start| (start.partition, start.start)).collect();
-            for session in self.deps.sessions.all() {
-                session.queue.reset(&opened.epoch.name, &starts, now);
-            }
-        }
-        for queue in std::mem::take(&mut self.early) {
-            self.serve(&queue, now);
-        }
-        // A partition that appears while sessions are live: each learns of it before its first chunk.
-        for queue in std::mem::take(&mut self.live) {
-            self.serve(&queue, now);
-        }
+        self.fan_out.open(&opened, Instant::now());
     }
 }
 
@@ -277,27 +129,9 @@ impl Handler<Tracked> for ReplayStore {
     type Result = ();
 
     fn handle(&mut self, tracked: Tracked, ctx: &mut Self::Context) {
-        let Tracked { decoded, findings } = tracked;
-        let origin = decoded.batch.origin;
-        if origin.epoch != self.epoch {
-            return;
-        }
         let now = Instant::now();
-        let Some(partition) = self.partitions.get_mut(&origin.partition) else {
-            tracing::error!(partition = origin.partition, "batch of a partition that was not opened");
-            return;
-        };
-        let judged = Judged { batch: &decoded.batch, verdicts: &decoded.verdicts, findings: &findings };
-        let mut full = Vec::new();
-        if let Err(misaligned) = partition.assembler.take(judged, |chunk| full.push(chunk)) {
-            self.refuse_hole(origin.partition, misaligned);
-        }
-        for chunk in full {
-            self.publish(chunk, now);
-        }
-        if decoded.duty_term != 0 {
-            let settled = Settled { origin, except: decoded.held, duty_term: decoded.duty_term };
-            self.unsettled.push(settled);
+        if let Err(hole) = self.fan_out.take(tracked, now) {
+            self.refuse(hole);
         }
         self.flush_when_due(ctx, now);
     }
@@ -307,7 +141,7 @@ impl Handler<Join> for ReplayStore {
     type Result = ();
 
     fn handle(&mut self, join: Join, _: &mut Self::Context) {
-        self.serve(&join.queue, Instant::now());
+        self.fan_out.serve(&join.queue, Instant::now());
     }
 }
 
@@ -315,8 +149,7 @@ impl Handler<Leave> for ReplayStore {
     type Result = ();
 
     fn handle(&mut self, leave: Leave, _: &mut Self::Context) {
-        self.live.retain(|queue| queue.info.session != leave.session);
-        self.early.retain(|queue| queue.info.session != leave.session);
+        self.fan_out.leave(leave.session);
     }
 }
 
@@ -324,6 +157,6 @@ impl Handler<Heartbeat> for ReplayStore {
     type Result = ();
 
     fn handle(&mut self, _: Heartbeat, _: &mut Self::Context) {
-        self.deps.pulse.touch();
+        self.pulse.touch();
     }
 }
