@@ -4,6 +4,7 @@
 //! code as the service.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -85,6 +86,7 @@ impl FanOut {
             self.unsettled.clear();
         }
         self.epoch = opened.epoch.number;
+        let mut new = Vec::new();
         for start in &opened.partitions {
             let board = self.board.partition(start.partition);
             self.window.open(start.partition, start.start);
@@ -92,17 +94,20 @@ impl FanOut {
                 board.window_low.set(low);
                 board.stored.set(next);
             }
-            self.partitions
-                .entry(start.partition)
-                .or_insert_with(|| Partition { assembler: Assembler::new(start.partition, start.start), board });
-        }
-        if starts_again {
-            let starts: Vec<_> = opened.partitions.iter().map(|start| (start.partition, start.start)).collect();
-            for session in self.sessions.all() {
-                session.queue.reset(&opened.epoch.name, &starts, now);
+            if let Entry::Vacant(vacant) = self.partitions.entry(start.partition) {
+                vacant.insert(Partition { assembler: Assembler::new(start.partition, start.start), board });
+                new.push((start.partition, start.start));
             }
         }
-        // A partition that appears while sessions are live: each learns of it before its first chunk.
+        for session in self.sessions.all() {
+            if starts_again {
+                session.queue.reset(&opened.epoch.name, &new, now);
+            } else {
+                for (partition, start) in &new {
+                    session.queue.add_partition(*partition, *start, now);
+                }
+            }
+        }
         for queue in std::mem::take(&mut self.early).into_iter().chain(std::mem::take(&mut self.live)) {
             self.serve(&queue, now);
         }

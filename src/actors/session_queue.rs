@@ -324,6 +324,18 @@ impl SessionQueue {
         self.waker.wake();
     }
 
+    /// The topic has a new partition: the session has it from `start` on, however late it gets to it.
+    pub fn add_partition(&self, partition: i32, start: i64, now: Instant) {
+        {
+            let mut state = self.lock();
+            if matches!(state.feed, Feed::Idle | Feed::Closing(_)) || state.sent(partition).is_some() {
+                return;
+            }
+            state.add(partition, start, self.info.dialect, now);
+        }
+        self.waker.wake();
+    }
+
     /// Takes a client's report of its last applied offsets. What was never sent is not believed.
     pub fn applied(&self, offsets: &[(i32, i64)], now: Instant) -> Option<(u64, Duration)> {
         let mut state = self.lock();
@@ -405,6 +417,15 @@ impl State {
         self.positions.get(index).map(|position| position.sent)
     }
 
+    fn add(&mut self, partition: i32, start: i64, dialect: Dialect, now: Instant) {
+        let position = Position { partition, start, sent: start, applied: start };
+        let at = self.positions.partition_point(|position| position.partition < partition);
+        self.positions.insert(at, position);
+        if dialect == Dialect::V2 {
+            self.push(ws_frame::text(&control::partition_added(partition, start)), now);
+        }
+    }
+
     fn advance(&mut self, partition: i32, next: i64, now: Instant) {
         if let Ok(index) = self.positions.binary_search_by_key(&partition, |position| position.partition)
             && let Some(position) = self.positions.get_mut(index)
@@ -452,12 +473,7 @@ impl Feeder<'_> {
         if let Some(sent) = self.state.sent(partition) {
             return sent;
         }
-        let position = Position { partition, start: low, sent: low, applied: low };
-        let at = self.state.positions.partition_point(|position| position.partition < partition);
-        self.state.positions.insert(at, position);
-        if self.queue.info.dialect == Dialect::V2 {
-            self.state.push(ws_frame::text(&control::partition_added(partition, low)), self.now);
-        }
+        self.state.add(partition, low, self.queue.info.dialect, self.now);
         low
     }
 
