@@ -24,3 +24,5 @@ pub mod lag;
 pub mod health;
 
 pub mod backoff;
+
+pub mod restart;
