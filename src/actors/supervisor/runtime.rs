@@ -43,6 +43,13 @@ struct Live {
     watch: Watch,
 }
 
+impl Live {
+    /// What it is called when this generation hangs.
+    fn failure(&self, child: usize) -> Failure {
+        Failure { child, generation: self.generation, cause: Cause::Hang }
+    }
+}
+
 impl Runtime {
     pub(super) fn new(index: usize, spec: GroupSpec) -> Self {
         let policies: Vec<_> = spec.children.iter().map(|child| child.policy).collect();
@@ -150,23 +157,39 @@ impl Runtime {
         }
     }
 
-    /// Asks all watched children for a sign of life and gives up those that owe one for too long. `pause` is how long
-    /// the whole process stood still since the last time.
+    /// Asks all watched children for a sign of life and gives up those that owe one for too long, together with all who
+    /// live on the same thread if that is blocked. `pause` is how long the whole process stood still since the last time.
     pub(super) fn beat(&mut self, now: Instant, pause: Duration, report: &Reporter) -> Option<Exceeded> {
+        let mut asked: Vec<Rc<Thread>> = Vec::new();
+        let mut blocked: Vec<Rc<Thread>> = Vec::new();
         let mut hung = Vec::new();
         for (child, slot) in self.slots.iter_mut().enumerate() {
-            let (Some(timeout), Some(live)) = (slot.spec.heartbeat, slot.live.as_mut()) else { continue };
-            if !self.machine.is_up(child, live.generation) {
-                continue;
+            let Some(live) = slot.live.as_mut() else { continue };
+            if !asked.iter().any(|thread| Rc::ptr_eq(thread, &live.thread)) {
+                live.thread.ask(now, pause);
+                asked.push(Rc::clone(&live.thread));
             }
+            let Some(timeout) = slot.spec.heartbeat.filter(|_| self.machine.is_up(child, live.generation)) else {
+                continue;
+            };
             live.watch.forgive(pause);
             match live.watch.tick(live.pulse.touches(), timeout, now) {
                 Beat::Ask => (live.running.heartbeat)(),
                 Beat::Wait => {}
                 Beat::Hung => {
-                    let failure = Failure { child, generation: live.generation, cause: Cause::Hang };
-                    hung.push((failure, format!("hung: no sign of life for {timeout:?}")));
+                    hung.push((live.failure(child), format!("hung: no sign of life for {timeout:?}")));
+                    if live.thread.silence(now) >= timeout / 2 {
+                        blocked.push(Rc::clone(&live.thread));
+                    }
                 }
+            }
+        }
+        for (child, slot) in self.slots.iter().enumerate() {
+            let Some(live) = &slot.live else { continue };
+            let failure = live.failure(child);
+            let listed = hung.iter().any(|(known, _)| *known == failure) || !self.machine.is_up(child, live.generation);
+            if !listed && blocked.iter().any(|thread| Rc::ptr_eq(thread, &live.thread)) {
+                hung.push((failure, "hung: its thread is blocked".to_owned()));
             }
         }
         for (failure, _) in &hung {

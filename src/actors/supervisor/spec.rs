@@ -50,10 +50,10 @@ pub struct ChildSpec {
     pub name: &'static str,
     /// When it is restarted.
     pub policy: Policy,
-    /// How long it may leave a heartbeat unanswered before it is taken for hung; `None` is not watched. A child that is
-    /// not watched should not share its thread, because it stays behind if another child hangs there.
+    /// How long it may leave a heartbeat unanswered before it is taken for hung; `None` is not watched by itself.
     pub heartbeat: Option<Duration>,
-    /// The name of its thread within the group. Children with the same name share one; a hung one takes them along.
+    /// The name of its thread within the group. Children with the same name share one, and hang together when one of
+    /// them blocks it.
     pub thread: &'static str,
     /// Starts a new generation from fresh state. It must be quick and must not block; a panic in it is a start failure.
     pub start: Box<dyn FnMut(StartContext) -> Result<Running, StartError> + Send>,

@@ -3,23 +3,47 @@
 //! A thread that hangs cannot be ended from outside: it is left behind, and ends by itself once it runs again and nobody
 //! who lives on it is needed any more.
 
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use actix::{Arbiter, ArbiterHandle};
 
+use super::Pulse;
+use crate::pipeline::restart::{Beat, Watch};
+
 /// One thread. It is told to end when the last holder is gone.
 #[derive(Debug)]
-pub(super) struct Thread(Arbiter);
+pub(super) struct Thread {
+    arbiter: Arbiter,
+    pulse: Pulse,
+    watch: RefCell<Watch>,
+}
 
 impl Thread {
     pub(super) fn handle(&self) -> ArbiterHandle {
-        self.0.handle()
+        self.arbiter.handle()
+    }
+
+    /// Asks the thread itself for a sign of life, which tells a blocked thread from an actor that is stuck alone.
+    pub(super) fn ask(&self, now: Instant, pause: Duration) {
+        let mut watch = self.watch.borrow_mut();
+        watch.forgive(pause);
+        if watch.tick(self.pulse.touches(), Duration::MAX, now) == Beat::Ask {
+            let pulse = self.pulse.clone();
+            self.arbiter.spawn(async move { pulse.touch() });
+        }
+    }
+
+    /// How long it has owed an answer.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        self.watch.borrow().silence(self.pulse.touches(), now)
     }
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        self.0.stop();
+        self.arbiter.stop();
     }
 }
 
@@ -30,11 +54,11 @@ pub(super) struct Threads(Vec<(&'static str, Rc<Thread>)>);
 impl Threads {
     /// The thread of this name.
     pub(super) fn get(&mut self, name: &'static str) -> std::io::Result<Rc<Thread>> {
-        self.0.retain(|(_, thread)| thread.0.alive());
+        self.0.retain(|(_, thread)| thread.arbiter.alive());
         if let Some((_, thread)) = self.0.iter().find(|(known, _)| *known == name) {
             return Ok(Rc::clone(thread));
         }
-        let thread = Rc::new(Thread(Arbiter::try_new()?));
+        let thread = Rc::new(Thread { arbiter: Arbiter::try_new()?, pulse: Pulse::new(), watch: RefCell::default() });
         self.0.push((name, Rc::clone(&thread)));
         Ok(thread)
     }

@@ -42,6 +42,12 @@ impl Watch {
         }
     }
 
+    /// How long the open question has been open; nothing when it was answered.
+    pub fn silence(&self, touches: u64, now: Instant) -> Duration {
+        let asked = self.asked.filter(|_| touches == self.seen);
+        asked.map_or(Duration::ZERO, |asked| now.saturating_duration_since(asked))
+    }
+
     /// Takes time off the open question, because nobody could answer: the whole process did not run.
     pub fn forgive(&mut self, pause: Duration) {
         self.asked = self.asked.map(|asked| asked + pause);
@@ -72,6 +78,8 @@ mod tests {
         let (start, mut watch) = (Instant::now(), Watch::default());
         let beats: Vec<_> = (0..5).map(|second| watch.tick(7, 3 * SECOND, start + second * SECOND)).collect();
         assert_eq!(beats, [Beat::Ask, Beat::Wait, Beat::Wait, Beat::Hung, Beat::Hung]);
+        assert_eq!(watch.silence(7, start + 4 * SECOND), 4 * SECOND);
+        assert_eq!(watch.silence(8, start + 4 * SECOND), Duration::ZERO);
     }
 
     #[test]
