@@ -130,3 +130,8 @@ pub struct Leave {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Heartbeat;
+
+/// Supervisor → every actor: finish what lies in the mailbox before this message, and stop.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Halt;

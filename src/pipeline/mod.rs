@@ -28,3 +28,5 @@ pub mod lag;
 pub mod health;
 
 pub mod backoff;
+
+pub mod restart;
