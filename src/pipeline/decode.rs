@@ -4,14 +4,9 @@
 
 use std::ops::RangeInclusive;
 
-use xxhash_rust::xxh3::xxh3_128_with_seed;
-
+use super::numbered::{Collector, ThreadHasher, unsupported};
 use crate::wire::framing::{FramingError, Mode, Unframer, framing_len};
-use crate::wire::schema::{self, Envelope, Events, Header};
-
-/// Inner events of one batch that are handed to the sequence check. Producers put at most 1,000 into a batch; the bound keeps
-/// a small compressed record from growing into a huge list. The record is delivered either way.
-const MAX_CHECKED_EVENTS: u32 = 10_000;
+use crate::wire::schema::{self, Envelope, Unread};
 
 /// Why a record cannot be processed. Also the value of the `error_type` label and field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -179,7 +174,7 @@ impl Judge {
     pub fn new(settings: JudgeSettings, hash_seed: u64) -> Self {
         let mode = if settings.legacy_framing { Mode::Legacy } else { Mode::Strict };
         let unframer = Unframer::new(mode, settings.max_decompressed_bytes);
-        Self { settings, unframer, threads: ThreadHasher { seed: hash_seed, scratch: Vec::new() } }
+        Self { settings, unframer, threads: ThreadHasher::new(hash_seed) }
     }
 
     /// Judges one record value, and appends its numbered events to `items`; nothing is appended for a record that is set
@@ -205,7 +200,7 @@ impl Judge {
         };
         let mut explanation = Explanation { error, ..Explanation::default() };
         if let Ok(content) = self.content(value)
-            && let Ok(Envelope { header, .. }) = schema::read(content, &mut Ignored)
+            && let Ok(Envelope { header, .. }) = schema::read(content, &mut Unread)
         {
             let text = |bytes: &[u8]| Some(String::from_utf8_lossy(bytes).into_owned()).filter(|text| !text.is_empty());
             explanation.tenant_id = text(header.tenant_id);
@@ -219,13 +214,12 @@ impl Judge {
         let Self { settings, unframer, threads } = self;
         let content = content(settings, unframer, value)?;
         let items_start = items.len();
-        let mut events =
-            Collector { items, items_start, threads, versions: &settings.schema_versions, seen: 0, refused: None };
+        let mut events = Collector::new(items, threads, &settings.schema_versions);
         let Envelope { message_type, header } = schema::read(content, &mut events).map_err(|_| Fault::Invalid)?;
         if message_type == 0 {
             return Err(Fault::Empty);
         }
-        let refused = unsupported(&settings.schema_versions, header.schema_version).or(events.refused);
+        let refused = unsupported(&settings.schema_versions, header.schema_version).or(events.refused());
         if let Some(found) = refused {
             return Err(Fault::SchemaVersion { found });
         }
@@ -264,75 +258,252 @@ fn content<'a>(
     })
 }
 
-/// The version as stated when it is not supported; none stated counts as 1.
-fn unsupported(versions: &RangeInclusive<u32>, stated: u32) -> Option<u32> {
-    (!versions.contains(&stated.max(1))).then_some(stated)
-}
-
 fn saturated(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Turns events into sequence items while the message is read.
-struct Collector<'a> {
-    items: &'a mut Vec<SequenceItem>,
-    items_start: usize,
-    threads: &'a mut ThreadHasher,
-    versions: &'a RangeInclusive<u32>,
-    /// Inner events so far.
-    seen: u32,
-    /// The first inner schema version that is not supported.
-    refused: Option<u32>,
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use prost::Message as _;
 
-impl Collector<'_> {
-    fn push(&mut self, header: &Header<'_>, event_index: u32) {
-        if header.sequence > 0 && !header.thread_id.is_empty() {
-            let thread = self.threads.hash(header.tenant_id, header.thread_id);
-            self.items.push(SequenceItem { thread, sequence: header.sequence, event_index });
-        }
-    }
-}
+    use super::*;
+    use crate::wire::framing::tests::repeated;
+    use crate::wire::telemetry::dash_stream_message::Message;
+    use crate::wire::telemetry::{
+        Checkpoint, DashStreamMessage, Error, Event, EventBatch, ExecutionTrace, Header, Metrics, StateDiff,
+        TokenChunk, ToolExecution,
+    };
 
-impl Events for Collector<'_> {
-    fn clear(&mut self) {
-        self.items.truncate(self.items_start);
-        self.seen = 0;
-        self.refused = None;
+    const LIMIT: usize = 4096;
+
+    fn judge(legacy_framing: bool) -> Judge {
+        let limits = JudgeSettings { max_payload_bytes: LIMIT, max_decompressed_bytes: LIMIT, ..Default::default() };
+        Judge::new(JudgeSettings { legacy_framing, ..limits }, 7)
     }
 
-    fn event(&mut self, header: &Header<'_>) {
-        if self.refused.is_none() {
-            self.refused = unsupported(self.versions, header.schema_version);
+    fn header(thread: &str, sequence: u64) -> Header {
+        Header {
+            tenant_id: "acme".into(),
+            thread_id: thread.into(),
+            sequence,
+            timestamp_us: 1_763_700_000_123_456,
+            schema_version: 1,
+            ..Header::default()
         }
-        if self.seen < MAX_CHECKED_EVENTS {
-            self.push(header, self.seen);
-        }
-        self.seen = self.seen.saturating_add(1);
     }
-}
 
-/// Inner events that nobody asks for.
-struct Ignored;
+    fn encoded(message: Message) -> Vec<u8> {
+        DashStreamMessage { message: Some(message) }.encode_to_vec()
+    }
 
-impl Events for Ignored {
-    fn clear(&mut self) {}
-    fn event(&mut self, _: &Header<'_>) {}
-}
+    fn plain(message: Message) -> Vec<u8> {
+        [vec![0], encoded(message)].concat()
+    }
 
-/// Hashes (tenant, thread) so that no two pairs are the same bytes.
-#[derive(Debug)]
-struct ThreadHasher {
-    seed: u64,
-    scratch: Vec<u8>,
-}
+    fn zstd(message: Message) -> Vec<u8> {
+        [vec![1], zstd::bulk::compress(&encoded(message), 3).unwrap()].concat()
+    }
 
-impl ThreadHasher {
-    fn hash(&mut self, tenant: &[u8], thread: &[u8]) -> u128 {
-        self.scratch.clear();
-        self.scratch.extend_from_slice(&(tenant.len() as u64).to_le_bytes());
-        self.scratch.extend_from_slice(tenant);
-        self.scratch.extend_from_slice(thread);
-        xxh3_128_with_seed(&self.scratch, self.seed)
+    fn event(header: Header) -> Message {
+        Message::Event(Event { header: Some(header), node_id: "research".into(), ..Event::default() })
+    }
+
+    /// An event whose encoding has exactly `len` bytes.
+    fn event_of(len: usize) -> Vec<u8> {
+        let empty = encoded(Message::Event(Event { node_id: "x".repeat(len - 20), ..Event::default() })).len();
+        let bytes = encoded(Message::Event(Event { node_id: "x".repeat(len - 20 + len - empty), ..Event::default() }));
+        assert_eq!(bytes.len(), len);
+        bytes
+    }
+
+    fn batch(headers: impl IntoIterator<Item = Header>) -> Message {
+        let events = headers.into_iter().map(|header| Event { header: Some(header), ..Event::default() }).collect();
+        Message::EventBatch(EventBatch { header: Some(header("batch", 0)), events })
+    }
+
+    #[test]
+    fn every_unprocessable_record_gets_its_kind() {
+        let good = encoded(event(header("t", 1)));
+        let version = |schema_version| Header { schema_version, ..header("t", 1) };
+        let framed = |first: u8, content: &[u8]| Some([&[first], content].concat());
+        let too_large = vec![0; LIMIT + 2];
+        let cases: Vec<(&str, Option<Vec<u8>>, Kind)> = vec![
+            ("null value", None, Kind::PayloadMissing),
+            ("empty value", Some(vec![]), Kind::PayloadMissing),
+            ("framed, payload over the limit", Some(too_large.clone()), Kind::PayloadTooLarge),
+            ("compressed, payload over the limit", framed(1, &too_large), Kind::PayloadTooLarge),
+            ("unknown framing over the limit", framed(9, &too_large), Kind::PayloadTooLarge),
+            ("unframed protobuf", Some(good.clone()), Kind::UnknownFraming),
+            ("unframed zstd", Some(zstd::bulk::compress(&good, 3).unwrap()), Kind::UnknownFraming),
+            ("text", Some(b"{\"json\":1}".to_vec()), Kind::UnknownFraming),
+            ("zstd byte alone", Some(vec![1]), Kind::DecompressionFailed),
+            ("zstd byte and protobuf", framed(1, &good), Kind::DecompressionFailed),
+            ("size declared too small", framed(1, &repeated(100, Some(50))), Kind::DecompressionFailed),
+            ("two frames", framed(1, &repeated(9, Some(9)).repeat(2)), Kind::DecompressionFailed),
+            ("bomb, declared", framed(1, &repeated(1 << 26, Some(1 << 26))), Kind::DecompressedTooLarge),
+            ("bomb, not declared", framed(1, &repeated(1 << 26, None)), Kind::DecompressedTooLarge),
+            ("bomb, false size", framed(1, &repeated(1 << 26, Some(9))), Kind::DecompressedTooLarge),
+            ("bomb of frames", framed(1, &repeated(LIMIT, None).repeat(9)), Kind::DecompressedTooLarge),
+            ("plain byte alone", Some(vec![0]), Kind::InvalidProtobuf),
+            ("empty content, compressed", framed(1, &repeated(0, Some(0))), Kind::InvalidProtobuf),
+            ("garbage", framed(0, b"garbage"), Kind::InvalidProtobuf),
+            ("compressed garbage", framed(1, &repeated(100, Some(100))), Kind::InvalidProtobuf),
+            ("cut protobuf", framed(0, &good[..good.len() - 1]), Kind::InvalidProtobuf),
+            ("only unknown fields", framed(0, &[0xf8, 0x01, 1]), Kind::InvalidProtobuf),
+            ("version 2", Some(plain(event(version(2)))), Kind::SchemaVersion),
+            ("version 2, compressed", Some(zstd(event(version(2)))), Kind::SchemaVersion),
+            ("inner version 2", Some(plain(batch([version(1), version(2)]))), Kind::SchemaVersion),
+        ];
+        let (mut judge, mut items) = (judge(false), Vec::new());
+        for (name, value, kind) in cases {
+            assert_eq!(judge.judge(value.as_deref(), &mut items), Verdict::Unprocessable(kind), "{name}");
+            assert!(items.is_empty(), "{name}");
+            let explanation = judge.explain(value.as_deref());
+            assert!(!explanation.error.is_empty() && !explanation.error.contains("garbage"), "{name}: {explanation:?}");
+            assert_eq!(explanation.tenant_id.is_some(), kind == Kind::SchemaVersion, "{name}: {explanation:?}");
+        }
+        assert!(matches!(judge.judge(Some(&plain(event(version(1)))), &mut items), Verdict::Deliver(_)));
+    }
+
+    #[test]
+    fn the_framing_byte_does_not_count_against_the_limit() {
+        let exact = event_of(LIMIT);
+        let over = event_of(LIMIT + 1);
+        let delivered = |judge: &mut Judge, value: &[u8]| match judge.judge(Some(value), &mut Vec::new()) {
+            Verdict::Deliver(_) => true,
+            Verdict::Unprocessable(kind) => {
+                assert_eq!(kind, Kind::PayloadTooLarge);
+                false
+            }
+        };
+        assert!(delivered(&mut judge(false), &[&[0], &exact[..]].concat()));
+        assert!(!delivered(&mut judge(false), &[&[0], &over[..]].concat()));
+        assert!(delivered(&mut judge(true), &exact));
+        assert!(!delivered(&mut judge(true), &over));
+    }
+
+    #[test]
+    fn legacy_values_are_accepted_where_configured() {
+        let good = encoded(event(header("t", 1)));
+        let mut items = Vec::new();
+        for value in [good.clone(), zstd::bulk::compress(&good, 3).unwrap(), [vec![0], good.clone()].concat()] {
+            assert!(matches!(judge(true).judge(Some(&value), &mut items), Verdict::Deliver(_)));
+        }
+        assert_eq!(items.len(), 3);
+        assert_eq!(judge(true).judge(Some(b"garbage"), &mut items), Verdict::Unprocessable(Kind::InvalidProtobuf));
+    }
+
+    #[test]
+    fn every_message_type_is_named_by_its_field_number() {
+        let h = Some(header("t", 5));
+        let messages = [
+            Message::Event(Event { header: h.clone(), ..Default::default() }),
+            Message::StateDiff(StateDiff { header: h.clone(), ..Default::default() }),
+            Message::TokenChunk(TokenChunk { header: h.clone(), ..Default::default() }),
+            Message::ToolExecution(ToolExecution { header: h.clone(), ..Default::default() }),
+            Message::Checkpoint(Checkpoint { header: h.clone(), ..Default::default() }),
+            Message::Metrics(Metrics { header: h.clone(), ..Default::default() }),
+            Message::Error(Error { header: h.clone(), ..Default::default() }),
+            Message::EventBatch(EventBatch { header: h.clone(), ..Default::default() }),
+            Message::ExecutionTrace(ExecutionTrace { header: h, ..Default::default() }),
+        ];
+        let (mut judge, mut items) = (judge(false), Vec::new());
+        for (message, message_type) in messages.into_iter().zip(1_u8..) {
+            for value in [plain(message.clone()), zstd(message)] {
+                let items_start = saturated(items.len());
+                // The header of a batch is not part of its thread's sequence; its events are.
+                let items_len = u32::from(message_type != schema::EVENT_BATCH_TYPE);
+                let meta = Meta { message_type, items_start, items_len, timestamp_us: 1_763_700_000_123_456 };
+                assert_eq!(judge.judge(Some(&value), &mut items), Verdict::Deliver(meta));
+            }
+        }
+        assert_eq!(items.len(), 16);
+        assert!(items.iter().all(|item| (item.sequence, item.event_index, item.thread) == (5, 0, items[0].thread)));
+    }
+
+    #[test]
+    fn inner_events_of_a_batch_are_numbered_by_their_place() {
+        let headers = [header("a", 3), header("", 4), header("b", 0), header("b", 9), header("a", u64::MAX)];
+        let (mut judge, mut items) = (judge(false), Vec::new());
+        let Verdict::Deliver(meta) = judge.judge(Some(&plain(batch(headers))), &mut items) else {
+            panic!("a good batch")
+        };
+        assert_eq!((meta.message_type, meta.items_start, meta.items_len), (8, 0, 3));
+        let seen: Vec<_> = items.iter().map(|item| (item.event_index, item.sequence)).collect();
+        assert_eq!(seen, [(0, 3), (3, 9), (4, u64::MAX)]);
+        assert_eq!(items[0].thread, items[2].thread);
+        assert_ne!(items[0].thread, items[1].thread);
+    }
+
+    #[test]
+    fn a_huge_batch_is_delivered_and_its_list_is_bounded() {
+        let value =
+            zstd(batch((0..20_000).map(|n| Header { thread_id: "t".into(), sequence: n + 1, ..Header::default() })));
+        let (mut judge, mut items) = (Judge::new(JudgeSettings::default(), 7), Vec::new());
+        assert!(matches!(judge.judge(Some(&value), &mut items), Verdict::Deliver(_)));
+        assert_eq!(items.len(), 10_000);
+    }
+
+    #[test]
+    fn unnumbered_records_and_those_without_a_thread_are_in_no_sequence() {
+        let mut items = Vec::new();
+        for header in [header("t", 0), header("", 1), Header::default()] {
+            let verdict = judge(false).judge(Some(&plain(event(header))), &mut items);
+            assert!(matches!(verdict, Verdict::Deliver(Meta { items_len: 0, .. })));
+        }
+        let without = Message::Event(Event { node_id: "no header".into(), ..Event::default() });
+        let verdict = judge(false).judge(Some(&plain(without)), &mut items);
+        assert!(matches!(verdict, Verdict::Deliver(Meta { items_len: 0, timestamp_us: 0, .. })));
+        assert!(items.is_empty());
+    }
+
+    #[test]
+    fn tenants_and_threads_do_not_run_into_each_other() {
+        let mut items = Vec::new();
+        let mut judge = judge(false);
+        for (tenant, thread) in [("ab", "c"), ("a", "bc"), ("", "abc"), ("abc", "abc"), ("c", "ab")] {
+            let header = Header { tenant_id: tenant.into(), ..header(thread, 1) };
+            judge.judge(Some(&plain(event(header))), &mut items);
+        }
+        let mut threads: Vec<_> = items.iter().map(|item| item.thread).collect();
+        threads.sort_unstable();
+        threads.dedup();
+        assert_eq!(threads.len(), 5);
+        let mut other_key = Vec::new();
+        Judge::new(JudgeSettings::default(), 8).judge(Some(&plain(event(header("c", 1)))), &mut other_key);
+        assert!(!threads.contains(&other_key[0].thread));
+    }
+
+    #[test]
+    fn a_schema_version_is_explained_with_tenant_and_thread() {
+        let value = zstd(event(Header { schema_version: 7, ..header("thread-1", 1) }));
+        let explanation = judge(false).explain(Some(&value));
+        assert_eq!(
+            explanation,
+            Explanation {
+                error: "schema version 7 is not supported".into(),
+                tenant_id: Some("acme".into()),
+                thread_id: Some("thread-1".into()),
+            }
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_can_make_it_panic_or_leave_items_behind(
+            mut value in proptest::collection::vec(any::<u8>(), 0..300),
+            first in 0_u8..4,
+            legacy: bool,
+        ) {
+            if let Some(byte) = value.first_mut() {
+                *byte = if first < 2 { first } else { *byte };
+            }
+            let (mut judge, mut items) = (judge(legacy), Vec::new());
+            if let Verdict::Unprocessable(_) = judge.judge(Some(&value), &mut items) {
+                prop_assert!(items.is_empty());
+                judge.explain(Some(&value));
+            }
+        }
     }
 }

@@ -9,6 +9,8 @@ pub mod credit;
 
 pub mod decode;
 
+mod numbered;
+
 pub mod dead_letter;
 
 pub mod sequence;

@@ -139,3 +139,147 @@ impl Unframer {
 
 /// zstd's error codes are negative error numbers; this one says that the content did not fit.
 const OUTPUT_TOO_SMALL: usize = (ZSTD_ErrorCode::ZSTD_error_dstSize_tooSmall as usize).wrapping_neg();
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    const LIMIT: usize = 1024 * 1024;
+    const BLOCK: usize = 128 * 1024;
+
+    /// A zstd frame of `len` equal bytes, a few bytes per 128 KiB, which declares what it is told to declare.
+    pub(crate) fn repeated(len: usize, declared: Option<u32>) -> Vec<u8> {
+        const WINDOW: u8 = 0x58;
+        let mut frame = ZSTD_MAGIC.to_vec();
+        match declared {
+            Some(size) => {
+                frame.extend_from_slice(&[0x80, WINDOW]);
+                frame.extend_from_slice(&size.to_le_bytes());
+            }
+            None => frame.extend_from_slice(&[0x00, WINDOW]),
+        }
+        let mut left = len;
+        loop {
+            let block = left.min(BLOCK);
+            left -= block;
+            let header = u32::try_from(block).unwrap() << 3 | 0b010 | u32::from(left == 0);
+            frame.extend_from_slice(&header.to_le_bytes()[..3]);
+            frame.push(b'x');
+            if left == 0 {
+                return frame;
+            }
+        }
+    }
+
+    fn framed(frame: &[u8]) -> Vec<u8> {
+        [&[ZSTD], frame].concat()
+    }
+
+    #[test]
+    fn each_first_byte_is_known_or_refused() {
+        for first in 0..=u8::MAX {
+            let value = [&[first], &b"rest"[..]].concat();
+            let strict = Unframer::new(Mode::Strict, LIMIT).content(&value).map(<[u8]>::to_vec);
+            let legacy = Unframer::new(Mode::Legacy, LIMIT).content(&value).map(<[u8]>::to_vec);
+            match first {
+                PLAIN => assert_eq!((strict, legacy), (Ok(b"rest".to_vec()), Ok(b"rest".to_vec()))),
+                ZSTD => {
+                    let broken = Err(FramingError::DecompressionFailed);
+                    assert_eq!((strict, legacy), (broken.clone(), broken));
+                }
+                _ => assert_eq!((strict, legacy), (Err(FramingError::Unknown), Ok(value))),
+            }
+        }
+    }
+
+    #[test]
+    fn legacy_values_may_be_bare_zstd_and_strict_ones_not() {
+        let bare = zstd::bulk::compress(b"content", 3).unwrap();
+        assert_eq!(Unframer::new(Mode::Legacy, LIMIT).content(&bare), Ok(&b"content"[..]));
+        assert_eq!(Unframer::new(Mode::Strict, LIMIT).content(&bare), Err(FramingError::Unknown));
+    }
+
+    #[test]
+    fn content_up_to_the_limit_passes_and_one_byte_more_does_not_however_it_is_declared() {
+        let exact = u32::try_from(LIMIT).unwrap();
+        let mut unframer = Unframer::new(Mode::Strict, LIMIT);
+        for len in [0, 1, FIRST_BUFFER, FIRST_BUFFER + 1, LIMIT - 1, LIMIT] {
+            for declared in [Some(u32::try_from(len).unwrap()), None] {
+                let value = framed(&repeated(len, declared));
+                assert_eq!(unframer.content(&value).map(<[u8]>::len), Ok(len), "{len} declared as {declared:?}");
+            }
+        }
+        for len in [LIMIT + 1, 64 * LIMIT] {
+            for declared in [Some(u32::try_from(len).unwrap()), Some(u32::MAX), Some(5), Some(exact), None] {
+                let value = framed(&repeated(len, declared));
+                assert_eq!(unframer.content(&value), Err(FramingError::TooLarge), "{len} declared as {declared:?}");
+                assert!(unframer.buffer_len() <= LIMIT);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_lies_about_its_size_below_the_limit_is_broken() {
+        let mut unframer = Unframer::new(Mode::Strict, LIMIT);
+        for (len, declared) in [(10, 9), (10, 11), (200_000, 5), (5, 200_000), (LIMIT, 1)] {
+            let value = framed(&repeated(len, Some(declared)));
+            assert_eq!(
+                unframer.content(&value),
+                Err(FramingError::DecompressionFailed),
+                "{len} declared as {declared}"
+            );
+        }
+    }
+
+    #[test]
+    fn several_frames_are_refused_by_what_the_bound_shows() {
+        let mut unframer = Unframer::new(Mode::Strict, LIMIT);
+        let half = repeated(LIMIT / 2, Some(u32::try_from(LIMIT / 2).unwrap()));
+        let small = [repeated(5, Some(5)), repeated(5, None)].concat();
+        let skippable = [0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 7];
+        for (frames, expected) in [
+            (small.clone(), FramingError::DecompressionFailed),
+            ([&half[..], &half].concat(), FramingError::DecompressionFailed),
+            ([&half[..], &half, &small].concat(), FramingError::TooLarge),
+            ([repeated(5, Some(5)), repeated(64 * LIMIT, None)].concat(), FramingError::TooLarge),
+            ([&small[..], &skippable].concat(), FramingError::DecompressionFailed),
+            ([&repeated(5, Some(5))[..], &skippable].concat(), FramingError::DecompressionFailed),
+            ([&skippable, &repeated(5, Some(5))[..]].concat(), FramingError::DecompressionFailed),
+            (skippable.to_vec(), FramingError::DecompressionFailed),
+            ([&repeated(5, Some(5))[..], b"trailing"].concat(), FramingError::DecompressionFailed),
+            (Vec::new(), FramingError::DecompressionFailed),
+        ] {
+            assert_eq!(unframer.content(&framed(&frames)), Err(expected), "{frames:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_cut_or_damaged_frame_is_refused_and_the_next_good_one_is_read() {
+        let text = "some text that zstd can compress, some text that zstd can compress".repeat(20);
+        let whole = framed(&zstd::bulk::compress(text.as_bytes(), 3).unwrap());
+        let mut unframer = Unframer::new(Mode::Strict, LIMIT);
+        for cut in 1..whole.len() {
+            assert_eq!(unframer.content(&whole[..cut]), Err(FramingError::DecompressionFailed), "cut at {cut}");
+            assert_eq!(unframer.content(&whole), Ok(text.as_bytes()));
+        }
+        for at in 1..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x55;
+            // Without a checksum some damage is not seen here; it must stay inside the bound and harm nobody else.
+            let _seen = unframer.content(&damaged).map(<[u8]>::len);
+            assert_eq!(unframer.content(&whole), Ok(text.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn one_large_record_does_not_keep_its_memory() {
+        let mut unframer = Unframer::new(Mode::Strict, 10 * LIMIT);
+        assert!(unframer.content(&framed(&repeated(9 * LIMIT, None))).is_ok());
+        assert!(unframer.buffer_len() >= 9 * LIMIT);
+        unframer.trim();
+        assert_eq!(unframer.buffer_len(), 0);
+        assert!(unframer.content(&framed(&repeated(1000, None))).is_ok());
+        unframer.trim();
+        assert_eq!(unframer.buffer_len(), FIRST_BUFFER, "the usual buffer stays");
+    }
+}

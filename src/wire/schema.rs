@@ -81,6 +81,15 @@ pub trait Events {
     fn event(&mut self, header: &Header<'_>);
 }
 
+/// For callers that do not look at inner events.
+#[derive(Clone, Copy, Debug)]
+pub struct Unread;
+
+impl Events for Unread {
+    fn clear(&mut self) {}
+    fn event(&mut self, _: &Header<'_>) {}
+}
+
 /// Reads a message. When it turns out to be invalid, `events` may have received some events already.
 ///
 /// # Errors
@@ -118,21 +127,13 @@ fn body<'a>(
             read_header(delimited(wire, &mut bytes)?, depth - 1, header)?;
         } else if let (EVENT_BATCH, BATCH_EVENTS_FIELD, Some(events)) = (message, number, events.as_deref_mut()) {
             let mut inner = Header::default();
-            body(delimited(wire, &mut bytes)?, EVENT, depth - 1, &mut inner, None::<&mut Ignore>)?;
+            body(delimited(wire, &mut bytes)?, EVENT, depth - 1, &mut inner, None::<&mut Unread>)?;
             events.event(&inner);
         } else {
             value(field_of(message, number), number, wire, &mut bytes, depth)?;
         }
     }
     Ok(())
-}
-
-/// The events of an event: there are none.
-struct Ignore;
-
-impl Events for Ignore {
-    fn clear(&mut self) {}
-    fn event(&mut self, _: &Header<'_>) {}
 }
 
 /// Merges a header into what is known: a field that comes again replaces the earlier one.
