@@ -12,6 +12,8 @@ pub mod sequence_tracker;
 
 pub mod replay_store;
 
+pub mod dlq_ticket;
+
 pub mod dlq_publisher;
 
 pub mod lag_monitor;

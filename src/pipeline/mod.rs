@@ -26,3 +26,5 @@ pub mod lag;
 pub mod health;
 
 pub mod backoff;
+
+pub mod flood;
