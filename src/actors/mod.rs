@@ -8,6 +8,8 @@ pub mod kafka_ingest;
 
 pub mod decode_policy;
 
+pub mod dlq_ticket;
+
 pub mod sequence_tracker;
 
 pub mod replay_store;

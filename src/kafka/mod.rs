@@ -3,3 +3,5 @@
 pub mod connection;
 
 pub mod security;
+
+pub mod dlq_producer;

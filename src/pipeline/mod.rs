@@ -9,6 +9,8 @@ pub mod credit;
 
 pub mod decode;
 
+mod numbered;
+
 pub mod dead_letter;
 
 pub mod sequence;
@@ -30,3 +32,5 @@ pub mod health;
 pub mod backoff;
 
 pub mod restart;
+
+pub mod flood;
