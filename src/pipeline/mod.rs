@@ -15,6 +15,8 @@ pub mod sequence;
 
 pub mod settled;
 
+pub mod epoch;
+
 pub mod window;
 
 pub mod pacing;
