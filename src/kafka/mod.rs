@@ -3,3 +3,13 @@
 pub mod connection;
 
 pub mod security;
+
+pub mod errors;
+
+pub mod monitor;
+
+pub mod topic;
+
+pub mod watermarks;
+
+pub mod batch;
