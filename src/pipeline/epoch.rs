@@ -144,16 +144,18 @@ pub fn place(position: i64, low: i64, high: i64) -> Place {
     }
 }
 
+/// The offset of a commit, if it counts in the epoch called `name`. When the topic is known to have been made anew, only a
+/// commit that names the new log counts.
+pub fn valid_commit(commit: &Committed, name: &str, recreated: bool) -> Option<i64> {
+    let valid = if recreated { commit.metadata == name } else { same_log(&commit.metadata, name) };
+    valid.then_some(commit.offset)
+}
+
 /// Plans the opening of a topic called `name`. `previous` is the epoch that this process was in, if any; `anew` says that
 /// the topic is known to be another one than before.
 pub fn plan(name: &str, previous: Option<&str>, anew: bool, reset: ResetPolicy, known: &[Known]) -> Opening {
     let same = !anew && previous.is_none_or(|previous| same_log(previous, name));
-    let valid_commit = |partition: &Known| match &partition.committed {
-        // After a change only a commit that names the new log is believed.
-        Some(commit) if anew || !same => (commit.metadata == name).then_some(commit.offset),
-        Some(commit) => same_log(&commit.metadata, name).then_some(commit.offset),
-        None => None,
-    };
+    let valid_commit = |partition: &Known| valid_commit(partition.committed.as_ref()?, name, !same);
     let wanted = |partition: &Known| {
         let committed = valid_commit(partition);
         let kept = if same && previous.is_some() { partition.stored } else { None };
