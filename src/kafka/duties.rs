@@ -33,6 +33,8 @@ struct State {
     /// What the group is known to have, per partition of the current epoch.
     committed: BTreeMap<i32, i64>,
     epoch_name: String,
+    /// Another generation has taken over: the board is not ours any more.
+    closed: bool,
 }
 
 /// What there is to commit.
@@ -56,7 +58,7 @@ impl Duties {
         let epoch = board.epoch();
         table.open_epoch(epoch.number);
         let state =
-            State { table, assigned: BTreeSet::new(), committed: BTreeMap::new(), epoch_name: epoch.name };
+            State { table, assigned: BTreeSet::new(), committed: BTreeMap::new(), epoch_name: epoch.name, closed: false };
         Self { board, metrics, state: Mutex::new(state), moved: Condvar::new() }
     }
 
@@ -91,7 +93,7 @@ impl Duties {
     /// the term is over.
     pub fn begin(&self, partition: i32, term: u64, from: i64, committed: Option<i64>) -> bool {
         let mut state = self.lock();
-        if !state.table.begin(partition, term, from) {
+        if state.closed || !state.table.begin(partition, term, from) {
             return false;
         }
         let board = self.board.partition(partition);
@@ -116,11 +118,26 @@ impl Duties {
         state.assigned.remove(&partition);
         state.table.disown(partition);
         state.committed.remove(&partition);
+        if state.closed {
+            return;
+        }
         let board = self.board.partition(partition);
         board.duty_term.store(0, Ordering::Release);
         board.settled.clear();
         board.committed.clear();
         self.show_owned(&state);
+    }
+
+    /// This generation is over: it changes nothing on the board any more.
+    pub fn close(&self) {
+        self.lose_all();
+        self.lock().closed = true;
+    }
+
+    /// Whether everything that was fetched of the owned partitions is settled.
+    pub fn all_settled(&self) -> bool {
+        let assigned = self.assigned();
+        self.wait_settled(&assigned, Duration::ZERO)
     }
 
     /// Gives everything up.
@@ -144,6 +161,9 @@ impl Duties {
     /// Takes a report.
     pub fn settle(&self, report: &Settled) {
         let mut state = self.lock();
+        if state.closed {
+            return;
+        }
         if let Some(prefix) = state.table.settle(&report.origin, &report.except, report.duty_term) {
             self.board.partition(report.origin.partition).settled.set(prefix);
             drop(state);
@@ -166,7 +186,7 @@ impl Duties {
     /// Kafka confirmed a commit that was made under the epoch called `epoch_name`.
     pub fn confirm(&self, partition: i32, offset: i64, epoch_name: &str) {
         let mut state = self.lock();
-        if state.epoch_name != epoch_name || !state.assigned.contains(&partition) {
+        if state.closed || state.epoch_name != epoch_name || !state.assigned.contains(&partition) {
             return;
         }
         let known = state.committed.entry(partition).or_insert(offset);

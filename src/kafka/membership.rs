@@ -68,6 +68,8 @@ pub enum MembershipEnd {
 struct Seen {
     gained: Vec<i32>,
     answered: bool,
+    /// What comes from now on is only the closing.
+    closing: bool,
     commit_since: Option<Instant>,
 }
 
@@ -79,15 +81,20 @@ struct MemberContext {
     seen: Mutex<Seen>,
 }
 
-/// Takes part in the group until told to end.
-pub fn run(parts: &MembershipParts) -> MembershipEnd {
-    match take_part(parts) {
-        Ok(end) => end,
-        Err(error) => MembershipEnd::Failed(error),
+/// Takes part in the group until told to end. `ended` is told why before the consumer is closed, which may take seconds.
+pub fn run(parts: &MembershipParts, ended: impl FnOnce(MembershipEnd)) {
+    match create(parts) {
+        Ok(consumer) => {
+            let end = take_part(parts, &consumer).unwrap_or_else(MembershipEnd::Failed);
+            parts.monitor.set_member(false);
+            consumer.context().lock().closing = true;
+            ended(end);
+        }
+        Err(error) => ended(MembershipEnd::Failed(error)),
     }
 }
 
-fn take_part(parts: &MembershipParts) -> KafkaResult<MembershipEnd> {
+fn create(parts: &MembershipParts) -> KafkaResult<BaseConsumer<MemberContext>> {
     let context = MemberContext {
         settings: parts.settings.clone(),
         duties: Arc::clone(&parts.duties),
@@ -96,14 +103,15 @@ fn take_part(parts: &MembershipParts) -> KafkaResult<MembershipEnd> {
         seen: Mutex::default(),
     };
     let identity = format!("{}-member.{}", parts.settings.connection.client_id, parts.identity);
-    let consumer: BaseConsumer<MemberContext> = parts.settings.member_config(&identity).create_with_context(context)?;
-    if let Some(end) = wait_for_name(parts, &consumer) {
+    parts.settings.member_config(&identity).create_with_context(context)
+}
+
+fn take_part(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) -> KafkaResult<MembershipEnd> {
+    if let Some(end) = wait_for_name(parts, consumer) {
         return Ok(end);
     }
     consumer.subscribe(&[&parts.settings.topic])?;
-    let end = member_loop(parts, &consumer)?;
-    parts.monitor.set_member(false);
-    Ok(end)
+    member_loop(parts, consumer)
 }
 
 fn member_loop(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) -> KafkaResult<MembershipEnd> {
@@ -258,6 +266,10 @@ impl MemberContext {
         }
     }
 
+    fn ending(&self) -> bool {
+        self.stop.is_stopped() || self.lock().closing
+    }
+
     fn commit_pending(&self) -> bool {
         self.lock().commit_since.is_some_and(|since| since.elapsed() < COMMIT_PATIENCE)
     }
@@ -287,7 +299,7 @@ impl ClientContext for MemberContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if !self.stop.is_stopped() {
+        if !self.ending() {
             self.monitor.fault("member", "connect", &error, reason);
         }
     }
@@ -301,7 +313,7 @@ impl ConsumerContext for MemberContext {
         if revoked.is_empty() {
             return;
         }
-        if !self.stop.is_stopped() && !consumer.assignment_lost() {
+        if !self.ending() && !consumer.assignment_lost() {
             let drained = self.duties.wait_settled(&revoked, DRAIN);
             self.commit(consumer, self.duties.to_commit(Some(&revoked)));
             tracing::info!(partitions = ?revoked, drained, "the group took partitions away");

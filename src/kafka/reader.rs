@@ -75,6 +75,8 @@ pub struct ReaderParts {
     pub stop: Stop,
     /// Ends the reading, but not the thread.
     pub drain: Stop,
+    /// Set by the reader once it has sent its last batch because of `drain`.
+    pub drained: Stop,
     /// Asks the watch for a look at the topic.
     pub look_now: SyncSender<()>,
     /// Where batches go. The address of one generation: if that one dies, what was sent is lost with it and the reader has
@@ -118,11 +120,15 @@ pub fn run(parts: ReaderParts, commands: Receiver<ReaderCommand>) -> Result<(), 
         let config = parts.settings.reading_config("reader", parts.settings.prefetch_kib);
         let consumer: BaseConsumer<MonitorContext> = config.create_with_context(context)?;
         if wishes.wait(&parts, &commands, assignment_deadline).is_err() {
+            parts.drained.stop();
+            drop_elsewhere(consumer);
             return Ok(());
         }
         let end = Reader::open(&parts, &consumer, &mut wishes, anew)
             .map_err(End::from)
             .and_then(|mut reader| reader.read_on(&commands));
+        // Closing a consumer may take seconds when brokers are away; nobody has to wait for it.
+        drop_elsewhere(consumer);
         match end {
             Ok(()) | Err(End::Stopped) => return Ok(()),
             Err(End::Fatal(error)) => return Err(error),
@@ -130,6 +136,11 @@ pub fn run(parts: ReaderParts, commands: Receiver<ReaderCommand>) -> Result<(), 
             Err(End::Anew) => anew = true,
         }
     }
+}
+
+fn drop_elsewhere(consumer: BaseConsumer<MonitorContext>) {
+    // Without another thread it is dropped here, which is slow but right.
+    let _ = std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(consumer));
 }
 
 /// Commands that wait for the topic to be opened.
@@ -143,7 +154,7 @@ struct Wishes {
 impl Wishes {
     /// Waits for facts about the topic, and until `deadline` for the first assignment.
     fn wait(&mut self, parts: &ReaderParts, commands: &Receiver<ReaderCommand>, deadline: Instant) -> Result<(), Stopped> {
-        while !parts.stop.is_stopped() {
+        while !parts.stop.is_stopped() && !parts.drain.is_stopped() {
             if self.facts.is_some() && (self.assigned || Instant::now() >= deadline) {
                 return Ok(());
             }
@@ -233,6 +244,7 @@ impl<'a> Reader<'a> {
                 self.recover(commands)?;
             }
             if self.parts.drain.is_stopped() {
+                self.parts.drained.stop();
                 self.parts.stop.wait(TURN);
             } else if !self.parts.records.connected() {
                 // The next stage died: whoever watches it will start this reader anew.
