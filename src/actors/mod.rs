@@ -2,6 +2,8 @@
 
 pub mod link;
 
+pub mod life;
+
 pub mod supervisor;
 
 pub mod kafka_ingest;

@@ -4,4 +4,30 @@ pub mod connection;
 
 pub mod security;
 
-pub mod dlq_producer;
+pub mod errors;
+
+pub mod monitor;
+
+pub mod topic;
+
+pub mod watermarks;
+
+pub mod batch;
+
+pub mod stop;
+
+pub mod settings;
+
+pub mod duties;
+
+pub mod identity;
+
+pub mod topic_watch;
+
+pub mod reader;
+
+mod opening;
+
+mod duty_reader;
+
+pub mod membership;

@@ -17,20 +17,4 @@ pub mod sequence;
 
 pub mod settled;
 
-pub mod assemble;
-
-pub mod window;
-
-pub mod start;
-
-pub mod pacing;
-
-pub mod lag;
-
-pub mod health;
-
-pub mod backoff;
-
-pub mod restart;
-
-pub mod flood;
+pub mod epoch;
