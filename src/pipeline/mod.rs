@@ -7,6 +7,8 @@ pub mod record;
 
 pub mod credit;
 
+pub mod epoch;
+
 pub mod decode;
 
 mod numbered;
@@ -17,4 +19,20 @@ pub mod sequence;
 
 pub mod settled;
 
-pub mod epoch;
+pub mod assemble;
+
+pub mod window;
+
+pub mod start;
+
+pub mod pacing;
+
+pub mod lag;
+
+pub mod health;
+
+pub mod backoff;
+
+pub mod restart;
+
+pub mod flood;
