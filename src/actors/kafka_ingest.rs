@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, ResponseFuture, Running, WeakAddr};
 
-use super::life::Life;
+use super::supervisor::{Guard, Pulse, supervised};
 use super::link::Link;
 use crate::board::Board;
 use crate::kafka::duties::Duties;
@@ -23,7 +23,7 @@ use crate::kafka::reader::{self, ReaderCommand, ReaderParts};
 use crate::kafka::settings::IngestSettings;
 use crate::kafka::stop::Stop;
 use crate::kafka::topic_watch::TopicWatch;
-use crate::messages::{Heartbeat, Ingested, PartitionsOpened, Settled};
+use crate::messages::{Ingested, PartitionsOpened, Settled};
 use crate::pipeline::credit::Credit;
 
 /// Commands that may wait for the reader, which looks at them ten times a second.
@@ -106,13 +106,16 @@ pub struct KafkaIngest {
     finish: Option<SyncSender<Instant>>,
     /// How the membership ended, once it has.
     member_end: Arc<Mutex<Option<bool>>>,
+    pulse: Pulse,
     // Last, so that it reports when everything else is gone.
-    life: Life,
+    guard: Guard,
 }
+
+supervised!(KafkaIngest);
 
 impl KafkaIngest {
     /// A new generation. Ends whatever is left of the one before.
-    pub fn new(parts: IngestParts, life: Life) -> Self {
+    pub fn new(parts: IngestParts, pulse: Pulse, guard: Guard) -> Self {
         let stop = Stop::new();
         let mut occupant = parts.seat.occupant.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((stop, duties)) = occupant.take() {
@@ -130,7 +133,8 @@ impl KafkaIngest {
             drained: Stop::new(),
             finish: None,
             member_end: Arc::default(),
-            life,
+            pulse,
+            guard,
         }
     }
 
@@ -219,7 +223,7 @@ impl KafkaIngest {
 
     fn fail(&self, ctx: &mut Context<Self>, why: &str) {
         tracing::error!(why, "kafka ingest cannot go on");
-        (self.life.note)(why);
+        self.guard.note(why);
         ctx.stop();
     }
 }
@@ -288,14 +292,6 @@ impl Handler<Settled> for KafkaIngest {
 
     fn handle(&mut self, report: Settled, _: &mut Self::Context) {
         self.duties.settle(&report);
-    }
-}
-
-impl Handler<Heartbeat> for KafkaIngest {
-    type Result = ();
-
-    fn handle(&mut self, _: Heartbeat, _: &mut Self::Context) {
-        (self.life.touch)();
     }
 }
 

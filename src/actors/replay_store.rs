@@ -11,9 +11,9 @@ use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 use super::fan_out::{FanOut, Hole};
 use super::link::Link;
 use super::sessions::Sessions;
-use super::supervisor::{Guard, Pulse};
+use super::supervisor::{Guard, Pulse, supervised};
 use crate::board::Board;
-use crate::messages::{Heartbeat, Join, Leave, PartitionsOpened, Settled, Tracked};
+use crate::messages::{Join, Leave, PartitionsOpened, Settled, Tracked};
 use crate::metrics::Metrics;
 use crate::pipeline::pacing::{Flush, Pacer};
 use crate::pipeline::window::Window;
@@ -61,6 +61,8 @@ pub struct ReplayStore {
     pulse: Pulse,
     _guard: Guard,
 }
+
+supervised!(ReplayStore);
 
 impl ReplayStore {
     /// A store that knows no partition yet.
@@ -153,10 +155,3 @@ impl Handler<Leave> for ReplayStore {
     }
 }
 
-impl Handler<Heartbeat> for ReplayStore {
-    type Result = ();
-
-    fn handle(&mut self, _: Heartbeat, _: &mut Self::Context) {
-        self.pulse.touch();
-    }
-}
