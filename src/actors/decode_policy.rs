@@ -306,7 +306,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::actors::dlq_ticket::tests::Inbox;
+    use crate::actors::dlq_ticket::tests::{Inbox, next};
     use crate::board::Epoch;
     use crate::pipeline::credit::Credit;
     use crate::pipeline::record::Span;
@@ -365,7 +365,7 @@ mod tests {
             let metrics = Arc::new(Metrics::new().unwrap());
             let board = Board::new();
             board.open_epoch(Epoch { number: 1, name: "one".into() });
-            let (next, decoded) = Inbox::start();
+            let (downstream, decoded) = Inbox::start();
             let (publishing, letters) = Inbox::start();
             let (settling, settled) = Inbox::start();
             let (publisher, settles) = (Link::default(), Link::default());
@@ -383,7 +383,7 @@ mod tests {
                 judge: limits,
                 hash_seed: 7,
                 letters: letters_context,
-                next: next.recipient(),
+                next: downstream.recipient(),
                 publisher: publisher.clone(),
                 tickets: Tickets::new(tickets, settles, Arc::clone(&metrics)),
                 board: board.clone(),
@@ -400,7 +400,7 @@ mod tests {
 
         async fn ingest(&mut self, batch: RawBatch) -> Decoded {
             self.policy.send(Ingested { batch, permit: self.credit.charge(1) }).await.unwrap();
-            self.decoded.recv().await.unwrap()
+            next(&mut self.decoded).await
         }
 
         fn errors(&self) -> Vec<u64> {
@@ -434,13 +434,13 @@ mod tests {
         assert_eq!((bench.messages("success"), bench.messages("error")), (1, 7));
         assert_eq!(bench.metrics.payload_missing.get(), 1);
         for (offset, kind) in (10..).zip(kinds) {
-            let PublishDeadLetter { letter, ticket } = bench.letters.recv().await.unwrap();
+            let PublishDeadLetter { letter, ticket } = next(&mut bench.letters).await;
             assert_eq!((letter.key, letter.kind), (format!("events-2-{offset}"), kind));
             let json: serde_json::Value = serde_json::from_slice(&letter.json).unwrap();
             let tenant = if kind == Kind::SchemaVersion { "acme".into() } else { serde_json::Value::Null };
             assert_eq!((&json["tenant_id"], &json["policy"]), (&tenant, &"skip".into()));
             ticket.landed(kind);
-            let settled = bench.settled.recv().await.unwrap();
+            let settled = next(&mut bench.settled).await;
             assert_eq!(settled.origin, Origin { epoch: 1, partition: 2, first: offset, next: offset + 1 });
             assert_eq!(settled.duty_term, 5);
         }
@@ -493,8 +493,8 @@ mod tests {
         bench.own(5);
         let decoded = bench.ingest(batch(1, 3, &[None])).await;
         assert_eq!(decoded.held, [3]);
-        drop(bench.letters.recv().await);
-        let settled = bench.settled.recv().await.unwrap();
+        drop(next(&mut bench.letters).await);
+        let settled = next(&mut bench.settled).await;
         assert_eq!((settled.origin.first, settled.origin.next), (3, 4));
         assert_eq!(bench.metrics.dlq_send_failures.with_label_values(&["kafka_error"]).get(), 1);
     }

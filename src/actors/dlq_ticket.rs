@@ -142,6 +142,11 @@ pub(crate) mod tests {
         }
     }
 
+    /// The next message, at most 10 s away.
+    pub(crate) async fn next<M>(receiver: &mut mpsc::UnboundedReceiver<M>) -> M {
+        tokio::time::timeout(std::time::Duration::from_secs(10), receiver.recv()).await.unwrap().unwrap()
+    }
+
     pub(crate) fn settles(offset: i64) -> Settled {
         let origin = Origin { epoch: 1, partition: 0, first: offset, next: offset + 1 };
         Settled { origin, except: Vec::new(), duty_term: 1 }
@@ -163,7 +168,7 @@ pub(crate) mod tests {
         tickets.all_back().await;
         assert_eq!((tickets.out(), metrics.dlq_in_flight.get()), (0, 0));
         for offset in 0..3 {
-            assert_eq!(settled.recv().await.unwrap().origin.first, offset);
+            assert_eq!(next(&mut settled).await.origin.first, offset);
         }
         assert!(settled.try_recv().is_err());
         assert_eq!(metrics.dlq_sends.with_label_values(&["payload_missing"]).get(), 1);
