@@ -1,6 +1,6 @@
 //! Judges every record, counts its outcome once, and has dead letters written for what is set aside.
 //!
-//! In: [`Ingested`], [`Heartbeat`]. Out: [`Decoded`] downstream, [`PublishDeadLetter`] beside. All kinds of unprocessable
+//! In: [`Ingested`]. Out: [`Decoded`] downstream, [`PublishDeadLetter`] beside. All kinds of unprocessable
 //! records take the same path. It must not withhold a batch or change a record.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,9 +13,9 @@ use prometheus::{Histogram, IntCounter};
 
 use super::dlq_ticket::Tickets;
 use super::link::Link;
-use super::supervisor::Pulse;
+use super::supervisor::{Guard, Pulse, supervised};
 use crate::board::Board;
-use crate::messages::{Decoded, Heartbeat, Ingested, PublishDeadLetter, Settled};
+use crate::messages::{Decoded, Ingested, PublishDeadLetter, Settled};
 use crate::metrics::Metrics;
 use crate::pipeline::dead_letter::{self, LetterContext, Rejected};
 use crate::pipeline::decode::{Explanation, Judge, JudgeSettings, Kind, SequenceItem, Verdict};
@@ -48,6 +48,8 @@ pub struct DecodePolicyDeps {
     pub metrics: Arc<Metrics>,
     /// Touched at each heartbeat.
     pub pulse: Pulse,
+    /// Reports the actor's end.
+    pub guard: Guard,
 }
 
 /// The actor.
@@ -56,14 +58,19 @@ pub struct DecodePolicy {
     judge: Judge,
     flood: Flood,
     outcomes: Outcomes,
+    pulse: Pulse,
+    // Holds the guard, so it goes last.
     deps: DecodePolicyDeps,
 }
+
+supervised!(DecodePolicy);
 
 impl DecodePolicy {
     /// A policy with a fresh judge.
     pub fn new(deps: DecodePolicyDeps) -> Self {
         let judge = Judge::new(deps.judge.clone(), deps.hash_seed);
-        Self { judge, flood: Flood::new(LOG_FIRST), outcomes: Outcomes::new(&deps.metrics), deps }
+        let outcomes = Outcomes::new(&deps.metrics);
+        Self { judge, flood: Flood::new(LOG_FIRST), outcomes, pulse: deps.pulse.clone(), deps }
     }
 
     /// Judges a batch and sets aside what cannot be processed. Only records from `count_from` on are counted: those below
@@ -159,7 +166,7 @@ impl Handler<Ingested> for DecodePolicy {
 
     fn handle(&mut self, Ingested { batch, permit }: Ingested, _: &mut Self::Context) {
         let ended = || batch.origin.epoch < self.deps.board.epoch_number();
-        if self.deps.pulse.retired() || ended() {
+        if self.pulse.retired() || ended() {
             return;
         }
         let partition = self.deps.board.partition(batch.origin.partition);
@@ -179,14 +186,6 @@ impl Handler<Ingested> for DecodePolicy {
         }
         // Bounded by the byte credit that rides inside.
         self.deps.next.do_send(Decoded { batch, verdicts, items, duty_term, held, permit });
-    }
-}
-
-impl Handler<Heartbeat> for DecodePolicy {
-    type Result = ();
-
-    fn handle(&mut self, _: Heartbeat, _: &mut Self::Context) {
-        self.deps.pulse.touch();
     }
 }
 
@@ -389,6 +388,7 @@ mod tests {
                 board: board.clone(),
                 metrics: Arc::clone(&metrics),
                 pulse: Pulse::new(),
+                guard: Guard::detached(),
             };
             let policy = DecodePolicy::new(deps).start();
             Self { policy, decoded, letters, settled, publisher, board, metrics, credit: Credit::new(1000) }

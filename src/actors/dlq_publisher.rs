@@ -1,6 +1,6 @@
 //! Publishes dead letters to Kafka: retries, and decides the fate of each.
 //!
-//! In: [`PublishDeadLetter`], [`Drain`], [`Heartbeat`]. Out: `Settled`, by the letter's ticket. How many letters are on
+//! In: [`PublishDeadLetter`], [`Drain`]. Out: `Settled`, by the letter's ticket. How many letters are on
 //! their way is bounded by the tickets, before a letter is even written. It must not know why a record is bad.
 
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext as _, Context, Handler, Message, ResponseFuture, WrapFuture as _};
 
 use super::dlq_ticket::Tickets;
-use super::supervisor::Pulse;
+use super::supervisor::{Guard, Pulse, supervised};
 use crate::kafka::dlq_producer::{DlqProducer, SendError};
-use crate::messages::{Heartbeat, PublishDeadLetter};
+use crate::messages::PublishDeadLetter;
 use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::dead_letter::{DeadLetter, Loss};
@@ -49,8 +49,6 @@ pub struct DlqPublisherDeps {
     pub retry: DlqRetry,
     /// Where retries are counted.
     pub metrics: Arc<Metrics>,
-    /// Touched at each heartbeat.
-    pub pulse: Pulse,
 }
 
 /// The actor.
@@ -58,7 +56,11 @@ pub struct DlqPublisherDeps {
 pub struct DlqPublisher {
     deps: DlqPublisherDeps,
     flood: Flood,
+    pulse: Pulse,
+    _guard: Guard,
 }
+
+supervised!(DlqPublisher);
 
 /// Asks to finish the letters on their way, at most until the deadline. Answers how many are still undecided then.
 #[derive(Clone, Copy, Debug, Message)]
@@ -70,8 +72,8 @@ pub struct Drain {
 
 impl DlqPublisher {
     /// A publisher with nothing on its way.
-    pub fn new(deps: DlqPublisherDeps) -> Self {
-        Self { deps, flood: Flood::new(LOG_FIRST) }
+    pub fn new(deps: DlqPublisherDeps, pulse: Pulse, guard: Guard) -> Self {
+        Self { deps, flood: Flood::new(LOG_FIRST), pulse, _guard: guard }
     }
 
     fn log_lost(&mut self, letter: &DeadLetter, loss: Loss, error: &SendError) {
@@ -128,14 +130,6 @@ impl Handler<Drain> for DlqPublisher {
                 Err(_elapsed) => tickets.out(),
             }
         })
-    }
-}
-
-impl Handler<Heartbeat> for DlqPublisher {
-    type Result = ();
-
-    fn handle(&mut self, _: Heartbeat, _: &mut Self::Context) {
-        self.deps.pulse.touch();
     }
 }
 
@@ -208,9 +202,14 @@ mod tests {
                 tickets: tickets.clone(),
                 retry: DlqRetry { retries: 3, backoff },
                 metrics: Arc::clone(&metrics),
-                pulse: Pulse::new(),
             };
-            Self { cluster, publisher: DlqPublisher::new(deps).start(), tickets, metrics, settled }
+            Self {
+                cluster,
+                publisher: DlqPublisher::new(deps, Pulse::new(), Guard::detached()).start(),
+                tickets,
+                metrics,
+                settled,
+            }
         }
 
         fn publish(&self, offset: i64) {

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, ResponseFuture, Running, WeakAddr};
 
-use super::supervisor::{Guard, Pulse, supervised};
 use super::link::Link;
+use super::supervisor::{Guard, Pulse, supervised};
 use crate::board::Board;
 use crate::kafka::duties::Duties;
 use crate::kafka::identity::ProcessIdentity;
@@ -247,7 +247,8 @@ fn spawn(
     std::thread::Builder::new()
         .name(thread.into())
         .spawn(move || {
-            let end = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| ThreadEnd::Failed(panic_text(&*panic)));
+            let end =
+                catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| ThreadEnd::Failed(panic_text(&*panic)));
             tell(&addr, thread, end);
         })
         .map(drop)

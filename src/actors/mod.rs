@@ -2,8 +2,6 @@
 
 pub mod link;
 
-pub mod life;
-
 pub mod supervisor;
 
 pub mod kafka_ingest;

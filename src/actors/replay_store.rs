@@ -154,4 +154,3 @@ impl Handler<Leave> for ReplayStore {
         self.fan_out.leave(leave.session);
     }
 }
-

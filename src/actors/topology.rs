@@ -12,7 +12,6 @@ use super::decode_policy::{DecodePolicy, DecodePolicyDeps};
 use super::dlq_publisher::{self, DlqPublisher, DlqPublisherDeps, DlqRetry};
 use super::dlq_ticket::Tickets;
 use super::kafka_ingest::{self, IngestParts, KafkaIngest};
-use super::lag_monitor::{LagMonitor, LagMonitorDeps};
 use super::link::Link;
 use super::replay_store::{ReplayStore, ReplayStoreDeps, ReplayStoreSettings};
 use super::sequence_tracker::{SequenceTracker, SequenceTrackerDeps};
@@ -20,7 +19,6 @@ use super::sessions::Sessions;
 use super::supervisor::{ChildSpec, GroupSpec, Running, StartContext, StartError};
 use crate::board::Board;
 use crate::kafka::dlq_producer::DlqProducer;
-use crate::kafka::settings::LagSettings;
 use crate::messages::{Decoded, Ingested, Join, Leave, PartitionsOpened, PublishDeadLetter, Settled, Tracked};
 use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
@@ -124,8 +122,6 @@ pub struct Parts {
     pub store: ReplayStoreSettings,
     /// `DlqPublisher`.
     pub letter_producer: Arc<DlqProducer>,
-    /// `LagMonitor`.
-    pub lag: LagSettings,
     /// Restart limits.
     pub restarts: RestartSettings,
 }
@@ -157,7 +153,6 @@ pub fn groups(parts: &Parts) -> Vec<GroupSpec> {
             Strategy::RestForOne,
             vec![replay_store(parts), sequence_tracker(parts), decode_policy(parts), kafka_ingest(parts)],
         ),
-        group("lag", Strategy::OneForOne, vec![lag_monitor(parts)]),
     ]
 }
 
@@ -251,29 +246,12 @@ fn dlq_publisher(parts: &Parts) -> ChildSpec {
             tickets: all.tickets.clone(),
             retry: DlqRetry::default(),
             metrics: Arc::clone(&all.metrics),
-            pulse: life.pulse,
-            guard: life.guard,
         };
-        let addr = DlqPublisher::start_in_arbiter(&life.arbiter, |_| DlqPublisher::new(deps));
+        let publisher = |_: &mut _| DlqPublisher::new(deps, life.pulse, life.guard);
+        let addr = DlqPublisher::start_in_arbiter(&life.arbiter, publisher);
         all.links.dead_letters.publish(&addr);
         all.links.drain_letters.publish(&addr);
         Ok(Running::of(&addr))
     };
     child("DlqPublisher", "side", parts, Box::new(start))
-}
-
-fn lag_monitor(parts: &Parts) -> ChildSpec {
-    let all = parts.clone();
-    let start = move |life: StartContext| {
-        let deps = LagMonitorDeps {
-            settings: all.lag.clone(),
-            board: all.board.clone(),
-            monitor: Arc::clone(&all.ingest.monitor),
-            pulse: life.pulse,
-            guard: life.guard,
-        };
-        let addr = LagMonitor::start_in_arbiter(&life.arbiter, |_| LagMonitor::new(deps));
-        Ok(Running::of(&addr))
-    };
-    child("LagMonitor", "side", parts, Box::new(start))
 }

@@ -23,7 +23,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit> {
     let loaded = load(args.file.config.as_deref(), environment, &[])?;
     start_logging(&loaded)?;
-    seam::serve(loaded.config)
+    // Only tests of the whole service set this variable.
+    let allow_sabotage = environment.get("DASHSTREAM_TEST_SABOTAGE").is_some_and(|value| value == "1");
+    seam::serve(&loaded.config, allow_sabotage)
 }
 
 /// Starts logging and says what will be used.

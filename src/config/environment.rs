@@ -109,7 +109,10 @@ mod tests {
     #[test]
     fn an_unknown_variable_of_ours_is_named_with_the_likely_one() {
         let text = unknown("DASHSTREAM_WEB_HEARTBEET_SECS", "secret").concat();
-        assert!(text.contains("DASHSTREAM_WEB_HEARTBEET_SECS") && text.contains("DASHSTREAM_WEB_HEARTBEAT_SECS"), "{text}");
+        assert!(
+            text.contains("DASHSTREAM_WEB_HEARTBEET_SECS") && text.contains("DASHSTREAM_WEB_HEARTBEAT_SECS"),
+            "{text}"
+        );
         assert!(!text.contains("secret"));
         assert!(unknown("DASHSTREAM_KAFKA_BROKERS", "h:1").concat().contains("KAFKA_BROKERS?"));
         assert_eq!(unknown("DASHSTREAM_", "").len(), 1);

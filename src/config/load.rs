@@ -152,16 +152,12 @@ fn environment_layer(environment: &Environment, problems: &mut Vec<Problem>) -> 
 }
 
 fn flag_layer(flags: &[Flag], problems: &mut Vec<Problem>) -> Dict {
-    let texts = flags.iter().filter_map(|flag| {
-        Some((table::by_path(flag.path)?, Origin::Flag(flag.name), flag.value.clone()))
-    });
+    let texts =
+        flags.iter().filter_map(|flag| Some((table::by_path(flag.path)?, Origin::Flag(flag.name), flag.value.clone())));
     text_layer(texts, problems)
 }
 
-fn text_layer(
-    texts: impl Iterator<Item = (&'static Setting, Origin, String)>,
-    problems: &mut Vec<Problem>,
-) -> Dict {
+fn text_layer(texts: impl Iterator<Item = (&'static Setting, Origin, String)>, problems: &mut Vec<Problem>) -> Dict {
     let mut values = Dict::new();
     for (setting, origin, text) in texts {
         match setting.from_text(&text) {

@@ -51,7 +51,10 @@ pub fn reference_page() -> String {
             );
         }
     }
-    let _ = write!(out, "\n## Variables of earlier versions\n\nThey have no effect; a warning says so when one is set.\n\n");
+    let _ = write!(
+        out,
+        "\n## Variables of earlier versions\n\nThey have no effect; a warning says so when one is set.\n\n"
+    );
     out.push_str("| variable | instead |\n|---|---|\n");
     for (variable, advice) in table::RETIRED {
         let _ = writeln!(out, "| `{variable}` | {advice} |");

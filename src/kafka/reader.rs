@@ -25,9 +25,7 @@ use super::topic::append_headers;
 use crate::board::{Board, Epoch, PartitionBoard};
 use crate::messages::{Ingested, PartitionsOpened};
 use crate::pipeline::credit::Credit;
-use crate::pipeline::epoch::{
-    Committed, Opening, Place, Start, TopicChange, TopicFacts, compare, place, valid_commit,
-};
+use crate::pipeline::epoch::{Committed, Opening, Place, Start, TopicChange, TopicFacts, compare, place, valid_commit};
 use crate::pipeline::record::LossReason;
 
 /// The longest that a command or the stop signal waits for the reader.
@@ -153,7 +151,12 @@ struct Wishes {
 
 impl Wishes {
     /// Waits for facts about the topic, and until `deadline` for the first assignment.
-    fn wait(&mut self, parts: &ReaderParts, commands: &Receiver<ReaderCommand>, deadline: Instant) -> Result<(), Stopped> {
+    fn wait(
+        &mut self,
+        parts: &ReaderParts,
+        commands: &Receiver<ReaderCommand>,
+        deadline: Instant,
+    ) -> Result<(), Stopped> {
         while !parts.stop.is_stopped() && !parts.drain.is_stopped() {
             if self.facts.is_some() && (self.assigned || Instant::now() >= deadline) {
                 return Ok(());
@@ -320,7 +323,9 @@ impl<'a> Reader<'a> {
         match error {
             KafkaError::MessageConsumptionFatal(_) => return Err(End::Fatal(error)),
             KafkaError::MessageConsumption(
-                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::LogTruncation,
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::LogTruncation,
             ) => self.suspect = true,
             // Counted where the client reported it; the client goes on by itself.
             _ => {}
@@ -364,7 +369,12 @@ impl<'a> Reader<'a> {
 
     /// Hands the open coverage of a partition over as lost to retention.
     fn lose(&mut self, index: usize, count: i64) {
-        tracing::warn!(topic = self.parts.settings.topic, partition = index, count, "offsets are lost: retention has passed them before they were read");
+        tracing::warn!(
+            topic = self.parts.settings.topic,
+            partition = index,
+            count,
+            "offsets are lost: retention has passed them before they were read"
+        );
         self.parts.monitor.metrics().lost_offsets.with_label_values(&["retention"]).inc_by(count.unsigned_abs());
         self.send(index, Some(LossReason::Retention));
     }

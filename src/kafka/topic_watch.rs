@@ -140,7 +140,10 @@ impl TopicWatch {
                 ids.unanswered += 1;
                 if ids.unanswered >= ID_TRIES {
                     ids.supported = false;
-                    tracing::info!(topic = self.settings.topic, "the cluster does not tell topic ids; a re-created topic is noticed by its offsets");
+                    tracing::info!(
+                        topic = self.settings.topic,
+                        "the cluster does not tell topic ids; a re-created topic is noticed by its offsets"
+                    );
                 }
             }
             None => {}

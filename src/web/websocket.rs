@@ -13,9 +13,10 @@ use actix_web::{Error, HttpRequest, HttpResponse};
 use actix_web_actors::ws::{self, WebsocketContext};
 use bytes::Bytes;
 use futures_util::Stream;
+use ipnet::IpNet;
 
 use super::admission::{Admission, Slot};
-use super::client_address::{Network, client_address};
+use super::client_address::client_address;
 use crate::actors::client_session::{ClientSession, SessionShared};
 use crate::actors::link::Link;
 use crate::actors::session_queue::{SessionInfo, SessionQueue};
@@ -36,7 +37,7 @@ pub struct WebsocketDeps {
     /// The limits.
     pub admission: Admission,
     /// Proxies whose word counts.
-    pub trusted_proxies: Vec<Network>,
+    pub trusted_proxies: Vec<IpNet>,
     /// Where sessions join.
     pub join: Link<Join>,
 }

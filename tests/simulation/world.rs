@@ -240,8 +240,7 @@ impl World {
         self.generation += 1;
         let window = Window::new(self.window_bytes, usize::MAX);
         let sessions = self.sessions.clone();
-        self.store =
-            FanOut::new(self.generation, window, sessions, self.board.clone(), Arc::clone(&self.metrics));
+        self.store = FanOut::new(self.generation, window, sessions, self.board.clone(), Arc::clone(&self.metrics));
         self.open_partitions();
     }
 
