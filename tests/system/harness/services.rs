@@ -4,8 +4,8 @@
 //! this process dies, however it dies. `DASHSTREAM_TEST_KAFKA` and `DASHSTREAM_TEST_REDIS` name services to use instead.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
 use super::proxy::Proxy;
@@ -63,6 +63,8 @@ struct Running {
     script: Child,
     // Closing it ends the script.
     stdin: Option<ChildStdin>,
+    // Open as long as the script may write: a closed pipe would end it.
+    _stdout: BufReader<ChildStdout>,
 }
 
 impl Running {
@@ -75,13 +77,13 @@ impl Running {
             .spawn()
             .expect("scripts/services can be run");
         let stdin = script.stdin.take();
-        let stdout = script.stdout.take().expect("its output is a pipe");
-        let first_line = BufReader::new(stdout).lines().next();
-        let Some(Ok(line)) = first_line else {
+        let mut stdout = BufReader::new(script.stdout.take().expect("its output is a pipe"));
+        let mut line = String::new();
+        if !matches!(stdout.read_line(&mut line), Ok(1..)) {
             let status = script.wait();
             panic!("Kafka and Redis did not start ({status:?}), see above; `scripts/setup` installs what they need");
-        };
-        Self { addresses: parse_exports(&line), script, stdin }
+        }
+        Self { addresses: parse_exports(&line), script, stdin, _stdout: stdout }
     }
 
     fn address(&self, name: &str) -> &str {
