@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::eventually::{eventually, within};
 use super::topic::Topic;
-use super::{runtime, unique_name};
+use super::{runtime, services, unique_name};
 
 const START_BOUND: Duration = Duration::from_secs(20);
 const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +41,9 @@ impl Config {
             .set("KAFKA_GROUP_ID", unique_name("group"))
             .set("KAFKA_DLQ_TOPIC", format!("{}-dlq", topic.name))
             .set("KAFKA_AUTO_OFFSET_RESET", "earliest")
+            // A restarted process is the same member, whatever port it gets.
+            .set("KAFKA_GROUP_INSTANCE_ID", unique_name("member"))
+            .set("REDIS_URL", services::redis())
             .set("WEBSOCKET_HOST", "127.0.0.1")
             .set("WEBSOCKET_PORT", "0")
             // All clients of a test come from one address.

@@ -12,12 +12,15 @@ use super::proxy::Proxy;
 
 /// The shared broker, `host:port`. Starts it at the first call.
 pub fn kafka() -> &'static str {
-    shared().address("DASHSTREAM_TEST_KAFKA")
+    // Never dropped: the script notices the end of this process by its standard input.
+    static SHARED: OnceLock<Running> = OnceLock::new();
+    SHARED.get_or_init(|| Running::start(&["--only", "kafka"])).address("DASHSTREAM_TEST_KAFKA")
 }
 
 /// The shared Redis, `redis://host:port`. Starts it at the first call.
 pub fn redis() -> &'static str {
-    shared().address("DASHSTREAM_TEST_REDIS")
+    static SHARED: OnceLock<Running> = OnceLock::new();
+    SHARED.get_or_init(|| Running::start(&["--only", "redis"])).address("DASHSTREAM_TEST_REDIS")
 }
 
 /// A broker of its own, reached in two ways: directly, and through a proxy that it also advertises, so that a client
@@ -50,12 +53,6 @@ pub fn redis_behind_proxy() -> RedisBehindProxy {
     let proxy = Proxy::start();
     proxy.forward_to(upstream);
     RedisBehindProxy { url: format!("redis://{}", proxy.address()), proxy }
-}
-
-fn shared() -> &'static Running {
-    // Never dropped: the script notices the end of this process by its standard input.
-    static SHARED: OnceLock<Running> = OnceLock::new();
-    SHARED.get_or_init(|| Running::start(&[]))
 }
 
 struct Running {
