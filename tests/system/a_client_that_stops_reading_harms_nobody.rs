@@ -66,7 +66,7 @@ fn publish_and_wait(
     let sequences = round * ROUND + 1..=(round + 1) * ROUND;
     let records = sequences.map(|sequence| {
         let partition = i32::try_from(sequence % 4).unwrap_or_default();
-        records::good_of_size(&format!("run-{partition}"), sequence, 1_000).to_partition(partition)
+        records::good_of_size(&format!("run-{partition}"), sequence, 1_000).on_partition(partition)
     });
     all.extend(producer.publish(&topic.name, records));
     for reader in readers {

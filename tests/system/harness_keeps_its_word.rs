@@ -167,7 +167,7 @@ fn the_judge_compares_every_published_record() {
 fn topics_grow_shrink_and_start_again() {
     let topic = Topic::create(services::kafka(), "topic", 2);
     let producer = Producer::new(services::kafka());
-    let to_first = |count: u64| (1..=count).map(|sequence| records::good("t", sequence).to_partition(0));
+    let to_first = |count: u64| (1..=count).map(|sequence| records::good("t", sequence).on_partition(0));
     producer.publish(&topic.name, to_first(10));
     assert_eq!(topic.watermarks(0), (0, 10));
     topic.delete_records(0, 4);

@@ -25,6 +25,8 @@ pub const SUBPROTOCOL: &str = "dashstream.v2";
 const WELCOME_BOUND: Duration = Duration::from_secs(30);
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 const APPLIED_EVERY: Duration = Duration::from_millis(100);
+/// Control frames that may wait to be sent.
+const OUTGOING: usize = 1_000;
 /// Text frames that are kept for tests to look at.
 const TEXTS_KEPT: usize = 10_000;
 
@@ -99,7 +101,7 @@ pub struct Client {
 }
 
 struct Connection {
-    outgoing: mpsc::UnboundedSender<Message>,
+    outgoing: mpsc::Sender<Message>,
     task: JoinHandle<()>,
 }
 
@@ -146,7 +148,7 @@ impl Client {
         });
         let first = Message::text(hello.to_string());
         runtime().block_on(socket.send(first)).expect("a fresh connection takes a hello");
-        let (outgoing, receiver) = mpsc::unbounded_channel();
+        let (outgoing, receiver) = mpsc::channel(OUTGOING);
         let (state, reading) = (Arc::clone(&self.state), self.reading.subscribe());
         let task = runtime().spawn(run(socket, state, reading, receiver, self.options.reports_applied));
         self.connection = Some(Connection { outgoing, task });
@@ -177,7 +179,8 @@ impl Client {
 
     pub fn send_raw(&self, message: Message) {
         let connection = self.connection.as_ref().expect("the client is connected");
-        let _ = connection.outgoing.send(message);
+        // A connection that has ended takes nothing.
+        let _ = connection.outgoing.blocking_send(message);
     }
 
     /// Looks into the ledger.
@@ -299,7 +302,7 @@ async fn run(
     mut socket: Socket,
     state: Shared,
     mut reading: watch::Receiver<Reading>,
-    mut outgoing: mpsc::UnboundedReceiver<Message>,
+    mut outgoing: mpsc::Receiver<Message>,
     reports_applied: bool,
 ) {
     let mut report = tokio::time::interval(APPLIED_EVERY);

@@ -108,6 +108,6 @@ impl Iterator for Mix {
             _ => (records::good_of_size(&thread, sequence, 100), 1),
         };
         self.sequences[lane] += events;
-        Some(record.to_partition(partition))
+        Some(record.on_partition(partition))
     }
 }

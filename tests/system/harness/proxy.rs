@@ -30,6 +30,9 @@ pub enum Fault {
     Throttle(u64),
 }
 
+/// A fault, and whom to tell once it holds.
+type Command = (Fault, std_mpsc::Sender<()>);
+
 type Upstream = Arc<Mutex<Option<String>>>;
 
 /// Runs on a thread of its own, so that a busy test runtime does not look like a slow network.
@@ -37,7 +40,7 @@ pub struct Proxy {
     address: SocketAddr,
     upstream: Upstream,
     open: Arc<AtomicUsize>,
-    commands: Option<mpsc::UnboundedSender<(Fault, std_mpsc::Sender<()>)>>,
+    commands: Option<mpsc::Sender<Command>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -49,7 +52,7 @@ impl Proxy {
         let address = holder.local_addr().ok().and_then(|address| address.as_socket()).expect("an IP address");
         let upstream = Upstream::default();
         let open = Arc::new(AtomicUsize::new(0));
-        let (commands, receiver) = mpsc::unbounded_channel();
+        let (commands, receiver) = mpsc::channel(1);
         let shared = (Arc::clone(&upstream), Arc::clone(&open));
         let thread = std::thread::Builder::new()
             .name("proxy".into())
@@ -102,7 +105,7 @@ impl Proxy {
     /// Holds for every connection once this returns.
     pub fn set(&self, fault: Fault) {
         let (done, wait) = std_mpsc::channel();
-        let sent = self.commands.as_ref().is_some_and(|commands| commands.send((fault, done)).is_ok());
+        let sent = self.commands.as_ref().is_some_and(|commands| commands.blocking_send((fault, done)).is_ok());
         assert!(sent && wait.recv().is_ok(), "the proxy's thread has ended");
     }
 }
@@ -131,12 +134,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn serve(
-    address: SocketAddr,
-    upstream: Upstream,
-    open: Arc<AtomicUsize>,
-    mut commands: mpsc::UnboundedReceiver<(Fault, std_mpsc::Sender<()>)>,
-) {
+async fn serve(address: SocketAddr, upstream: Upstream, open: Arc<AtomicUsize>, mut commands: mpsc::Receiver<Command>) {
     let (fault, _) = watch::channel(Fault::Healed);
     let mut listener = None;
     loop {

@@ -40,7 +40,7 @@ impl Outgoing {
         Self { key: key.into(), value: value.map(Bytes::from), partition: None, headers: Vec::new(), expect }
     }
 
-    pub fn to_partition(mut self, partition: i32) -> Self {
+    pub fn on_partition(mut self, partition: i32) -> Self {
         self.partition = Some(partition);
         self
     }
