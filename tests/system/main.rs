@@ -7,6 +7,8 @@ mod harness;
 
 mod harness_keeps_its_word;
 
+mod clients_keep_their_word;
+
 mod a_client_that_stops_reading_harms_nobody;
 
 mod kafka_cut;

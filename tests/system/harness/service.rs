@@ -117,7 +117,7 @@ impl Service {
     fn wait_until_listening(&mut self) {
         let address = eventually("the service to listen", START_BOUND, || {
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(format!("it ended with {status}"));
+                panic!("the service ended with {status} before it listened");
             }
             let log = self.log();
             let line = log.lines().find_map(|line| line.strip_prefix("listening on http://"));
@@ -242,7 +242,10 @@ impl Drop for Service {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let shown = lines.len().saturating_sub(LINES_SHOWN_ON_FAILURE);
-            eprintln!("--- the last lines of the service at {}:\n{}\n---", self.address, lines[shown..].join("\n"));
+            self.folder.disable_cleanup(true);
+            let path = self.log_path();
+            eprintln!("--- the last lines of {} ({}):", path.display(), self.address);
+            eprintln!("{}\n---", lines[shown..].join("\n"));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Real Kafka and Redis, started once per test binary through `scripts/services`.
 //!
 //! The script holds the recipe. It ends, with its children, when its standard input closes; the kernel closes that when
-//! this process dies, however it dies. `DASHSTREAM_TEST_KAFKA` and `DASHSTREAM_TEST_REDIS` name services to use instead.
+//! this process dies, however it dies. With `DASHSTREAM_TEST_KEEP` set their logs stay. `DASHSTREAM_TEST_KAFKA` and `DASHSTREAM_TEST_REDIS` name services to use instead.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
@@ -69,6 +69,7 @@ impl Running {
         let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services"))
             .args(["up", "--until-stdin-closes"])
             .args(options)
+            .args(std::env::var_os("DASHSTREAM_TEST_KEEP").map(|_| "--keep"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
