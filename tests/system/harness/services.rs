@@ -1,7 +1,8 @@
 //! Real Kafka and Redis, started once per test binary through `scripts/services`.
 //!
 //! The script holds the recipe. It ends, with its children, when its standard input closes; the kernel closes that when
-//! this process dies, however it dies. With `DASHSTREAM_TEST_KEEP` set their logs stay. `DASHSTREAM_TEST_KAFKA` and `DASHSTREAM_TEST_REDIS` name services to use instead.
+//! this process dies, however it dies. `DASHSTREAM_TEST_KAFKA` and `DASHSTREAM_TEST_REDIS` name services to use instead;
+//! with `DASHSTREAM_TEST_KEEP` set the logs stay.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
