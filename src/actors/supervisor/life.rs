@@ -92,11 +92,11 @@ impl Pulse {
         self.0.retired.load(Ordering::Acquire)
     }
 
-    pub(super) fn touches(&self) -> u64 {
+    pub(crate) fn touches(&self) -> u64 {
         self.0.touches.load(Ordering::Relaxed)
     }
 
-    pub(super) fn retire(&self) {
+    pub(crate) fn retire(&self) {
         self.0.retired.store(true, Ordering::Release);
     }
 }
