@@ -6,10 +6,15 @@ use actix::Addr;
 use bytes::Bytes;
 
 use super::*;
+use crate::actors::supervisor::{
+    ChildSpec, GroupSpec, Running, Sabotage, StartContext, Strike, Supervisor, SupervisorSpec, SupervisorState,
+};
 use crate::board::Epoch;
 use crate::messages::Heartbeat;
+use crate::pipeline::backoff::Backoff;
 use crate::pipeline::credit::Credit;
 use crate::pipeline::record::{RawBatch, RawRecord, Span};
+use crate::pipeline::restart::{Intensity, Policy, Strategy};
 
 /// Keeps what it gets.
 #[derive(Default)]
@@ -66,8 +71,8 @@ impl Bench {
         self.tracker = start(Limits::default(), &self.board, &self.metrics, &self.downstream, &self.pulse);
     }
 
-    /// Sends one record per element to partition 0 and returns the findings as they come out.
-    async fn feed(&self, epoch: u64, first: i64, records: &[&[(u128, u64)]]) -> Vec<(u32, u32, Finding)> {
+    /// A batch of partition 0 with one record per element.
+    fn batch(&self, epoch: u64, first: i64, records: &[&[(u128, u64)]]) -> Decoded {
         let (mut verdicts, mut items) = (Vec::new(), Vec::new());
         for record in records {
             verdicts.push(Verdict::Deliver(Meta {
@@ -76,25 +81,25 @@ impl Bench {
                 items_len: u32::try_from(record.len()).unwrap(),
                 timestamp_us: 0,
             }));
-            let event = |(index, (thread, sequence)): (u32, &(u128, u64))| SequenceItem {
-                thread: *thread,
-                sequence: *sequence,
-                event_index: index,
-            };
+            let event = |(event_index, &(thread, sequence))| SequenceItem { thread, sequence, event_index };
             items.extend((0..).zip(record.iter()).map(event));
         }
-        let empty = Span { start: 0, len: 0 };
+        let headers = Span { start: 0, len: 0 };
         let next = first + i64::try_from(records.len()).unwrap();
-        let raw = |offset| RawRecord { offset, timestamp_ms: 0, key: None, value: None, headers: empty };
+        let raw = |offset| RawRecord { offset, timestamp_ms: 0, key: None, value: None, headers };
         let batch = RawBatch {
             origin: Origin { epoch, partition: 0, first, next },
             lost: None,
             records: (first..next).map(raw).collect(),
             arena: Bytes::new(),
         };
-        let permit = self.credit.charge(10);
-        let before = self.stored.lock().unwrap().len();
-        self.tracker.send(Decoded { batch, verdicts, items, duty_term: 0, held: Vec::new(), permit }).await.unwrap();
+        Decoded { batch, verdicts, items, duty_term: 0, held: Vec::new(), permit: self.credit.charge(10) }
+    }
+
+    /// Sends such a batch and returns the findings as they come out.
+    async fn feed(&self, epoch: u64, first: i64, records: &[&[(u128, u64)]]) -> Vec<(u32, u32, Finding)> {
+        let before = self.batches();
+        self.tracker.send(self.batch(epoch, first, records)).await.unwrap();
         self.store.send(Kept).await.unwrap();
         let stored = self.stored.lock().unwrap();
         let new = stored.get(before..).unwrap();
@@ -229,6 +234,60 @@ async fn a_heartbeat_is_answered_and_a_retired_tracker_passes_nothing_on() {
     bench.feed(1, 0, &[&[(1, 1)]]).await;
     assert_eq!((bench.batches(), bench.credit.used()), (0, 0));
     assert_eq!(bench.board.partition(0).sequenced.get(), None);
+}
+
+#[actix::test]
+async fn a_tracker_that_dies_is_replaced_and_the_link_leads_to_the_new_one() {
+    let bench = Bench::new(Limits::default());
+    let (board, metrics, downstream) = (bench.board.clone(), Arc::clone(&bench.metrics), bench.downstream.clone());
+    let link = Link::<Decoded>::default();
+    let published = link.clone();
+    let start = move |context: StartContext| {
+        let StartContext { guard, pulse, arbiter, .. } = context;
+        let (board, metrics, downstream) = (board.clone(), Arc::clone(&metrics), downstream.clone());
+        let deps = SequenceTrackerDeps { limits: Limits::default(), board, metrics, downstream, pulse, guard };
+        let tracker = SequenceTracker::start_in_arbiter(&arbiter, move |_| SequenceTracker::new(deps));
+        published.publish(&tracker);
+        Ok(Running::of(&tracker))
+    };
+    let name = "sequence_tracker";
+    let child = ChildSpec {
+        name,
+        policy: Policy::Permanent,
+        heartbeat: Some(Duration::from_secs(30)),
+        thread: name,
+        start: Box::new(start),
+    };
+    let group = GroupSpec {
+        name: "pipeline",
+        strategy: Strategy::RestForOne,
+        intensity: Intensity { max_restarts: 3, window: Duration::from_secs(60) },
+        backoff: Backoff { base: Duration::from_millis(10), max: Duration::from_millis(10) },
+        stop_timeout: Duration::from_secs(10),
+        children: vec![child],
+    };
+    let state = SupervisorState::default();
+    let supervisor = Supervisor::new(SupervisorSpec {
+        groups: vec![group],
+        heartbeat_interval: Duration::from_millis(10),
+        state: state.clone(),
+        metrics: Arc::clone(&bench.metrics),
+        escalate: Box::new(|_| ()),
+        allow_sabotage: true,
+    })
+    .start();
+    for generation in 1..=3 {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !state.child(name).is_some_and(|child| child.up && child.generation == generation) {
+            assert!(Instant::now() < deadline, "{:?}", state.child(name));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let tracker = link.current().unwrap();
+        tracker.send(bench.batch(1, 0, &[&[(1, generation)]])).await.unwrap();
+        bench.store.send(Kept).await.unwrap();
+        assert_eq!(bench.batches() as u64, generation);
+        supervisor.send(Strike { actor: name.into(), fault: Sabotage::Panic }).await.unwrap().unwrap();
+    }
 }
 
 #[derive(Clone)]

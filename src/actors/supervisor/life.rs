@@ -29,7 +29,8 @@ pub(super) struct Exited {
 }
 
 /// Reports the end of its actor when it is dropped, by panic or in good order. Move it into the actor, as the last field:
-/// fields are dropped in order, and what the next generation needs must be free by then.
+/// fields are dropped in order, and what the next generation needs must be free by then. The mailbox is closed, and what
+/// lies in it is dropped, right after the report.
 #[derive(Debug)]
 pub struct Guard {
     report: Option<(ChildId, u64, Recipient<Exited>)>,

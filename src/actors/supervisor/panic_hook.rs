@@ -48,7 +48,7 @@ pub(super) fn last_panic() -> Option<String> {
 }
 
 fn note(info: &PanicHookInfo<'_>) {
-    let text = cut(info.payload_as_str().unwrap_or("panic without a text"), TEXT_MAX);
+    let text = cut(panic_text(info.payload()), TEXT_MAX);
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let entry = format!("{text} ({place})");
     // A thread that is ending has no storage left; then the text is in the log alone.

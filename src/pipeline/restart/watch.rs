@@ -50,13 +50,13 @@ impl Watch {
 
     /// Takes time off the open question, because nobody could answer: the whole process did not run.
     pub fn forgive(&mut self, pause: Duration) {
-        self.asked = self.asked.map(|asked| asked + pause);
+        self.asked = self.asked.and_then(|asked| asked.checked_add(pause));
     }
 }
 
 /// How long the process did not run, judged by a tick that came late: all beyond twice the interval.
 pub fn pause(since_last_tick: Duration, interval: Duration) -> Duration {
-    if since_last_tick > interval * 2 { since_last_tick - interval } else { Duration::ZERO }
+    if since_last_tick > interval * 2 { since_last_tick.saturating_sub(interval) } else { Duration::ZERO }
 }
 
 #[cfg(test)]

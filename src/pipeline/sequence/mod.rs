@@ -1,6 +1,6 @@
 //! Sequence findings per thread (tenant and thread id together), in bounded memory.
 //!
-//! [`Tracker`] remembers the threads that were seen last; [`line`](self::line) judges the numbers of one thread. It must
+//! [`Tracker`] remembers the threads that were seen last; `line` judges the numbers of one thread. It must
 //! not know tenants, records or partitions, and never withholds anything.
 //!
 //! Bounds: at most [`Limits::threads`] are tracked. One more, and the [`Limits::prune_batch`] least recently used are

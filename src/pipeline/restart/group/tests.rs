@@ -373,9 +373,9 @@ proptest! {
             group.close();
         }
         for _ in 0..20 {
-            for child in 0..4 {
-                if let Seen::Told(generation) = seen[child] {
-                    seen[child] = Seen::Gone;
+            for (child, seen) in seen.iter_mut().enumerate() {
+                if let Seen::Told(generation) = *seen {
+                    *seen = Seen::Gone;
                     group.failed(&[Failure { child, generation, cause: Cause::Stop }], now);
                 }
             }
