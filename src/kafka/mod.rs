@@ -3,3 +3,9 @@
 pub mod connection;
 
 pub mod security;
+
+pub mod load_producer;
+
+mod mock_ffi;
+
+pub mod demo_broker;
