@@ -8,7 +8,7 @@ use prost::Message as _;
 use super::catalogue::GRAPHS;
 use super::defects::Record;
 use super::encode::Encoder;
-use super::run::uuid_v4;
+use super::stamp::uuid_v4;
 use crate::wire::telemetry::dash_stream_message::Message;
 use crate::wire::telemetry::{DashStreamMessage, Header, MessageType, TokenChunk};
 

@@ -15,7 +15,11 @@ pub mod tools;
 
 pub mod work;
 
+pub mod model_call;
+
 pub mod plan;
+
+pub mod stamp;
 
 pub mod run;
 
@@ -36,7 +40,8 @@ use fastrand::Rng;
 use crate::wire::telemetry::DashStreamMessage;
 use catalogue::GRAPHS;
 use graph::{Case, Graph};
-use run::{Run, Thread};
+use run::Run;
+use stamp::Thread;
 
 const TENANTS: [&str; 6] = ["acme", "northwind", "globex", "initech", "umbra-health", "kestrel-bank"];
 

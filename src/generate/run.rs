@@ -3,40 +3,25 @@
 //! Time comes from outside with every step. It must not know other runs, or Kafka.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use fastrand::Rng;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::graph::{Case, Graph};
-use super::message::{event, header_mut, message_type};
+use super::message::event;
 use super::plan::{Act, Deed, NodeDone, NodeFailed, Planner, micros};
+use super::stamp::{Stamp, Thread, iso};
 use super::state::{State, patch_size, sha256};
 use crate::wire::telemetry::dash_stream_message::Message;
 use crate::wire::telemetry::{
-    Checkpoint, CompressionInfo, CompressionType, DashStreamMessage, ErrorRecord, EventBatch, EventType,
-    ExecutionTrace, Header, MessageType, NodeExecutionRecord, StateDiff,
+    Checkpoint, CompressionInfo, CompressionType, DashStreamMessage, DiffOperation, ErrorRecord, EventBatch, EventType,
+    ExecutionTrace, MessageType, NodeExecutionRecord, StateDiff,
 };
 
 /// Every so many diffs the full state is sent.
 const CHECKPOINT_INTERVAL: u32 = 3;
 /// States of this size and more are compressed in checkpoints, in bytes.
 const CHECKPOINT_COMPRESSION: usize = 512;
-
-/// The thread that a run belongs to; it outlives the run when the user asks again.
-#[derive(Clone, Debug)]
-pub struct Thread {
-    /// Whose.
-    pub tenant: Arc<str>,
-    /// Its id, also the record key.
-    pub id: Arc<str>,
-    /// The last sequence that was given out.
-    pub sequence: u64,
-    /// How far the producer's clock is off, in microseconds.
-    pub clock_skew_us: i64,
-}
 
 /// A run under way.
 #[derive(Debug)]
@@ -171,12 +156,7 @@ impl Run {
     }
 
     /// The patch from the state before, or the state itself when that is smaller; now and then a checkpoint.
-    fn diff(
-        &mut self,
-        operations: Vec<crate::wire::telemetry::DiffOperation>,
-        stamp: &mut Stamp<'_>,
-        out: &mut VecDeque<DashStreamMessage>,
-    ) {
+    fn diff(&mut self, operations: Vec<DiffOperation>, stamp: &mut Stamp<'_>, out: &mut VecDeque<DashStreamMessage>) {
         let full = self.state.canonical();
         let state_hash = sha256(&full);
         let too_large = patch_size(&operations) > full.len() * 11 / 10;
@@ -275,59 +255,6 @@ impl Run {
     }
 }
 
-/// Gives headers out at one moment.
-struct Stamp<'a> {
-    thread: &'a mut Thread,
-    timestamp_us: i64,
-    rng: &'a mut Rng,
-}
-
-impl Stamp<'_> {
-    fn message(&mut self, mut message: Message) -> DashStreamMessage {
-        let kind = message_type(&message);
-        // Batches leave the numbers to their events; producers do not number traces.
-        let numbered = !matches!(kind, MessageType::EventBatch | MessageType::ExecutionTrace);
-        *header_mut(&mut message) = Some(self.header(kind, numbered));
-        DashStreamMessage { message: Some(message) }
-    }
-
-    fn header(&mut self, kind: MessageType, numbered: bool) -> Header {
-        let sequence = if numbered {
-            self.thread.sequence += 1;
-            self.thread.sequence
-        } else {
-            0
-        };
-        Header {
-            message_id: self.uuid().to_vec(),
-            timestamp_us: self.timestamp_us.saturating_add(self.thread.clock_skew_us),
-            tenant_id: self.thread.tenant.to_string(),
-            thread_id: self.thread.id.to_string(),
-            sequence,
-            r#type: kind.into(),
-            parent_id: Vec::new(),
-            compression: CompressionType::None.into(),
-            schema_version: 1,
-        }
-    }
-
-    fn uuid(&mut self) -> [u8; 16] {
-        uuid_v4(self.rng)
-    }
-
-    fn uuid_text(&mut self) -> String {
-        let hex = format!("{:032x}", u128::from_be_bytes(self.uuid()));
-        let part = |range| hex.get(range).unwrap_or_default();
-        [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
-    }
-}
-
-/// A random UUID, version 4.
-pub fn uuid_v4(rng: &mut Rng) -> [u8; 16] {
-    const VERSION_AND_VARIANT: u128 = !(0xf << 76 | 0x3 << 62);
-    ((rng.u128(..) & VERSION_AND_VARIANT) | 0x4 << 76 | 0x2 << 62).to_be_bytes()
-}
-
 fn compress_state(state: Vec<u8>) -> (Vec<u8>, Option<CompressionInfo>) {
     if state.len() < CHECKPOINT_COMPRESSION {
         return (state, None);
@@ -340,11 +267,4 @@ fn compress_state(state: Vec<u8>) -> (Vec<u8>, Option<CompressionInfo>) {
         compression_ratio: compressed.len() as f32 / state.len() as f32,
     };
     (compressed, Some(info))
-}
-
-fn iso(timestamp_us: i64) -> String {
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(timestamp_us) * 1_000)
-        .ok()
-        .and_then(|at| at.format(&Rfc3339).ok())
-        .unwrap_or_default()
 }
