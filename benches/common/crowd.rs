@@ -16,6 +16,7 @@ use super::stream_parser::{json_number, producer_time_us, text_frame, v2_frame, 
 /// What has been applied is reported after so many bytes, or so much time, whichever comes first.
 const REPORT_BYTES: usize = 256 * 1024;
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+const PING_INTERVAL: Duration = Duration::from_secs(10);
 const READ_BUFFER: usize = 256 * 1024;
 
 /// Which protocol the clients speak.
@@ -51,7 +52,7 @@ struct Client {
     cursors: BTreeMap<usize, i64>,
     records: u64,
     unreported: usize,
-    reported: Instant,
+    spoken: Instant,
     announced: Option<(usize, i64)>,
     welcome: bool,
     closed: Option<String>,
@@ -161,9 +162,7 @@ impl Crowd {
         if self.swept.elapsed() > REPORT_INTERVAL {
             self.swept = Instant::now();
             if self.dialect != Dialect::Bare {
-                for client in self.clients.iter_mut().filter(|client| client.unreported > 0) {
-                    client.report();
-                }
+                self.clients.iter_mut().for_each(|client| client.speak(self.dialect));
             }
         }
         Ok(())
@@ -235,8 +234,8 @@ impl Crowd {
         }
         let client = &mut self.clients[index];
         client.unreported += used;
-        if client.unreported >= REPORT_BYTES && self.dialect != Dialect::Bare {
-            client.report();
+        if client.unreported >= REPORT_BYTES {
+            client.speak(self.dialect);
         }
         Ok(used)
     }
@@ -345,20 +344,27 @@ impl Client {
             cursors: BTreeMap::new(),
             records: 0,
             unreported: 0,
-            reported: Instant::now(),
+            spoken: Instant::now(),
             announced: None,
             welcome: false,
             closed: None,
         })
     }
 
-    /// Tells what has been applied: everything that was read. A full socket loses a report, not the stream.
-    fn report(&mut self) {
+    /// Tells what has been applied, which is everything that was read; or only that somebody is there. A full socket loses
+    /// a report, not the stream.
+    fn speak(&mut self, dialect: Dialect) {
+        let frame = match dialect {
+            Dialect::V2(_) if self.unreported > 0 => {
+                let offsets: Vec<_> =
+                    self.cursors.iter().map(|(partition, next)| format!(r#""{partition}":"{}""#, next - 1)).collect();
+                format!(r#"{{"type":"applied","offsets":{{{}}}}}"#, offsets.join(","))
+            }
+            Dialect::V2(_) | Dialect::V1 if self.spoken.elapsed() > PING_INTERVAL => r#"{"type":"ping"}"#.to_owned(),
+            _ => return,
+        };
         self.unreported = 0;
-        self.reported = Instant::now();
-        let offsets: Vec<_> =
-            self.cursors.iter().map(|(partition, next)| format!(r#""{partition}":"{}""#, next - 1)).collect();
-        let applied = format!(r#"{{"type":"applied","offsets":{{{}}}}}"#, offsets.join(","));
-        let _ = self.stream.write(&text_frame(&applied));
+        self.spoken = Instant::now();
+        let _ = self.stream.write(&text_frame(&frame));
     }
 }

@@ -155,7 +155,9 @@ pub fn raw_poll(kafka: &Kafka, topic: &str, count: u64) -> Result<(f64, f64)> {
     while read < count {
         match consumer.poll(Duration::from_millis(100)) {
             Some(message) => {
-                start.get_or_insert((Instant::now(), cpu_seconds(pid)?));
+                if start.is_none() {
+                    start = Some((Instant::now(), cpu_seconds(pid)?));
+                }
                 bytes += message?.payload_len();
                 read += 1;
             }

@@ -52,7 +52,7 @@ pub struct GeneratorSettings {
     pub seed: u64,
     /// How many tenants there are, at least 1.
     pub tenants: u32,
-    /// How many runs are under way at any time, at least 1.
+    /// How many runs are under way at any time, at least 1. Each makes about nine records per second of its own time.
     pub concurrent_runs: u32,
     /// Chance of each thing that can go wrong in a run, 0 to 1.
     pub failure_rate: f64,

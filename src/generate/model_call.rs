@@ -110,7 +110,7 @@ impl Planner<'_> {
                     total_tokens: prompt_tokens + completion_tokens,
                 }),
             };
-            self.push(now, Deed::Send(Message::TokenChunk(chunk)));
+            self.push(now, Deed::Send(Box::new(Message::TokenChunk(chunk))));
             index += 1;
             now += self.between(18, 46) * take as u64;
         }
@@ -133,7 +133,7 @@ impl Planner<'_> {
             metrics: values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             tags: pairs([("graph", self.graph.name.to_owned())]),
         };
-        self.push(at, Deed::Send(Message::Metrics(metrics)));
+        self.push(at, Deed::Send(Box::new(Message::Metrics(metrics))));
     }
 }
 

@@ -32,7 +32,7 @@ pub enum Deed {
     /// The run begins.
     Start,
     /// A message is sent as it is.
-    Send(Message),
+    Send(Box<Message>),
     /// Events are sent together in one record.
     Batch(Vec<Event>),
     /// A node has finished: the state changes.
@@ -118,7 +118,7 @@ impl<'a> Planner<'a> {
 
     /// Plans an event and gives its time back.
     pub fn event(&mut self, at_us: u64, event: Event) -> u64 {
-        self.push(at_us, Deed::Send(Message::Event(event)));
+        self.push(at_us, Deed::Send(Box::new(Message::Event(event))));
         at_us
     }
 
@@ -272,7 +272,7 @@ impl<'a> Planner<'a> {
         metrics.insert("issues".to_owned(), counter(u64::from(low), "count"));
         let tags = pairs([("graph", self.graph.name.to_owned()), ("judge", "atlas-judge-1".to_owned())]);
         let metrics = Metrics { header: None, scope: "quality".to_owned(), scope_id: String::new(), metrics, tags };
-        self.push(at + 4_000, Deed::Send(Message::Metrics(metrics)));
+        self.push(at + 4_000, Deed::Send(Box::new(Message::Metrics(metrics))));
         if quality < 0.8 {
             let alert = event(
                 EventType::GraphError,

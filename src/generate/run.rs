@@ -84,13 +84,15 @@ impl Run {
         let mut stamp = Stamp { thread, timestamp_us, rng };
         match act.deed {
             Deed::Start => self.start(&mut stamp, out),
-            Deed::Send(Message::Metrics(mut metrics)) => {
-                if metrics.scope_id.is_empty() {
+            Deed::Send(mut message) => {
+                // Quality is judged per thread, which the plan does not know.
+                if let Message::Metrics(metrics) = &mut *message
+                    && metrics.scope_id.is_empty()
+                {
                     metrics.scope_id = stamp.thread.id.to_string();
                 }
-                out.push_back(stamp.message(Message::Metrics(metrics)));
+                out.push_back(stamp.message(*message));
             }
-            Deed::Send(message) => out.push_back(stamp.message(message)),
             Deed::Batch(mut events) => {
                 for event in &mut events {
                     event.header = Some(stamp.header(MessageType::Event, true));
@@ -169,7 +171,7 @@ impl Run {
         };
         out.push_back(stamp.message(Message::StateDiff(diff)));
         self.diffs += 1;
-        if self.diffs % CHECKPOINT_INTERVAL != 0 {
+        if !self.diffs.is_multiple_of(CHECKPOINT_INTERVAL) {
             return;
         }
         self.checkpoint_id = stamp.uuid().to_vec();

@@ -27,7 +27,7 @@ fn generate(seed: u64, count: usize) -> Vec<(u64, Generated)> {
 fn numbered(message: &DashStreamMessage) -> Vec<Header> {
     match message.message.as_ref().unwrap() {
         Message::EventBatch(batch) => batch.events.iter().filter_map(|event| event.header.clone()).collect(),
-        _ => header(message).into_iter().cloned().filter(|header| header.sequence > 0).collect(),
+        _ => header(message).into_iter().filter(|header| header.sequence > 0).cloned().collect(),
     }
 }
 

@@ -83,7 +83,7 @@ impl Planner<'_> {
             ..Default::default()
         };
         let event_of = |kind| event(kind, node.name, [("tool_name", tool.into()), ("call_id", call.as_str().into())]);
-        let send = |planner: &mut Self, at, body| planner.push(at, Deed::Send(Message::ToolExecution(body)));
+        let send = |planner: &mut Self, at, body| planner.push(at, Deed::Send(Box::new(Message::ToolExecution(body))));
         let requested = ToolExecution { arguments: arguments.to_string().into(), ..tell(ExecutionStage::Requested) };
         let asked = at + self.between(1, 4);
         send(self, asked, requested);
