@@ -204,4 +204,25 @@ mod tests {
         assert!(report.records > 100 && report.failed == 0, "{report:?}");
         read(&broker, report.records as usize);
     }
+
+    #[test]
+    fn a_stop_while_the_broker_is_gone_ends_in_time_and_counts_what_was_not_acknowledged() {
+        let broker = DemoBroker::start("runs", 1, "runs-dlq").unwrap();
+        broker.set_reachable(false).unwrap();
+        let flat = FlatSettings { seed: 1, threads: 1, size: 200, compressed: false, thread_prefix: "t".to_owned() };
+        let settings = LoadSettings {
+            connection: connection(&broker),
+            topic: "runs".to_owned(),
+            create_partitions: None,
+            source: Source::Flat(flat),
+            pace: Pace::Rate(100.0),
+            count: None,
+            progress_interval: Duration::from_millis(300),
+        };
+        let stop = CancellationToken::new();
+        let started = Instant::now();
+        let report = run(&settings, &stop, &mut |_| stop.cancel()).unwrap();
+        assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+        assert!(report.records == 0 && report.failed > 0 && report.last_error.is_some(), "{report:?}");
+    }
 }

@@ -19,8 +19,10 @@ use super::connection::KafkaConnection;
 use crate::generate::defects::Record;
 use crate::generate::records::{Records, Source};
 
-/// How long a stop, or the end of the count, waits for acknowledgements.
+/// How long the end of the count waits for acknowledgements.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a stop waits for them: somebody is waiting for the end.
+const STOP_FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a new topic may take to be known.
 const TOPIC_TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest wait before the stop is looked at again.
@@ -131,7 +133,7 @@ pub fn run(
     let producer: BaseProducer<Counts> = config.create_with_context(Counts::default()).map_err(LoadError::Client)?;
     let load = Load { settings, producer, started: Instant::now(), told: RefCell::new(Instant::now()) };
     load.send_all(&mut records, stop, progress)?;
-    load.finish()
+    load.finish(if stop.is_cancelled() { STOP_FLUSH_TIMEOUT } else { FLUSH_TIMEOUT })
 }
 
 struct Load<'a> {
@@ -237,8 +239,8 @@ impl Load<'_> {
         }
     }
 
-    fn finish(&self) -> Result<LoadReport, LoadError> {
-        let flushed = self.producer.flush(FLUSH_TIMEOUT);
+    fn finish(&self, timeout: Duration) -> Result<LoadReport, LoadError> {
+        let flushed = self.producer.flush(timeout);
         self.producer.poll(Duration::ZERO);
         self.fatal()?;
         let mut report = self.report();
