@@ -24,7 +24,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(["proto/dashstream.proto", "proto/stream.proto"], ["proto"])?;
     let schema = wire_schema(&descriptors)?;
     std::fs::write(Path::new(&std::env::var("OUT_DIR")?).join("wire_schema.rs"), schema)?;
-    prost_build::Config::new().bytes(["dashstream.stream.v2.Record.value"]).compile_fds(descriptors)?;
+    // Ordered maps: the same message always encodes to the same bytes.
+    prost_build::Config::new()
+        .bytes(["dashstream.stream.v2.Record.value"])
+        .btree_map(["."])
+        .compile_fds(descriptors)?;
     Ok(())
 }
 

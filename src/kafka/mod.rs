@@ -8,28 +8,34 @@ pub mod errors;
 
 pub mod monitor;
 
+pub mod identity;
+
+pub mod settings;
+
+pub mod stop;
+
 pub mod topic;
+
+pub mod topic_watch;
 
 pub mod watermarks;
 
 pub mod batch;
 
-pub mod stop;
-
-pub mod settings;
-
-pub mod duties;
-
-pub mod identity;
-
-pub mod topic_watch;
-
 pub mod reader;
 
 mod opening;
+
+pub mod duties;
 
 mod duty_reader;
 
 pub mod membership;
 
 pub mod dlq_producer;
+
+pub mod load_producer;
+
+pub mod demo_broker;
+
+mod mock_ffi;

@@ -27,7 +27,6 @@ pub struct Seen {
 pub struct Client {
     dialect: Dialect,
     pub seen: BTreeMap<i32, Seen>,
-    pub welcomed: bool,
     pub complete: u32,
     announced: Option<(i32, i64)>,
 }
@@ -35,7 +34,7 @@ pub struct Client {
 impl Client {
     pub fn new(dialect: Dialect, start: impl IntoIterator<Item = (i32, i64)>) -> Self {
         let seen = start.into_iter().map(|(p, next)| (p, Seen { next, ..Seen::default() })).collect();
-        Self { dialect, seen, welcomed: false, complete: 0, announced: None }
+        Self { dialect, seen, complete: 0, announced: None }
     }
 
     /// Takes WebSocket messages as they lie on the wire; panics at the first broken promise.
