@@ -66,7 +66,8 @@ impl Walk<'_> {
     fn table(&mut self, prefix: &str, table: &dyn TableLike) {
         for (name, item) in table.iter() {
             let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
-            let line = table.key(name).and_then(toml_edit::Key::span).or_else(|| item.span()).map(|span| self.line(span));
+            let line =
+                table.key(name).and_then(toml_edit::Key::span).or_else(|| item.span()).map(|span| self.line(span));
             let origin = Origin::File(self.file.to_owned(), line);
             match (table::by_path(&path), item) {
                 (Some(setting), Item::Value(value)) => match setting.from_toml(value) {
@@ -149,7 +150,8 @@ mod tests {
 
     #[test]
     fn every_problem_names_key_value_range_and_line() {
-        let text = "# comment\n[web]\nport = 70000\n\nhots = \"x\"\n[kafka]\nbatch_max_records = 0\nauto_offset_reset = 5\n";
+        let text =
+            "# comment\n[web]\nport = 70000\n\nhots = \"x\"\n[kafka]\nbatch_max_records = 0\nauto_offset_reset = 5\n";
         assert_eq!(
             problems(text),
             [

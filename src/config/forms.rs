@@ -11,8 +11,7 @@ use ipnet::IpNet;
 use super::setting::Form;
 
 /// Kafka bootstrap addresses.
-pub const BROKERS: Form =
-    Form { allowed: "host:port, several separated by commas", empty: None, check: check_brokers };
+pub const BROKERS: Form = Form { allowed: "host:port, several separated by commas", empty: None, check: check_brokers };
 
 /// A Kafka topic.
 pub const TOPIC: Form = Form { allowed: KAFKA_NAME, empty: None, check: check_kafka_name };
@@ -45,11 +44,15 @@ pub const NETWORK: Form =
     Form { allowed: "IP addresses or address ranges such as 10.0.0.0/8", empty: None, check: check_network };
 
 /// A Redis server.
-pub const REDIS: Form =
-    Form { allowed: "redis://[user:password@]host[:port][/database] or rediss://…", empty: Some("no Redis"), check: check_redis };
+pub const REDIS: Form = Form {
+    allowed: "redis://[user:password@]host[:port][/database] or rediss://…",
+    empty: Some("no Redis"),
+    check: check_redis,
+};
 
 /// An OTLP collector.
-pub const OTLP: Form = Form { allowed: "http://host[:port][/path] or https://…", empty: Some("no export"), check: check_otlp };
+pub const OTLP: Form =
+    Form { allowed: "http://host[:port][/path] or https://…", empty: Some("no export"), check: check_otlp };
 
 /// A log filter.
 pub const LOG_FILTER: Form = Form {

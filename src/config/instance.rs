@@ -18,7 +18,8 @@ pub fn instance_id(config: &Config, host_name: &str, port: u16) -> String {
 /// The name of this machine; `localhost` when it has none.
 pub fn host_name() -> String {
     // Linux tells it here; elsewhere the system call behind `hostname` would need a dependency of its own.
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
+    let name =
+        std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
     let name = name.unwrap_or_default().trim().to_owned();
     if name.is_empty() { "localhost".into() } else { name }
 }

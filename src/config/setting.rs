@@ -147,17 +147,18 @@ impl Setting {
             Err(self.refusal(&shown, raw, remark))
         };
         match (&self.kind, item) {
-            (Kind::Integer { .. }, Toml::Integer(number)) => {
-                u64::try_from(*number.value()).ok().and_then(|number| self.integer(number)).map_or_else(|| refuse(None), Ok)
-            }
+            (Kind::Integer { .. }, Toml::Integer(number)) => u64::try_from(*number.value())
+                .ok()
+                .and_then(|number| self.integer(number))
+                .map_or_else(|| refuse(None), Ok),
             (Kind::Boolean, Toml::Boolean(boolean)) => Ok(Value::from(*boolean.value())),
-            (Kind::List(_), Toml::Array(array)) => {
-                match array.iter().map(Toml::as_str).collect::<Option<Vec<_>>>() {
-                    Some(elements) => self.list(&elements).or_else(refuse),
-                    None => refuse(None),
-                }
+            (Kind::List(_), Toml::Array(array)) => match array.iter().map(Toml::as_str).collect::<Option<Vec<_>>>() {
+                Some(elements) => self.list(&elements).or_else(refuse),
+                None => refuse(None),
+            },
+            (Kind::Choice(_) | Kind::Text(_) | Kind::Secret(_), Toml::String(text)) => {
+                self.text(text.value()).or_else(refuse)
             }
-            (Kind::Choice(_) | Kind::Text(_) | Kind::Secret(_), Toml::String(text)) => self.text(text.value()).or_else(refuse),
             _ => refuse(None),
         }
     }
@@ -261,11 +262,6 @@ pub fn cut(text: &str) -> String {
 impl Refusal {
     /// The problem that this refusal is, for a value of `setting` that came from `source`.
     pub fn at(self, setting: &Setting, source: super::problem::Origin) -> super::problem::Problem {
-        super::problem::Problem {
-            key: setting.path.into(),
-            value: Some(self.shown),
-            source,
-            message: self.message,
-        }
+        super::problem::Problem { key: setting.path.into(), value: Some(self.shown), source, message: self.message }
     }
 }

@@ -25,8 +25,7 @@ impl Conflict {
         let shown = |path: &str| super::setting::cut(&at_path(&values, path).to_string());
         let others: Vec<_> =
             self.with.iter().map(|path| format!("{path} = {} ({})", shown(path), origin(path))).collect();
-        let message =
-            if others.is_empty() { self.message } else { format!("{}; {}", self.message, others.join("; ")) };
+        let message = if others.is_empty() { self.message } else { format!("{}; {}", self.message, others.join("; ")) };
         Problem { value: Some(shown(&self.path)), source: origin(&self.path), key: self.path, message }
     }
 }

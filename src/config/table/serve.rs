@@ -31,14 +31,7 @@ pub(super) const REPLAY: Section = Section {
             "records",
             "Most records replayed for one resume; the client is told where to ask on.",
         ),
-        integer(
-            "replay.timeout_secs",
-            "REPLAY_TIMEOUT_SECS",
-            30,
-            1..=3_600,
-            "seconds",
-            "Time budget of one resume.",
-        ),
+        integer("replay.timeout_secs", "REPLAY_TIMEOUT_SECS", 30, 1..=3_600, "seconds", "Time budget of one resume."),
     ],
 };
 
