@@ -87,13 +87,11 @@ pub struct Options {
 
 pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit> {
     let flag = |name, path, value: &Option<String>| value.clone().map(|value| Flag { name, path, value });
-    let flags: Vec<_> = [
-        flag("--brokers", "kafka.brokers", &args.brokers),
-        flag("--topic", "kafka.topic", &args.topic),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let flags: Vec<_> =
+        [flag("--brokers", "kafka.brokers", &args.brokers), flag("--topic", "kafka.topic", &args.topic)]
+            .into_iter()
+            .flatten()
+            .collect();
     let loaded = load(args.file.config.as_deref(), environment, &flags)?;
     serve::start_logging(&loaded)?;
     seam::generate(&args.options, loaded.config)
