@@ -8,15 +8,23 @@ pub mod kafka_ingest;
 
 pub mod decode_policy;
 
+pub mod dlq_ticket;
+
 pub mod sequence_tracker;
 
 pub mod replay_store;
+
+pub mod fan_out;
 
 pub mod dlq_publisher;
 
 pub mod lag_monitor;
 
 pub mod session_queue;
+
+pub mod sessions;
+
+pub mod heartbeat;
 
 pub mod client_session;
 

@@ -24,7 +24,9 @@ pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit
     let loaded = load(args.file.config.as_deref(), environment, &[])?;
     start_logging(&loaded)?;
     log_configuration(&loaded);
-    seam::serve(loaded.config)
+    // Only tests of the whole service set this variable.
+    let allow_sabotage = environment.get("DASHSTREAM_TEST_SABOTAGE").is_some_and(|value| value == "1");
+    seam::serve(&loaded.config, allow_sabotage)
 }
 
 /// Starts logging, first with what the operator should know.

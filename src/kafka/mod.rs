@@ -3,3 +3,33 @@
 pub mod connection;
 
 pub mod security;
+
+pub mod errors;
+
+pub mod monitor;
+
+pub mod topic;
+
+pub mod watermarks;
+
+pub mod batch;
+
+pub mod stop;
+
+pub mod settings;
+
+pub mod duties;
+
+pub mod identity;
+
+pub mod topic_watch;
+
+pub mod reader;
+
+mod opening;
+
+mod duty_reader;
+
+pub mod membership;
+
+pub mod dlq_producer;
