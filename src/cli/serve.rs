@@ -23,24 +23,29 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit> {
     let loaded = load(args.file.config.as_deref(), environment, &[])?;
     start_logging(&loaded)?;
+    log_configuration(&loaded);
     // Only tests of the whole service set this variable.
     let allow_sabotage = environment.get("DASHSTREAM_TEST_SABOTAGE").is_some_and(|value| value == "1");
     seam::serve(&loaded.config, allow_sabotage)
 }
 
-/// Starts logging and says what will be used.
+/// Starts logging, first with what the operator should know.
 pub(super) fn start_logging(loaded: &Loaded) -> anyhow::Result<()> {
     telemetry::init(&loaded.config.telemetry.log, loaded.config.telemetry.log_format)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(())
+}
+
+/// One event per section, secrets hidden.
+fn log_configuration(loaded: &Loaded) {
     let effective = loaded.effective();
     for section in crate::config::table::SECTIONS {
         let of_section = |setting: &&Effective| section.settings.iter().any(|row| row.path == setting.key);
         let settings: Vec<_> = effective.iter().filter(of_section).map(shown).collect();
         tracing::info!(section = section.name, settings = %settings.join(" "), "configuration");
     }
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
-    }
-    Ok(())
 }
 
 /// `name=value`, with the source where somebody set it.

@@ -23,12 +23,13 @@ impl Environment {
         self.0.get(OsStr::new(name)).map(OsString::as_os_str)
     }
 
-    /// The same variables without those of settings outside the given sections.
+    /// The same variables without those of settings outside the given sections, and without a configuration file.
     #[must_use]
     pub fn only_sections(&self, sections: &[&str]) -> Self {
         let foreign = |name: &OsStr| {
             let setting = table::settings().find(|setting| OsStr::new(setting.variable) == name);
-            setting.is_some_and(|setting| !sections.iter().any(|section| is_below(setting.path, section)))
+            name == table::CONFIG_VARIABLE
+                || setting.is_some_and(|setting| !sections.iter().any(|section| is_below(setting.path, section)))
         };
         Self(self.0.iter().filter(|(name, _)| !foreign(name)).map(|(n, v)| (n.clone(), v.clone())).collect())
     }
@@ -116,6 +117,7 @@ mod tests {
         assert!(!text.contains("secret"));
         assert!(unknown("DASHSTREAM_KAFKA_BROKERS", "h:1").concat().contains("KAFKA_BROKERS?"));
         assert_eq!(unknown("DASHSTREAM_", "").len(), 1);
+        assert!(!unknown("DASHSTREAM_FOO", "").concat().contains("did you mean"));
     }
 
     #[test]

@@ -143,12 +143,20 @@ fn default_layer() -> Dict {
 }
 
 fn environment_layer(environment: &Environment, problems: &mut Vec<Problem>) -> Dict {
-    let set = table::settings().filter_map(|setting| Some((setting, environment.get(setting.variable)?)));
-    let texts = set.map(|(setting, value)| {
-        // A value that is not UTF-8 stands for nothing that any setting takes; NUL makes every check refuse it.
-        (setting, Origin::Variable(setting.variable.into()), value.to_str().unwrap_or("\0").to_owned())
-    });
-    text_layer(texts, problems)
+    let mut texts = Vec::new();
+    for setting in table::settings() {
+        let Some(value) = environment.get(setting.variable) else { continue };
+        let origin = Origin::Variable(setting.variable.into());
+        match value.to_str() {
+            Some(text) => texts.push((setting, origin, text.to_owned())),
+            None => {
+                let shown = value.to_string_lossy();
+                let refusal = setting.refusal(&shown, &shown, Some("it is not UTF-8 text".into()));
+                problems.push(refusal.at(setting, origin));
+            }
+        }
+    }
+    text_layer(texts.into_iter(), problems)
 }
 
 fn flag_layer(flags: &[Flag], problems: &mut Vec<Problem>) -> Dict {

@@ -9,6 +9,8 @@ pub mod secret;
 
 pub mod sections;
 
+mod units;
+
 pub mod setting;
 
 pub mod forms;

@@ -86,8 +86,10 @@ fn list(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }
 
-/// The candidate that looks most like `name`, if one looks like it at all.
+/// The candidate that looks most like `name`, if one looks like it at all. A prefix that many share counts for nothing.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = candidates.map(|candidate| (strsim::jaro_winkler(name, candidate), candidate));
+    let own = |name: &'a str| name.strip_prefix(super::table::OWN_PREFIX).unwrap_or(name);
+    let name = name.strip_prefix(super::table::OWN_PREFIX).unwrap_or(name);
+    let scored = candidates.map(|candidate| (strsim::jaro_winkler(name, own(candidate)), candidate));
     scored.filter(|(score, _)| *score > 0.85).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, candidate)| candidate)
 }

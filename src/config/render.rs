@@ -14,8 +14,8 @@ pub fn default_config() -> String {
     let mut out = String::from(
         "# Every setting of DashStream, at its default. Written by `dashstream default-config`.\n\
          #\n\
-         # A file is read only when --config or DASHSTREAM_CONFIG names it. The environment variable of a setting, given with\n\
-         # it below, overrides the file. Unknown names and values out of range refuse to start; nothing is adjusted in silence.\n",
+         # A file is read only when --config or DASHSTREAM_CONFIG names it. The environment variable of a setting, which is\n\
+         # given with its range below, overrides the file. Unknown names and values out of range refuse the start.\n",
     );
     for section in SECTIONS {
         let _ = write!(out, "\n{}[{}]\n", comment(section.doc), section.name);
@@ -66,7 +66,8 @@ pub fn reference_page() -> String {
 pub fn effective_config(settings: &[Effective]) -> String {
     let mut out = String::new();
     for section in SECTIONS {
-        let _ = write!(out, "{}[{}]\n", if out.is_empty() { "" } else { "\n" }, section.name);
+        let blank_line = if out.is_empty() { "" } else { "\n" };
+        let _ = writeln!(out, "{blank_line}[{}]", section.name);
         for setting in section.settings {
             if let Some(effective) = settings.iter().find(|effective| effective.key == setting.path) {
                 let value = match &effective.value {
@@ -85,7 +86,7 @@ fn name<'a>(section: &Section, setting: &'a Setting) -> &'a str {
 }
 
 fn describe(setting: &Setting) -> String {
-    comment(&format!("{} Variable: {}. Allowed: {}.", setting.doc, setting.variable, setting.allowed()))
+    format!("{}{}", comment(setting.doc), comment(&format!("{}: {}", setting.variable, setting.allowed())))
 }
 
 /// The text as comment lines.

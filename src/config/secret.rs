@@ -86,8 +86,9 @@ fn without_credentials(url: &str) -> String {
         return String::new();
     }
     let Some((scheme, rest)) = url.split_once("://") else { return "***".into() };
-    // A password that holds a slash or a question mark must not end the authority early: the last `@` of all counts.
     let (user, rest) = match rest.rsplit_once('@') {
+        // Either the user or the parameters hold the `@`: what follows it is the host, or the rest of a password.
+        Some((before, _)) if before.contains(['/', '?', '#']) => return "***".into(),
         Some((_, rest)) => ("***@", rest),
         None => ("", rest),
     };
@@ -109,9 +110,10 @@ mod tests {
             ("", ""),
             ("redis://127.0.0.1:6379/2", "redis://127.0.0.1:6379/2"),
             ("redis://:pw@h:1", "redis://***@h:1"),
-            ("rediss://user:p/w?x@h", "rediss://***@h"),
+            ("rediss://user:p@w@h", "rediss://***@h"),
+            ("rediss://user:p/w?x@h", "***"),
             ("redis://h?password=pw", "redis://h?***"),
-            ("redis://h?password=a@b", "redis://***@b"),
+            ("redis://h?password=a@b", "***"),
             ("redis://[::1]:6379", "redis://[::1]:6379"),
             ("pw", "***"),
             ("redis://p w", "***"),

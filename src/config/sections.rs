@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::secret::SecretUrl;
+use super::units::{milliseconds, seconds};
 use crate::kafka::security::KafkaSecurityConfig;
 
 /// Everything that can be set.
@@ -294,31 +295,5 @@ impl Default for Config {
     /// What runs when nothing is set.
     fn default() -> Self {
         super::load::defaults()
-    }
-}
-
-/// A [`Duration`] as whole seconds.
-mod seconds {
-    use super::{Deserialize, Duration};
-
-    pub(super) fn serialize<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(duration.as_secs())
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        u64::deserialize(deserializer).map(Duration::from_secs)
-    }
-}
-
-/// A [`Duration`] as whole milliseconds.
-mod milliseconds {
-    use super::{Deserialize, Duration};
-
-    pub(super) fn serialize<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        u64::deserialize(deserializer).map(Duration::from_millis)
     }
 }

@@ -1,1 +1,11 @@
-fn main() {}
+//! Contracts that hold without Kafka, Redis or a browser. One binary.
+
+mod bad_values;
+
+mod command_line;
+
+mod default_config;
+
+mod layers;
+
+mod secrets;
