@@ -16,9 +16,10 @@ const HEADER: &str = ".dashstream.v1.Header";
 const MAX_FIELD_NUMBER: i32 = 255;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=proto");
-    println!("cargo:rerun-if-changed=build.rs");
-    let descriptors = protox::compile(["proto/dashstream.proto", "proto/stream.proto"], ["proto"])?;
+    // The fuzz targets are built by this file too, from their own folder.
+    let proto = if Path::new("proto").is_dir() { "proto" } else { "../proto" };
+    println!("cargo:rerun-if-changed={proto}");
+    let descriptors = protox::compile(["dashstream.proto", "stream.proto"], [proto])?;
     let schema = wire_schema(&descriptors)?;
     std::fs::write(Path::new(&std::env::var("OUT_DIR")?).join("wire_schema.rs"), schema)?;
     prost_build::Config::new().bytes(["dashstream.stream.v2.Record.value"]).compile_fds(descriptors)?;
