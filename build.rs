@@ -16,12 +16,16 @@ const HEADER: &str = ".dashstream.v1.Header";
 const MAX_FIELD_NUMBER: i32 = 255;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // The page is built by npm and may be absent; what is embedded must be there as a folder.
-    std::fs::create_dir_all("ui/dist")?;
-    println!("cargo:rerun-if-changed=ui/dist");
-    println!("cargo:rerun-if-changed=proto");
+    // The fuzz targets are built by this file too, from their own folder, where there is no page.
+    let proto = if Path::new("proto").is_dir() { "proto" } else { "../proto" };
+    if Path::new("ui").is_dir() {
+        // The page is built by npm and may be absent; what is embedded must be there as a folder.
+        std::fs::create_dir_all("ui/dist")?;
+        println!("cargo:rerun-if-changed=ui/dist");
+    }
+    println!("cargo:rerun-if-changed={proto}");
     println!("cargo:rerun-if-changed=build.rs");
-    let descriptors = protox::compile(["proto/dashstream.proto", "proto/stream.proto"], ["proto"])?;
+    let descriptors = protox::compile(["dashstream.proto", "stream.proto"], [proto])?;
     let schema = wire_schema(&descriptors)?;
     std::fs::write(Path::new(&std::env::var("OUT_DIR")?).join("wire_schema.rs"), schema)?;
     // Ordered maps: the same message always encodes to the same bytes.

@@ -6,11 +6,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
-use prometheus::{Histogram, IntCounter};
 
+use super::decode_outcomes::{Now, Outcomes, Tally};
 use super::dlq_ticket::Tickets;
 use super::link::Link;
 use super::supervisor::{Guard, Pulse, supervised};
@@ -26,6 +26,9 @@ use crate::pipeline::record::{Origin, RawBatch, RawRecord};
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 /// Bad records that get a line of their own before that.
 const LOG_FIRST: u32 = 3;
+
+/// Records between two touches of the pulse: small ones can hold megabytes.
+const PULSE_RECORDS: usize = 32;
 
 /// What the actor is made of.
 #[derive(Debug)]
@@ -73,12 +76,14 @@ impl DecodePolicy {
         Self { judge, flood: Flood::new(LOG_FIRST), outcomes, pulse: deps.pulse.clone(), deps }
     }
 
-    /// Judges a batch and sets aside what cannot be processed. Only records from `count_from` on are counted: those below
-    /// are read again.
-    fn decode(&mut self, batch: &RawBatch, count_from: i64, duty_term: u64, now: Now) -> Judged {
+    /// Judges a batch and sets aside what cannot be processed.
+    fn decode(&mut self, batch: &RawBatch, turn: Turn) -> Judged {
         let mut judged = Judged { verdicts: Vec::with_capacity(batch.records.len()), ..Judged::default() };
         let mut tally = Tally::default();
-        for record in &batch.records {
+        for (index, record) in batch.records.iter().enumerate() {
+            if index % PULSE_RECORDS == 0 {
+                self.pulse.touch();
+            }
             let value = record.value.map(|span| span.of(&batch.arena));
             let items_start = judged.items.len();
             let fresh = || Judge::new(self.deps.judge.clone(), self.deps.hash_seed);
@@ -87,12 +92,11 @@ impl DecodePolicy {
                     judged.items.truncate(items_start);
                     Verdict::Unprocessable(Kind::Internal)
                 });
-            let counts = record.offset >= count_from;
-            if counts {
-                tally.note(verdict, now);
+            if record.offset >= turn.count_from {
+                tally.note(verdict, turn.now);
             }
             if let Verdict::Unprocessable(kind) = verdict
-                && self.set_aside(batch, record, kind, duty_term, counts, now)
+                && self.set_aside(batch, record, kind, turn)
             {
                 judged.held.push(record.offset);
             }
@@ -103,17 +107,10 @@ impl DecodePolicy {
     }
 
     /// The one path of every unprocessable record. True when the record's dead letter is on its way, and settles it.
-    fn set_aside(
-        &mut self,
-        batch: &RawBatch,
-        record: &RawRecord,
-        kind: Kind,
-        duty_term: u64,
-        first_time: bool,
-        now: Now,
-    ) -> bool {
+    fn set_aside(&mut self, batch: &RawBatch, record: &RawRecord, kind: Kind, turn: Turn) -> bool {
+        let Turn { count_from, duty_term, now } = turn;
         let partition = batch.origin.partition;
-        if first_time && self.flood.note() {
+        if record.offset >= count_from && self.flood.note() {
             tracing::warn!(partition, offset = record.offset, kind = kind.as_str(), "record cannot be processed");
         }
         if duty_term == 0 {
@@ -177,7 +174,8 @@ impl Handler<Ingested> for DecodePolicy {
         let duty_term = partition.duty_term.load(Ordering::Acquire);
         let already_judged = partition.judged.get();
         let now = Now::read();
-        let Judged { verdicts, items, held } = self.decode(&batch, already_judged.unwrap_or(i64::MIN), duty_term, now);
+        let turn = Turn { count_from: already_judged.unwrap_or(i64::MIN), duty_term, now };
+        let Judged { verdicts, items, held } = self.decode(&batch, turn);
         if already_judged.is_none_or(|judged| judged < batch.origin.next) {
             partition.judged.set(batch.origin.next);
         }
@@ -187,6 +185,16 @@ impl Handler<Ingested> for DecodePolicy {
         // Bounded by the byte credit that rides inside.
         self.deps.next.do_send(Decoded { batch, verdicts, items, duty_term, held, permit });
     }
+}
+
+/// The circumstances under which a batch is judged.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    /// Records from this offset on are counted; those below were counted before and are read again.
+    count_from: i64,
+    /// The duty term, 0 when another instance does the duties.
+    duty_term: u64,
+    now: Now,
 }
 
 /// What a batch became.
@@ -204,99 +212,6 @@ fn unwinding<S, T>(state: &mut S, fresh: impl FnOnce() -> S, work: impl FnOnce(&
         *state = fresh();
     }
     result.ok()
-}
-
-/// The time at which a batch is judged.
-#[derive(Clone, Copy, Debug)]
-struct Now {
-    unix_us: i64,
-}
-
-impl Now {
-    fn read() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { unix_us: i64::try_from(since.as_micros()).unwrap_or(i64::MAX) }
-    }
-
-    const fn unix_ms(self) -> i64 {
-        self.unix_us / 1000
-    }
-}
-
-/// The outcomes of one batch.
-#[derive(Debug, Default)]
-struct Tally {
-    delivered: u64,
-    unprocessable: [u64; Kind::ALL.len()],
-    /// Age in microseconds of the first and the last record that states a time: enough for a picture, at no cost per record.
-    first_age_us: Option<i64>,
-    last_age_us: Option<i64>,
-}
-
-impl Tally {
-    fn note(&mut self, verdict: Verdict, now: Now) {
-        match verdict {
-            Verdict::Deliver(meta) => {
-                self.delivered += 1;
-                if meta.timestamp_us > 0 {
-                    let age = now.unix_us.saturating_sub(meta.timestamp_us);
-                    if self.first_age_us.is_none() {
-                        self.first_age_us = Some(age);
-                    } else {
-                        self.last_age_us = Some(age);
-                    }
-                }
-            }
-            Verdict::Unprocessable(kind) => {
-                if let Some(count) = self.unprocessable.get_mut(kind as usize) {
-                    *count += 1;
-                }
-            }
-        }
-    }
-}
-
-/// The counters of outcomes, looked up once.
-#[derive(Debug)]
-struct Outcomes {
-    success: IntCounter,
-    error: IntCounter,
-    kinds: [IntCounter; Kind::ALL.len()],
-    payload_missing: IntCounter,
-    latency_ms: Histogram,
-    clock_skew: IntCounter,
-}
-
-impl Outcomes {
-    fn new(metrics: &Metrics) -> Self {
-        Self {
-            success: metrics.kafka_messages.with_label_values(&["success"]),
-            error: metrics.kafka_messages.with_label_values(&["error"]),
-            kinds: Kind::ALL.map(|kind| metrics.decode_errors.with_label_values(&[kind.as_str()])),
-            payload_missing: metrics.payload_missing.clone(),
-            latency_ms: metrics.e2e_latency.with_label_values(&["producer_to_consumer"]),
-            clock_skew: metrics.clock_skew.clone(),
-        }
-    }
-
-    fn add(&self, tally: &Tally) {
-        self.success.inc_by(tally.delivered);
-        self.error.inc_by(tally.unprocessable.iter().sum());
-        for (kind, (counter, count)) in Kind::ALL.iter().zip(self.kinds.iter().zip(tally.unprocessable)) {
-            counter.inc_by(count);
-            if *kind == Kind::PayloadMissing {
-                self.payload_missing.inc_by(count);
-            }
-        }
-        for age_us in [tally.first_age_us, tally.last_age_us].into_iter().flatten() {
-            if age_us < 0 {
-                self.clock_skew.inc();
-            } else {
-                #[allow(clippy::cast_precision_loss, reason = "a latency in a histogram")]
-                self.latency_ms.observe(age_us as f64 / 1000.0);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -515,7 +430,7 @@ mod tests {
     #[actix::test]
     async fn the_age_of_first_and_last_is_observed_and_a_future_time_is_skew() {
         let mut bench = Bench::new(10);
-        let us = |ago_ms: i64| Now::read().unix_us - ago_ms * 1000;
+        let us = |ago_ms: i64| (Now::read().unix_ms() - ago_ms) * 1000;
         let values = [None, good(us(5_000)), good(us(99)), good(us(1_000)), good(0), good(us(-60_000))];
         bench.ingest(batch(1, 0, &values[..5])).await;
         let latency = bench.metrics.e2e_latency.with_label_values(&["producer_to_consumer"]);

@@ -8,6 +8,8 @@ pub mod kafka_ingest;
 
 pub mod decode_policy;
 
+mod decode_outcomes;
+
 pub mod dlq_ticket;
 
 pub mod sequence_tracker;

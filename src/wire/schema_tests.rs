@@ -188,7 +188,8 @@ fn mutate(bytes: &mut Vec<u8>, (at, what, how): (u16, u8, u8)) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
+    // A short run each time; `PROPTEST_CASES` makes it a long one.
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(4_000)))]
 
     #[test]
     fn well_formed_messages_are_read_as_prost_reads_them(seed: u64) {
