@@ -243,7 +243,8 @@ fn spawn(
     std::thread::Builder::new()
         .name(thread.into())
         .spawn(move || {
-            let end = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| ThreadEnd::Failed(panic_text(&*panic)));
+            let end =
+                catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| ThreadEnd::Failed(panic_text(&*panic)));
             tell(&addr, thread, end);
         })
         .map(drop)

@@ -57,8 +57,13 @@ impl Duties {
         let mut table = SettledTable::new();
         let epoch = board.epoch();
         table.open_epoch(epoch.number);
-        let state =
-            State { table, assigned: BTreeSet::new(), committed: BTreeMap::new(), epoch_name: epoch.name, closed: false };
+        let state = State {
+            table,
+            assigned: BTreeSet::new(),
+            committed: BTreeMap::new(),
+            epoch_name: epoch.name,
+            closed: false,
+        };
         Self { board, metrics, state: Mutex::new(state), moved: Condvar::new() }
     }
 
@@ -203,9 +208,8 @@ impl Duties {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
         loop {
-            let behind = |(partition, goal): &(i32, i64)| {
-                state.table.prefix(*partition).is_some_and(|prefix| prefix < *goal)
-            };
+            let behind =
+                |(partition, goal): &(i32, i64)| state.table.prefix(*partition).is_some_and(|prefix| prefix < *goal);
             if !goals.iter().any(behind) {
                 return true;
             }

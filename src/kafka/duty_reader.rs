@@ -114,7 +114,9 @@ fn read_turn(
         match consumer.poll(timeout) {
             Some(Ok(message)) => {
                 timeout = Duration::ZERO;
-                let Some(job) = jobs.iter_mut().find(|job| job.range.partition == message.partition()) else { continue };
+                let Some(job) = jobs.iter_mut().find(|job| job.range.partition == message.partition()) else {
+                    continue;
+                };
                 if message.offset() >= job.range.to {
                     job.builder.cover(job.range.to);
                     continue;

@@ -195,7 +195,11 @@ fn wait_for_name(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>
         if started.elapsed() >= patience {
             return Some(MembershipEnd::Refused(refusal(parts, where_)));
         }
-        tracing::info!(instance = parts.settings.instance_id, where_, "the member id is taken; waiting for it to become free");
+        tracing::info!(
+            instance = parts.settings.instance_id,
+            where_,
+            "the member id is taken; waiting for it to become free"
+        );
         parts.stop.wait(Duration::from_millis(250));
     }
     Some(MembershipEnd::Stopped { committed: false })

@@ -31,3 +31,5 @@ mod opening;
 mod duty_reader;
 
 pub mod membership;
+
+pub mod lag_poller;

@@ -120,7 +120,15 @@ impl KafkaMonitor {
         if let Some(repeated) = repeated {
             state.logged.insert(kind, (now, 0));
             drop(state);
-            tracing::warn!(client, doing, error_type = kind.label(), reason, repeated, advice = kind.advice(), "kafka fault");
+            tracing::warn!(
+                client,
+                doing,
+                error_type = kind.label(),
+                reason,
+                repeated,
+                advice = kind.advice(),
+                "kafka fault"
+            );
         }
         Some(kind)
     }

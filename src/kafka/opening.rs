@@ -48,9 +48,19 @@ pub(super) fn open_topic(
     };
     if opening.recreated {
         parts.monitor.metrics().epochs.inc();
-        tracing::warn!(topic = parts.settings.topic, epoch = epoch.name, "the topic is another one than before: its offsets start again");
+        tracing::warn!(
+            topic = parts.settings.topic,
+            epoch = epoch.name,
+            "the topic is another one than before: its offsets start again"
+        );
     }
-    tracing::info!(topic = parts.settings.topic, epoch = epoch.name, number = epoch.number, partitions = facts.partitions, "topic opened");
+    tracing::info!(
+        topic = parts.settings.topic,
+        epoch = epoch.name,
+        number = epoch.number,
+        partitions = facts.partitions,
+        "topic opened"
+    );
     publish(parts, &epoch, &opening);
     Ok(Opened { epoch, opening, terms })
 }

@@ -25,15 +25,18 @@ use super::topic::append_headers;
 use crate::board::{Board, Epoch, PartitionBoard};
 use crate::messages::{Ingested, PartitionsOpened};
 use crate::pipeline::credit::Credit;
-use crate::pipeline::epoch::{
-    Committed, Opening, Place, Start, TopicChange, TopicFacts, compare, place, valid_commit,
-};
+use crate::pipeline::epoch::{Committed, Opening, Place, Start, TopicChange, TopicFacts, compare, place, valid_commit};
 use crate::pipeline::record::LossReason;
 
 /// The longest that a command or the stop signal waits for the reader.
 const TURN: Duration = Duration::from_millis(100);
 /// Batches after which the reader looks at its commands, however much there is to read.
 const BATCHES_PER_TURN: u32 = 32;
+
+/// How long an answer about the topic is waited for when offsets seem to have gone back.
+const LOOK_WAIT: Duration = Duration::from_secs(3);
+/// How long a leader may take to know the end of its log.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// What the other threads tell the reader.
 #[derive(Clone, Debug)]
@@ -42,8 +45,8 @@ pub enum ReaderCommand {
     Facts {
         /// What was learned.
         facts: TopicFacts,
-        /// Partitions end before what was already read of them.
-        went_back: bool,
+        /// The number of the epoch in which partitions were seen to end before what was already read of them.
+        went_back: Option<u64>,
     },
     /// The group assigned a partition under a term.
     Own {
@@ -153,7 +156,12 @@ struct Wishes {
 
 impl Wishes {
     /// Waits for facts about the topic, and until `deadline` for the first assignment.
-    fn wait(&mut self, parts: &ReaderParts, commands: &Receiver<ReaderCommand>, deadline: Instant) -> Result<(), Stopped> {
+    fn wait(
+        &mut self,
+        parts: &ReaderParts,
+        commands: &Receiver<ReaderCommand>,
+        deadline: Instant,
+    ) -> Result<(), Stopped> {
         while !parts.stop.is_stopped() && !parts.drain.is_stopped() {
             if self.facts.is_some() && (self.assigned || Instant::now() >= deadline) {
                 return Ok(());
@@ -320,7 +328,9 @@ impl<'a> Reader<'a> {
         match error {
             KafkaError::MessageConsumptionFatal(_) => return Err(End::Fatal(error)),
             KafkaError::MessageConsumption(
-                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::LogTruncation,
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::LogTruncation,
             ) => self.suspect = true,
             // Counted where the client reported it; the client goes on by itself.
             _ => {}
@@ -331,7 +341,7 @@ impl<'a> Reader<'a> {
     fn obey(&mut self, command: ReaderCommand) -> Result<(), End> {
         if let ReaderCommand::Facts { facts, went_back } = &command {
             let change = compare(&self.facts, facts);
-            if change == TopicChange::Recreated || *went_back {
+            if change == TopicChange::Recreated || *went_back == Some(self.epoch.number) {
                 self.flush();
                 self.wishes.facts = Some(facts.clone());
                 return Err(End::Anew);
@@ -364,7 +374,12 @@ impl<'a> Reader<'a> {
 
     /// Hands the open coverage of a partition over as lost to retention.
     fn lose(&mut self, index: usize, count: i64) {
-        tracing::warn!(topic = self.parts.settings.topic, partition = index, count, "offsets are lost: retention has passed them before they were read");
+        tracing::warn!(
+            topic = self.parts.settings.topic,
+            partition = index,
+            count,
+            "offsets are lost: retention has passed them before they were read"
+        );
         self.parts.monitor.metrics().lost_offsets.with_label_values(&["retention"]).inc_by(count.unsigned_abs());
         self.send(index, Some(LossReason::Retention));
     }
@@ -405,13 +420,7 @@ impl<'a> Reader<'a> {
                     return Err(End::Anew);
                 }
                 beyond_before = true;
-                let _ = self.parts.look_now.try_send(());
-                if self.parts.stop.wait(Duration::from_millis(500)) {
-                    return Err(End::Stopped);
-                }
-                while let Ok(command) = commands.try_recv() {
-                    self.obey(command)?;
-                }
+                self.look_again(commands)?;
                 continue;
             }
             for (index, (place, mark)) in places.into_iter().zip(marks).enumerate() {
@@ -427,6 +436,24 @@ impl<'a> Reader<'a> {
             self.assign_all();
             return Ok(());
         }
+    }
+
+    /// Has the topic looked at, and waits for what the watch says.
+    fn look_again(&mut self, commands: &Receiver<ReaderCommand>) -> Result<(), End> {
+        let _ = self.parts.look_now.try_send(());
+        let asked = Instant::now();
+        // Until the answer comes, but long enough for a new leader to settle.
+        let mut answered = false;
+        while asked.elapsed() < LOOK_WAIT && !(answered && asked.elapsed() > SETTLE) {
+            if self.parts.stop.is_stopped() {
+                return Err(End::Stopped);
+            }
+            if let Ok(command) = commands.recv_timeout(TURN) {
+                answered |= matches!(command, ReaderCommand::Facts { .. });
+                self.obey(command)?;
+            }
+        }
+        Ok(())
     }
 
     /// Begins the duties that were assigned, where the reader has come to their start. What it has already passed is read

@@ -30,7 +30,7 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// Kafka's id of a topic (base64). `None` when the topic does not exist, the cluster does not know ids, or nothing was
+/// Kafka's id of a topic, as Kafka's own tools write it. `None` when the topic does not exist, the cluster does not know ids, or nothing was
 /// answered within `timeout`.
 pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Duration) -> Option<String> {
     let name = CString::new(topic).ok()?;
@@ -51,10 +51,8 @@ pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Dura
         rd::rd_kafka_AdminOptions_set_request_timeout(options.0, timeout_ms, ptr::null_mut(), 0);
         let queue = Owned::new(rd::rd_kafka_queue_new(native), rd::rd_kafka_queue_destroy)?;
         rd::rd_kafka_DescribeTopics(native, topics.0, options.0, queue.0);
-        let event = Owned::new(
-            rd::rd_kafka_queue_poll(queue.0, timeout_ms.saturating_add(500)),
-            rd::rd_kafka_event_destroy,
-        )?;
+        let event =
+            Owned::new(rd::rd_kafka_queue_poll(queue.0, timeout_ms.saturating_add(500)), rd::rd_kafka_event_destroy)?;
         let result = rd::rd_kafka_event_DescribeTopics_result(event.0);
         if result.is_null() {
             return None;
@@ -79,8 +77,8 @@ pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Dura
             return None;
         }
         let text = CStr::from_ptr(text).to_str().ok()?;
-        // The all-zero id stands for "none".
-        (!text.is_empty() && text.bytes().any(|byte| byte != b'A')).then(|| text.to_owned())
+        // The all-zero id stands for "none". Kafka itself writes ids in the alphabet that is safe in names.
+        (text.bytes().any(|byte| byte != b'A')).then(|| text.replace('/', "_").replace('+', "-"))
     }
 }
 
@@ -91,7 +89,8 @@ pub fn append_headers(message: &BorrowedMessage<'_>, arena: &mut Vec<u8>) {
     // SAFETY: the message, and with it headers, names and values, lives until this function returns; pointers are checked
     // for null; the library says how long a value is.
     unsafe {
-        if rd::rd_kafka_message_headers(message.ptr(), &mut headers) != rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        if rd::rd_kafka_message_headers(message.ptr(), &mut headers)
+            != rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
             || headers.is_null()
         {
             return;

@@ -49,11 +49,8 @@ impl LagTracker {
     /// than `stale_ms`; without any, or without a position, the lag is unknown.
     pub fn look(&mut self, partition: i32, look: Look, stale_ms: i64) -> Option<Lag> {
         let handled = look.handled?;
-        let progress = self.partitions.entry(partition).or_insert(Progress {
-            handled,
-            since_ms: look.now_ms,
-            seen: None,
-        });
+        let progress =
+            self.partitions.entry(partition).or_insert(Progress { handled, since_ms: look.now_ms, seen: None });
         if progress.handled != handled {
             progress.handled = handled;
             progress.since_ms = look.now_ms;

@@ -1,5 +1,6 @@
 //! The Kafka side against a real cluster, which `DASHSTREAM_TEST_KAFKA` names. Without it only the mock broker is used.
 
+mod speed;
 mod support;
 
 use std::collections::BTreeSet;
@@ -139,7 +140,7 @@ fn duties_move_between_instances_and_nothing_unsettled_is_left_behind() {
 
 #[test]
 fn a_recreated_topic_opens_a_new_epoch_and_is_read_from_its_start() {
-    for (ids, more) in [(true, 1_500), (true, 100), (false, 100)] {
+    for (ids, more) in [(false, 100), (true, 1_500), (true, 100)] {
         let cluster = kafka!();
         let topic = topic("recreated");
         cluster.create_topic(&topic, 2);
@@ -209,9 +210,7 @@ fn what_retention_took_is_told_as_lost_and_reading_goes_on() {
     cluster.produce(&topic, 2, (0..4_000).map(|_| vec![b'x'; 1000]));
     cluster.delete_records(&topic, 0, 1_900);
     drop(held);
-    eventually("both ends", || {
-        instance.board.partitions().iter().all(|p| p.committed.get() == Some(2_000))
-    });
+    eventually("both ends", || instance.board.partitions().iter().all(|p| p.committed.get() == Some(2_000)));
     let values = instance.values(1);
     assert_eq!(values[&1].len(), 2_000, "the other partition loses nothing");
     let log = instance.log.lock().unwrap();
@@ -289,6 +288,34 @@ fn a_new_generation_goes_on_at_the_window_and_does_the_unsettled_again() {
     eventually("live again", || instance.received(1) == 900);
     assert!(instance.refused.lock().unwrap().is_none());
     assert!(instance.drain(Duration::from_secs(5)).committed);
+}
+
+#[test]
+fn lag_is_shown_for_owned_partitions_only_and_rises_while_nothing_moves() {
+    let cluster = kafka!();
+    let topic = topic("lag");
+    cluster.create_topic(&topic, 4);
+    let one = Instance::start(cluster.settings(&topic, "one"));
+    cluster.produce(&topic, 4, numbered(0..400));
+    let lags = |instance: &Instance| instance.metric("websocket_kafka_consumer_lag");
+    eventually("no lag anywhere", || lags(&one).len() == 4 && lags(&one).values().all(|lag| *lag == 0.0));
+    eventually("caught up", || one.metric("websocket_kafka_catchup_phase").values().all(|phase| *phase == 0.0));
+    // Stuck, but assigned.
+    let held = one.credit.charge(one.credit.limit());
+    std::thread::sleep(Duration::from_millis(300));
+    cluster.produce(&topic, 1, numbered(0..500));
+    eventually("a rising lag", || lags(&one)["0"] > 350.0 && lags(&one)["1"] == 0.0);
+    eventually("a rising age", || {
+        let ages = one.metric("websocket_kafka_lag_offset_age_seconds");
+        ages["0"] > 1.0 && ages["1"] == 0.0
+    });
+    drop(held);
+    eventually("no lag", || lags(&one).values().all(|lag| *lag == 0.0));
+    // Given away, so not shown.
+    let two = Instance::start(cluster.settings(&topic, "two"));
+    eventually("each shows its own", || lags(&one).len() == 2 && lags(&two).len() == 2);
+    assert!(lags(&one).keys().all(|partition| !lags(&two).contains_key(partition)));
+    assert_eq!(one.metrics.lag_poll_failures.get(), 0);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Context, Handler, System};
 use dashstream::actors::kafka_ingest::{Drain, Drained, IngestParts, KafkaIngest, Seat};
+use dashstream::actors::lag_monitor::{LagMonitor, LagParts};
 use dashstream::actors::life::Life;
 use dashstream::actors::link::Link;
 use dashstream::board::{Board, Epoch};
@@ -70,6 +71,7 @@ pub struct Pipe {
     ingest: Link<Settled>,
     settle: Arc<AtomicBool>,
     counted: Arc<AtomicU64>,
+    batches: Arc<AtomicU64>,
     keep: bool,
 }
 
@@ -91,6 +93,7 @@ impl Handler<Ingested> for Pipe {
         let origin = batch.origin;
         let board = self.board.partition(origin.partition);
         let duty_term = board.duty_term.load(Ordering::Acquire);
+        self.batches.fetch_add(1, Ordering::Relaxed);
         self.counted.fetch_add(batch.records.len() as u64, Ordering::Relaxed);
         if self.keep {
             let value = |record: &dashstream::pipeline::record::RawRecord| {
@@ -126,10 +129,12 @@ pub struct Instance {
     pub monitor: Arc<KafkaMonitor>,
     pub settle: Arc<AtomicBool>,
     pub counted: Arc<AtomicU64>,
+    pub batches: Arc<AtomicU64>,
     pub refused: Arc<Mutex<Option<String>>>,
     parts: IngestParts,
     link: Link<Settled>,
     addr: Mutex<Addr<KafkaIngest>>,
+    _lag: Addr<LagMonitor>,
     arbiter: actix::Arbiter,
     system: System,
 }
@@ -163,6 +168,7 @@ impl Instance {
             };
             let log = Arc::new(Mutex::new(Log::default()));
             let (settle, counted) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
+            let batches = Arc::new(AtomicU64::new(0));
             let link: Link<Settled> = Link::default();
             let instance = runner.block_on(async {
                 let pipe = Pipe {
@@ -171,6 +177,7 @@ impl Instance {
                     ingest: link.clone(),
                     settle: Arc::clone(&settle),
                     counted: Arc::clone(&counted),
+                    batches: Arc::clone(&batches),
                     keep,
                 }
                 .start();
@@ -178,7 +185,15 @@ impl Instance {
                 parts.opened.publish(&pipe);
                 let addr = KafkaIngest::new(parts.clone(), Life::detached()).start();
                 link.publish(&addr);
+                let lag = LagParts {
+                    connection: parts.settings.connection.clone(),
+                    topic: parts.settings.topic.clone(),
+                    interval: Duration::from_millis(200),
+                    board: board.clone(),
+                    monitor: Arc::clone(&monitor),
+                };
                 Instance {
+                    _lag: LagMonitor::new(lag, Life::detached()).start(),
                     board,
                     log,
                     credit: parts.credit.clone(),
@@ -186,6 +201,7 @@ impl Instance {
                     monitor,
                     settle,
                     counted,
+                    batches,
                     refused,
                     parts,
                     link,
@@ -252,6 +268,18 @@ impl Instance {
             *next = batch.next.max(*next);
         }
         values
+    }
+
+    /// The series of a metric with one label, as they would be scraped.
+    pub fn metric(&self, name: &str) -> BTreeMap<String, f64> {
+        let text = self.metrics.encode().unwrap();
+        let series = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+        series
+            .map(|series| {
+                let (labels, value) = series.split_once("} ").unwrap();
+                (labels.split('"').nth(1).unwrap().to_owned(), value.parse().unwrap())
+            })
+            .collect()
     }
 
     pub fn received(&self, epoch: u64) -> usize {
