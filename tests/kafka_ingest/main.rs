@@ -1,5 +1,6 @@
 //! The Kafka side against a real cluster, which `DASHSTREAM_TEST_KAFKA` names. Without it only the mock broker is used.
 
+mod outage;
 mod speed;
 mod support;
 
