@@ -13,6 +13,7 @@ use crate::actors::dlq_publisher;
 use crate::actors::dlq_ticket::Tickets;
 use crate::actors::heartbeat::HeartbeatSource;
 use crate::actors::kafka_ingest::{self, IngestParts};
+use crate::actors::lag_monitor::LagParts;
 use crate::actors::sessions::Sessions;
 use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorState, install_panic_hook};
 use crate::actors::topology::{self, Links, Parts, RestartSettings};
@@ -212,6 +213,13 @@ impl Service {
             }),
             seat: Arc::default(),
         };
+        let lag = LagParts {
+            connection: ingest.settings.connection.clone(),
+            topic: config.kafka.topic.clone(),
+            interval: config.kafka.lag_check_interval,
+            board: board.clone(),
+            monitor: Arc::clone(&monitor),
+        };
         let max_letters = u32::try_from(config.dlq.max_in_flight).unwrap_or(u32::MAX);
         let parts = Parts {
             tickets: Tickets::new(max_letters, links.settled.clone(), Arc::clone(&metrics)),
@@ -240,6 +248,7 @@ impl Service {
                 flush_interval: config.web.flush_interval,
             },
             letter_producer: Arc::new(letter_producer),
+            lag,
             restarts: restart_settings(config),
         };
         Ok(Self {

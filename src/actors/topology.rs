@@ -12,6 +12,7 @@ use super::decode_policy::{DecodePolicy, DecodePolicyDeps};
 use super::dlq_publisher::{self, DlqPublisher, DlqPublisherDeps, DlqRetry};
 use super::dlq_ticket::Tickets;
 use super::kafka_ingest::{self, IngestParts, KafkaIngest};
+use super::lag_monitor::{LagMonitor, LagParts};
 use super::link::Link;
 use super::replay_store::{ReplayStore, ReplayStoreDeps, ReplayStoreSettings};
 use super::sequence_tracker::{SequenceTracker, SequenceTrackerDeps};
@@ -122,6 +123,8 @@ pub struct Parts {
     pub store: ReplayStoreSettings,
     /// `DlqPublisher`.
     pub letter_producer: Arc<DlqProducer>,
+    /// `LagMonitor`.
+    pub lag: LagParts,
     /// Restart limits.
     pub restarts: RestartSettings,
 }
@@ -147,7 +150,7 @@ pub fn groups(parts: &Parts) -> Vec<GroupSpec> {
         children,
     };
     vec![
-        group("letters", Strategy::OneForOne, vec![dlq_publisher(parts)]),
+        group("side", Strategy::OneForOne, vec![dlq_publisher(parts), lag_monitor(parts)]),
         group(
             "pipeline",
             Strategy::RestForOne,
@@ -254,4 +257,14 @@ fn dlq_publisher(parts: &Parts) -> ChildSpec {
         Ok(Running::of(&addr))
     };
     child("DlqPublisher", "side", parts, Box::new(start))
+}
+
+fn lag_monitor(parts: &Parts) -> ChildSpec {
+    let all = parts.clone();
+    let start = move |life: StartContext| {
+        let lag = all.lag.clone();
+        let addr = LagMonitor::start_in_arbiter(&life.arbiter, |_| LagMonitor::new(lag, life.pulse, life.guard));
+        Ok(Running::of(&addr))
+    };
+    child("LagMonitor", "side", parts, Box::new(start))
 }

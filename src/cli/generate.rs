@@ -94,7 +94,7 @@ pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit
             .collect();
     let loaded = load(args.file.config.as_deref(), environment, &flags)?;
     serve::start_logging(&loaded)?;
-    seam::generate(&args.options, loaded.config)
+    seam::generate(&args.options, &loaded.config)
 }
 
 /// A number of records per second.

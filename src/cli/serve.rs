@@ -1,6 +1,7 @@
 //! `dashstream serve`: runs the service.
 
 use super::{Exit, FileArg, seam};
+use crate::app::Options;
 use crate::config::environment::Environment;
 use crate::config::load::{Effective, Loaded, load};
 use crate::telemetry;
@@ -26,7 +27,7 @@ pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit
     log_configuration(&loaded);
     // Only tests of the whole service set this variable.
     let allow_sabotage = environment.get("DASHSTREAM_TEST_SABOTAGE").is_some_and(|value| value == "1");
-    seam::serve(&loaded.config, allow_sabotage)
+    seam::serve(&loaded.config, Options { allow_sabotage })
 }
 
 /// Starts logging, first with what the operator should know.

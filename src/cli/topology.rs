@@ -21,5 +21,5 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit> {
     let loaded = load(args.file.config.as_deref(), environment, &[])?;
-    print(seam::topology(&loaded.config, args.json)?)
+    print(seam::topology(&loaded, args.json))
 }

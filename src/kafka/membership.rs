@@ -18,7 +18,7 @@ use super::identity::{Holder, ProcessIdentity, holder, is_instance};
 use super::monitor::{KafkaMonitor, log_library};
 use super::opening::commits;
 use super::reader::ReaderCommand;
-use super::settings::{IngestSettings, RETRY};
+use super::settings::{ASK, IngestSettings, RETRY};
 use super::stop::Stop;
 
 /// The longest that a command or the stop signal waits.
@@ -29,8 +29,6 @@ const DRAIN: Duration = Duration::from_secs(1);
 const NEIGHBOUR_WAIT: Duration = Duration::from_secs(3);
 /// The group's members are asked for so often before it is done without.
 const LIST_TRIES: u32 = 3;
-/// A commit without an answer is repeated after this.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the membership needs.
 pub struct MembershipParts {
@@ -70,7 +68,6 @@ struct Seen {
     answered: bool,
     /// What comes from now on is only the closing.
     closing: bool,
-    commit_since: Option<Instant>,
 }
 
 struct MemberContext {
@@ -115,7 +112,6 @@ fn take_part(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) ->
 }
 
 fn member_loop(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) -> KafkaResult<MembershipEnd> {
-    let context = consumer.context();
     let mut told = false;
     let mut next_commit = Instant::now() + parts.settings.commit_interval;
     loop {
@@ -136,9 +132,7 @@ fn member_loop(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) 
         }
         if Instant::now() >= next_commit {
             next_commit = Instant::now() + parts.settings.commit_interval;
-            if !context.commit_pending() {
-                context.commit(consumer, parts.duties.to_commit(None));
-            }
+            consumer.context().commit(consumer, parts.duties.to_commit(None));
         }
     }
 }
@@ -171,6 +165,8 @@ fn refusal(parts: &MembershipParts, what: &str) -> String {
 fn wait_for_name(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) -> Option<MembershipEnd> {
     let started = Instant::now();
     let mut failed = 0;
+    // Makes the client know the brokers; the list alone would wait for that in steps of a second.
+    let _ = consumer.fetch_metadata(Some(&parts.settings.topic), ASK);
     while !parts.stop.is_stopped() {
         let found = match consumer.fetch_group_list(Some(&parts.settings.group), Duration::from_secs(2)) {
             Ok(list) => list
@@ -238,54 +234,44 @@ fn pass_on(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) -> b
     }
 }
 
-/// Commits what is settled and waits for the answer.
+/// Commits what is settled until nothing is left or the deadline has passed.
 fn last_commit(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>, deadline: Instant) -> bool {
-    let context = consumer.context();
-    let mut asked = false;
     while Instant::now() < deadline && !parts.stop.is_stopped() {
         let Some(left) = parts.duties.to_commit(None) else { return true };
-        if !asked || !context.commit_pending() {
-            context.commit(consumer, Some(left));
-            asked = true;
-        }
+        consumer.context().commit(consumer, Some(left));
         let _ = consumer.poll(Duration::from_millis(20));
     }
     parts.duties.to_commit(None).is_none()
 }
 
 impl MemberContext {
-    /// Commits without waiting. The library sends it before anything that gives the partitions up.
+    /// Commits and waits for the answer, which the library gives within the session timeout. (Of a commit that is not
+    /// waited for, its event interface tells nothing.) What failed stays to be committed.
     fn commit(&self, consumer: &BaseConsumer<Self>, what: Option<ToCommit>) {
         let Some(ToCommit { epoch_name, offsets }) = what else { return };
         let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (partition, offset) in offsets {
-            let mut entry = list.add_partition(&self.settings.topic, partition);
+        for (partition, offset) in &offsets {
+            let mut entry = list.add_partition(&self.settings.topic, *partition);
             // Cannot fail: a settled offset is never negative.
-            let _ = entry.set_offset(Offset::Offset(offset));
+            let _ = entry.set_offset(Offset::Offset(*offset));
             entry.set_metadata(&epoch_name);
         }
-        match consumer.commit(&list, CommitMode::Async) {
-            Ok(()) => self.lock().commit_since = Some(Instant::now()),
-            Err(error) => self.count_commit(Some(&error)),
-        }
+        let result = match consumer.commit(&list, CommitMode::Sync) {
+            Ok(()) => {
+                for (partition, offset) in offsets {
+                    self.duties.confirm(partition, offset, &epoch_name);
+                }
+                "ok"
+            }
+            // Nothing to commit is no fault and no commit.
+            Err(error) if self.monitor.fault("member", "commit", &error, "").is_none() => return,
+            Err(_) => "failed",
+        };
+        self.monitor.metrics().commits.with_label_values(&[result]).inc();
     }
 
     fn ending(&self) -> bool {
         self.stop.is_stopped() || self.lock().closing
-    }
-
-    fn commit_pending(&self) -> bool {
-        self.lock().commit_since.is_some_and(|since| since.elapsed() < COMMIT_PATIENCE)
-    }
-
-    fn count_commit(&self, error: Option<&KafkaError>) {
-        let result = match error {
-            None => "ok",
-            // Nothing to commit is no fault and no commit.
-            Some(error) if self.monitor.fault("member", "commit", error, "").is_none() => return,
-            Some(_) => "failed",
-        };
-        self.monitor.metrics().commits.with_label_values(&[result]).inc();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
@@ -344,20 +330,5 @@ impl ConsumerContext for MemberContext {
                 self.monitor.fault("member", "rebalance", error, "");
             }
         }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        self.lock().commit_since = None;
-        let mut error = result.err();
-        for entry in offsets.elements_for_topic(&self.settings.topic) {
-            match (entry.error(), entry.offset()) {
-                (Ok(()), Offset::Offset(offset)) if error.is_none() => {
-                    self.duties.confirm(entry.partition(), offset, entry.metadata());
-                }
-                (Ok(()), _) => {}
-                (Err(failed), _) => error = error.or(Some(failed)),
-            }
-        }
-        self.count_commit(error.as_ref());
     }
 }

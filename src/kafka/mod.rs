@@ -32,6 +32,8 @@ mod duty_reader;
 
 pub mod membership;
 
+pub mod lag_poller;
+
 pub mod dlq_producer;
 
 pub mod load_producer;

@@ -33,6 +33,11 @@ const TURN: Duration = Duration::from_millis(100);
 /// Batches after which the reader looks at its commands, however much there is to read.
 const BATCHES_PER_TURN: u32 = 32;
 
+/// How long an answer about the topic is waited for when offsets seem to have gone back.
+const LOOK_WAIT: Duration = Duration::from_secs(3);
+/// How long a leader may take to know the end of its log.
+const SETTLE: Duration = Duration::from_millis(500);
+
 /// What the other threads tell the reader.
 #[derive(Clone, Debug)]
 pub enum ReaderCommand {
@@ -40,8 +45,8 @@ pub enum ReaderCommand {
     Facts {
         /// What was learned.
         facts: TopicFacts,
-        /// Partitions end before what was already read of them.
-        went_back: bool,
+        /// The number of the epoch in which partitions were seen to end before what was already read of them.
+        went_back: Option<u64>,
     },
     /// The group assigned a partition under a term.
     Own {
@@ -336,7 +341,7 @@ impl<'a> Reader<'a> {
     fn obey(&mut self, command: ReaderCommand) -> Result<(), End> {
         if let ReaderCommand::Facts { facts, went_back } = &command {
             let change = compare(&self.facts, facts);
-            if change == TopicChange::Recreated || *went_back {
+            if change == TopicChange::Recreated || *went_back == Some(self.epoch.number) {
                 self.flush();
                 self.wishes.facts = Some(facts.clone());
                 return Err(End::Anew);
@@ -415,13 +420,7 @@ impl<'a> Reader<'a> {
                     return Err(End::Anew);
                 }
                 beyond_before = true;
-                let _ = self.parts.look_now.try_send(());
-                if self.parts.stop.wait(Duration::from_millis(500)) {
-                    return Err(End::Stopped);
-                }
-                while let Ok(command) = commands.try_recv() {
-                    self.obey(command)?;
-                }
+                self.look_again(commands)?;
                 continue;
             }
             for (index, (place, mark)) in places.into_iter().zip(marks).enumerate() {
@@ -437,6 +436,24 @@ impl<'a> Reader<'a> {
             self.assign_all();
             return Ok(());
         }
+    }
+
+    /// Has the topic looked at, and waits for what the watch says.
+    fn look_again(&mut self, commands: &Receiver<ReaderCommand>) -> Result<(), End> {
+        let _ = self.parts.look_now.try_send(());
+        let asked = Instant::now();
+        // Until the answer comes, but long enough for a new leader to settle.
+        let mut answered = false;
+        while asked.elapsed() < LOOK_WAIT && !(answered && asked.elapsed() > SETTLE) {
+            if self.parts.stop.is_stopped() {
+                return Err(End::Stopped);
+            }
+            if let Ok(command) = commands.recv_timeout(TURN) {
+                answered |= matches!(command, ReaderCommand::Facts { .. });
+                self.obey(command)?;
+            }
+        }
+        Ok(())
     }
 
     /// Begins the duties that were assigned, where the reader has come to their start. What it has already passed is read

@@ -30,7 +30,7 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// Kafka's id of a topic (base64). `None` when the topic does not exist, the cluster does not know ids, or nothing was
+/// Kafka's id of a topic, as Kafka's own tools write it. `None` when the topic does not exist, the cluster does not know ids, or nothing was
 /// answered within `timeout`.
 pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Duration) -> Option<String> {
     let name = CString::new(topic).ok()?;
@@ -77,8 +77,8 @@ pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Dura
             return None;
         }
         let text = CStr::from_ptr(text).to_str().ok()?;
-        // The all-zero id stands for "none".
-        (!text.is_empty() && text.bytes().any(|byte| byte != b'A')).then(|| text.to_owned())
+        // The all-zero id stands for "none". Kafka itself writes ids in the alphabet that is safe in names.
+        (text.bytes().any(|byte| byte != b'A')).then(|| text.replace('/', "_").replace('+', "-"))
     }
 }
 

@@ -55,14 +55,15 @@ impl TopicWatch {
         let mut ids = Ids { known: None, unanswered: 0, supported: !self.settings.topic_id_timeout.is_zero() };
         let (mut told, mut failures, mut went_back) = (None, 0, 0);
         while !self.stop.is_stopped() {
+            let epoch = self.board.epoch_number();
             // Errors of connections are served here; without a group there is nothing else to come.
             while client.poll(Duration::ZERO).is_some() {}
             let wait = match self.look(&client, &mut ids) {
                 Ok((facts, behind)) => {
                     failures = 0;
                     went_back = if behind { went_back + 1 } else { 0 };
-                    let back = went_back >= 2;
-                    if back || told.as_ref() != Some(&facts) {
+                    let back = (went_back >= 2).then_some(epoch);
+                    if back.is_some() || told.as_ref() != Some(&facts) {
                         let command = ReaderCommand::Facts { facts: facts.clone(), went_back: back };
                         if self.reader.send(command).is_err() {
                             return Ok(());

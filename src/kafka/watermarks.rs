@@ -17,7 +17,7 @@ pub struct Watermarks {
     pub high: i64,
 }
 
-/// Looks the bounds of `partitions` up, in the order given. Blocks, at most twice `timeout`.
+/// Looks the bounds of `partitions` up, in the order given. Blocks, at most thrice `timeout`.
 ///
 /// # Errors
 /// The client's error, or that of the first partition which has one.
@@ -37,7 +37,7 @@ pub fn watermarks<C: ConsumerContext>(
     Ok(marks.map(|(&partition, (low, high))| Watermarks { partition, low: low.min(high), high }).collect())
 }
 
-/// The end of each partition, in one request. Blocks, at most `timeout`.
+/// The end of each partition, in one request. Blocks, at most twice `timeout`.
 ///
 /// # Errors
 /// As [`watermarks`].
@@ -53,8 +53,23 @@ pub fn ends<C: ConsumerContext>(
     offsets(consumer, topic, partitions, Offset::End, timeout)
 }
 
-/// One ListOffsets request per leader; its special timestamps are the logical offsets.
+/// As [`ask_offsets`]. After a failure the client's picture of the topic is renewed: after an outage it may hold leaders or
+/// partitions that are not there any more, and it would keep it for minutes.
 fn offsets<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[i32],
+    which: Offset,
+    timeout: Duration,
+) -> KafkaResult<Vec<i64>> {
+    ask_offsets(consumer, topic, partitions, which, timeout).inspect_err(|_| {
+        // What matters is the picture that it leaves behind, not the answer.
+        let _ = consumer.fetch_metadata(Some(topic), timeout);
+    })
+}
+
+/// One ListOffsets request per leader; its special timestamps are the logical offsets.
+fn ask_offsets<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
     partitions: &[i32],
