@@ -1,0 +1,420 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { FakeEnvironment, MemoryStore } from "../../testing/fake_environment";
+import { frameOf, welcome } from "../../testing/frames";
+import { StreamClient } from "./client";
+import type { StreamEvent } from "./events";
+
+let env: FakeEnvironment;
+let client: StreamClient;
+
+async function open(storage?: MemoryStore): Promise<void> {
+  env = new FakeEnvironment(storage);
+  client = new StreamClient(env, env.record);
+  await client.start();
+  env.socket.open();
+}
+
+/** Opens the next connection after a wait. */
+function reconnect(): void {
+  const before = env.sockets.length;
+  while (env.sockets.length === before) {
+    env.advance(50);
+  }
+  env.socket.open();
+}
+
+function covered(partition: number): string[] {
+  const ranges: string[] = [];
+  for (const event of env.events) {
+    if (event.type === "data" && event.frame.partition === partition) {
+      ranges.push(`${event.frame.first}-${event.frame.next}`);
+    }
+  }
+  return ranges;
+}
+
+function seen<T extends StreamEvent["type"]>(type: T): Extract<StreamEvent, { type: T }>[] {
+  return env.events.filter((event): event is Extract<StreamEvent, { type: T }> => event.type === type);
+}
+
+function status(): string {
+  return seen("status").at(-1)?.status.state ?? "none";
+}
+
+const stored = (): Record<string, unknown> =>
+  JSON.parse(env.storage.values.get("dashstream.v2.cursor:space") ?? "{}") as Record<string, unknown>;
+
+beforeEach(() => open());
+
+describe("a session", () => {
+  test("begins at the newest on a first visit", () => {
+    expect(env.socket.sent).toMatchObject([{ type: "hello", from: "latest" }]);
+  });
+
+  test("is live once the replay is complete", () => {
+    env.socket.text(welcome({ "0": 5n }));
+    expect(status()).toBe("catching_up");
+    env.socket.text({ type: "replay_complete", capped: false });
+    expect(status()).toBe("live");
+  });
+
+  test("reports applied positions once a second, and earlier when much was applied", () => {
+    env.socket.text(welcome({ "0": 0n }));
+    env.socket.binary(frameOf(0, 0n, 3n));
+    env.socket.binary(frameOf(0, 3n, 4n));
+    expect(env.socket.sent.slice(1)).toEqual([{ type: "applied", offsets: { "0": "2" } }]);
+    env.advance(1000);
+    expect(env.socket.sent.at(-1)).toEqual({ type: "applied", offsets: { "0": "3" } });
+    env.advance(200);
+    for (let at = 4n; at < 8004n; at += 2000n) {
+      env.socket.binary(frameOf(0, at, at + 2000n));
+    }
+    // Once 256 KiB were applied, long before the second is over.
+    expect(env.socket.sent.at(-1)).toEqual({ type: "applied", offsets: { "0": "6003" } });
+  });
+
+  test("applies control frames in their place between frames that are still being decoded", () => {
+    env.socket.text(welcome({ "0": 0n }));
+    const decoder = env.decoder;
+    if (decoder === null) {
+      throw new Error("no decoder");
+    }
+    decoder.isHolding = true;
+    env.socket.binary(frameOf(0, 0n, 2n));
+    env.socket.text({ type: "cursor_reset", partition: 0, reason: "retention", nextOffset: "50" });
+    env.socket.binary(frameOf(0, 50n, 51n));
+    expect(seen("reset")).toEqual([]);
+    decoder.release();
+    expect(covered(0)).toEqual(["0-2", "50-51"]);
+    expect(seen("reset")).toMatchObject([{ before: 2n, nextOffset: 50n }]);
+  });
+
+  test("asks on where a capped replay ended", () => {
+    env.socket.text(welcome({ "0": 0n }));
+    env.socket.binary(frameOf(0, 0n, 3n));
+    env.socket.text({ type: "replay_complete", capped: true });
+    expect(env.socket.sent.at(-1)).toMatchObject({
+      type: "resume",
+      from: "cursor",
+      lastOffsetsByPartition: { "0": "2" },
+    });
+    expect(status()).toBe("catching_up");
+  });
+
+  test("pings when it had nothing to say for a heartbeat", () => {
+    env.socket.text(welcome({ "0": 0n }));
+    for (let i = 0; i < 3; i += 1) {
+      env.advance(2500);
+      env.socket.text({ type: "heartbeat" });
+    }
+    expect(env.socket.sent.at(-1)).toEqual({ type: "ping" });
+  });
+});
+
+describe("a reconnect", () => {
+  test("goes on at the applied position, with the epoch, and misses nothing", () => {
+    env.socket.text(welcome({ "0": 10n, "1": 0n }));
+    env.socket.binary(frameOf(0, 10n, 12n));
+    env.socket.end(1006);
+    expect(status()).toBe("waiting");
+    reconnect();
+    expect(env.socket.sent[0]).toMatchObject({
+      from: "cursor",
+      epoch: "epoch-1",
+      default: "earliest",
+      lastOffsetsByPartition: { "0": "11" },
+    });
+    env.socket.text(welcome({ "0": 12n, "1": 0n }));
+    env.socket.binary(frameOf(0, 12n, 13n));
+    env.socket.binary(frameOf(1, 0n, 1n));
+    expect(covered(0)).toEqual(["10-12", "12-13"]);
+    expect(covered(1)).toEqual(["0-1"]);
+  });
+
+  test("does not count what was received and not yet applied", () => {
+    env.socket.text(welcome({ "0": 10n }));
+    const decoder = env.decoder;
+    if (decoder === null) {
+      throw new Error("no decoder");
+    }
+    decoder.isHolding = true;
+    env.socket.binary(frameOf(0, 10n, 12n));
+    env.socket.end(1006);
+    reconnect();
+    expect(env.socket.sent[0]).toMatchObject({ lastOffsetsByPartition: { "0": "9" } });
+    env.socket.text(welcome({ "0": 10n }));
+    decoder.release();
+    expect(covered(0)).toEqual([]);
+    decoder.isHolding = false;
+    env.socket.binary(frameOf(0, 10n, 12n));
+    expect(covered(0)).toEqual(["10-12"]);
+  });
+
+  test("ignores everything that an older connection still delivers", () => {
+    env.socket.text(welcome({ "0": 0n }));
+    const old = env.socket;
+    const { onmessage, onclose } = old;
+    client.jumpToLive();
+    old.onmessage = onmessage;
+    old.onclose = onclose;
+    env.socket.open();
+    env.socket.text(welcome({ "0": 5n }));
+    old.binary(frameOf(0, 0n, 1n));
+    old.end(1006);
+    expect(covered(0)).toEqual([]);
+    expect(status()).toBe("catching_up");
+  });
+
+  test("waits longer each time, for ever, until a session has lasted to its first heartbeat", () => {
+    const waits: number[] = [];
+    for (let i = 0; i < 40; i += 1) {
+      env.socket.end(1006);
+      const last = seen("status").at(-1)?.status;
+      waits.push(last?.state === "waiting" ? last.untilMs - env.now() : -1);
+      reconnect();
+      env.socket.text(welcome({ "0": 0n }));
+    }
+    expect(waits.slice(0, 4)).toEqual([375, 750, 1500, 3000]);
+    expect(Math.max(...waits)).toBeLessThanOrEqual(30_000);
+    env.socket.text({ type: "heartbeat" });
+    env.socket.end(1006);
+    const last = seen("status").at(-1)?.status;
+    expect(last?.state === "waiting" && last.untilMs - env.now()).toBe(375);
+  });
+
+  test.each([1008, 1009, 4500, 4999])("does not follow code %d until somebody asks", (code) => {
+    env.socket.text(welcome({ "0": 0n }));
+    env.socket.end(code, "why");
+    expect(status()).toBe("stopped");
+    env.advance(600_000);
+    expect(env.sockets.length).toBe(1);
+    client.retryNow();
+    expect(env.sockets.length).toBe(2);
+  });
+
+  test("follows silence of two heartbeats", () => {
+    env.socket.text(welcome({ "0": 0n }));
+    env.advance(11_000);
+    expect(env.sockets[0]?.closedWith).toBe(4901);
+    expect(seen("notice")).toMatchObject([{ text: "no heartbeat from the service" }]);
+  });
+
+  test("follows a service that never answers the hello", () => {
+    env.advance(16_000);
+    expect(env.sockets[0]?.closedWith).toBe(4901);
+    expect(env.sockets.length).toBe(2);
+  });
+
+  test("follows a refused hello", () => {
+    env.socket.text({ type: "error", code: "not_ready", message: "later" });
+    expect(status()).toBe("waiting");
+  });
+
+  test("follows the loss of the decoder", () => {
+    env.socket.text(welcome({ "0": 0n }));
+    env.decoder?.lose("the worker died");
+    expect(status()).toBe("waiting");
+    expect(env.sockets[0]?.closedWith).toBe(4902);
+  });
+});
+
+describe("a breach of the promise", () => {
+  const breaches: [string, () => void][] = [
+    ["a hole", () => env.socket.binary(frameOf(0, 1n, 2n))],
+    [
+      "a frame twice",
+      () => {
+        env.socket.binary(frameOf(0, 0n, 1n));
+        env.socket.binary(frameOf(0, 0n, 1n));
+      },
+    ],
+    ["a partition that was never agreed", () => env.socket.binary(frameOf(7, 0n, 1n))],
+    ["a frame of garbage", () => env.socket.binary(new Uint8Array([255, 255]).buffer)],
+    ["a control frame of garbage", () => env.socket.text("{")],
+    ["a second welcome", () => env.socket.text(welcome({ "0": 0n }))],
+  ];
+  test.each(breaches)("%s is reported and answered by a reconnect from the applied position", (_, breach) => {
+    env.socket.text(welcome({ "0": 0n }));
+    breach();
+    expect(seen("notice").at(-1)).toMatchObject({ level: "error", topic: "protocol" });
+    expect(env.sockets[0]?.closedWith).toBe(4900);
+    expect(status()).toBe("waiting");
+  });
+
+  test("a hole over a reconnect is found", () => {
+    env.socket.text(welcome({ "0": 0n }));
+    env.socket.binary(frameOf(0, 0n, 5n));
+    env.socket.end(1006);
+    reconnect();
+    env.socket.text(welcome({ "0": 8n }));
+    env.socket.binary(frameOf(0, 8n, 9n));
+    expect(env.socket.closedWith).toBe(4900);
+  });
+
+  test("that comes back at the same place is shown as a hole, and the stream goes on", () => {
+    env.socket.text(welcome({ "0": 0n }));
+    for (let i = 0; i < 3; i += 1) {
+      env.socket.binary(frameOf(0, 3n, 5n));
+      if (i < 2) {
+        reconnect();
+        env.socket.text(welcome({ "0": 0n }));
+      }
+    }
+    expect(seen("hole")).toEqual([{ type: "hole", partition: 0, first: 0n, next: 3n, reason: "unexplained" }]);
+    expect(covered(0)).toEqual(["3-5"]);
+    env.socket.binary(frameOf(0, 5n, 6n));
+    expect(covered(0)).toEqual(["3-5", "5-6"]);
+  });
+
+  test("data before welcome is one", () => {
+    env.socket.binary(frameOf(0, 0n, 1n));
+    expect(env.socket.closedWith).toBe(4900);
+  });
+});
+
+describe("the stored position", () => {
+  test("is written after applying, and a new page goes on there", async () => {
+    env.socket.text(welcome({ "0": 7n, "1": 0n }));
+    env.socket.binary(frameOf(0, 7n, 9n));
+    client.flush();
+    expect(stored()).toMatchObject({ epoch: "epoch-1", lastOffsetsByPartition: { "0": "8" }, untouched: [1] });
+    await open(env.storage);
+    expect(env.socket.sent[0]).toMatchObject({
+      from: "cursor",
+      epoch: "epoch-1",
+      lastOffsetsByPartition: { "0": "8" },
+    });
+  });
+
+  test("of the first visit is where the session began, also without any record", async () => {
+    env.socket.text(welcome({ "0": 7n }));
+    client.flush();
+    await open(env.storage);
+    expect(env.socket.sent[0]).toMatchObject({ from: "cursor", lastOffsetsByPartition: { "0": "6" } });
+  });
+
+  test.each([
+    "abc",
+    "",
+    "-1",
+    "{}",
+    "[]",
+    "null",
+    '{"version":1}',
+    "x".repeat(2_000_000),
+    '{"version":1,"epoch":"e","lastOffsetsByPartition":{"0":"-1"}}',
+  ])("that is broken counts as a first visit and is removed (%#)", async (broken) => {
+    const storage = new MemoryStore();
+    storage.setItem("dashstream.v2.cursor:space", broken);
+    await open(storage);
+    expect(env.socket.sent).toMatchObject([{ type: "hello", from: "latest" }]);
+    expect(storage.values.has("dashstream.v2.cursor:space")).toBe(false);
+  });
+
+  test("of another namespace is neither used nor touched", async () => {
+    const storage = new MemoryStore();
+    storage.setItem("dashstream.v2.cursor:other", "theirs");
+    await open(storage);
+    env.socket.text(welcome({ "0": 0n }));
+    env.socket.text({ type: "cursor_reset", partition: 0, reason: "topic_recreated", nextOffset: "0" });
+    expect(storage.values.get("dashstream.v2.cursor:other")).toBe("theirs");
+  });
+
+  test("is used also when the service cannot be asked for its namespace", async () => {
+    env.socket.text(welcome({ "0": 7n }));
+    client.flush();
+    const before = env.storage;
+    env = new FakeEnvironment(before);
+    env.namespace = null;
+    client = new StreamClient(env, env.record);
+    await client.start();
+    env.socket.open();
+    expect(env.socket.sent[0]).toMatchObject({ from: "cursor" });
+  });
+
+  test("is dropped by a reset, and no old offset is ever sent again", async () => {
+    env.socket.text(welcome({ "0": 100n, "1": 200n }));
+    env.socket.binary(frameOf(0, 100n, 101n));
+    client.flush();
+    env.socket.text({
+      type: "cursor_reset",
+      partition: 0,
+      reason: "topic_recreated",
+      nextOffset: "0",
+      epoch: "epoch-2",
+    });
+    expect(env.storage.values.has("dashstream.v2.cursor:space")).toBe(false);
+    env.socket.text({
+      type: "cursor_reset",
+      partition: 1,
+      reason: "topic_recreated",
+      nextOffset: "0",
+      epoch: "epoch-2",
+    });
+    env.socket.binary(frameOf(0, 0n, 2n));
+    client.flush();
+    await open(env.storage);
+    expect(env.socket.sent[0]).toMatchObject({ epoch: "epoch-2", lastOffsetsByPartition: { "0": "1" } });
+  });
+
+  test("of an older epoch is void: the resets of the new one say where each partition goes on", () => {
+    env.socket.text(welcome({ "0": 100n }));
+    client.flush();
+    env.socket.end(1006);
+    reconnect();
+    env.socket.text(welcome({ "0": 0n }, "epoch-2"));
+    expect(env.storage.values.has("dashstream.v2.cursor:space")).toBe(false);
+    env.socket.text({ type: "cursor_reset", partition: 0, reason: "epoch", nextOffset: "0" });
+    env.socket.binary(frameOf(0, 0n, 1n));
+    expect(covered(0)).toEqual(["0-1"]);
+    expect(seen("reset")).toMatchObject([{ reason: "epoch", nextOffset: 0n }]);
+  });
+
+  test("does not outlive a storage that throws", async () => {
+    const storage = new MemoryStore();
+    storage.setItem = () => {
+      throw new DOMException("full", "QuotaExceededError");
+    };
+    await open(storage);
+    env.socket.text(welcome({ "0": 0n }));
+    env.socket.binary(frameOf(0, 0n, 1n));
+    env.advance(5000);
+    expect(covered(0)).toEqual(["0-1"]);
+  });
+});
+
+test("a jump to live says what it passed over", () => {
+  env.socket.text(welcome({ "0": 10n }));
+  env.socket.binary(frameOf(0, 10n, 12n));
+  client.jumpToLive();
+  env.socket.open();
+  expect(env.socket.sent).toMatchObject([{ type: "hello", from: "latest" }]);
+  env.socket.text(welcome({ "0": 500n }));
+  expect(seen("hole")).toEqual([{ type: "hole", partition: 0, first: 12n, next: 500n, reason: "jumped" }]);
+  env.socket.binary(frameOf(0, 500n, 501n));
+  expect(covered(0)).toEqual(["10-12", "500-501"]);
+});
+
+test("a partition that stood at 0 and lost its beginning meanwhile says so", () => {
+  env.socket.text(welcome({ "0": 0n, "1": 4n }));
+  env.socket.end(1006);
+  reconnect();
+  env.socket.text(welcome({ "0": 30n, "1": 4n }));
+  expect(seen("hole")).toEqual([{ type: "hole", partition: 0, first: 0n, next: 30n, reason: "not_kept" }]);
+});
+
+test("a new partition begins where the service says", () => {
+  env.socket.text(welcome({ "0": 0n }));
+  env.socket.text({ type: "partition_added", partition: 5, from: "0" });
+  env.socket.binary(frameOf(5, 0n, 2n));
+  expect(covered(5)).toEqual(["0-2"]);
+});
+
+test("another subprotocol stops the client with a reason", async () => {
+  env = new FakeEnvironment();
+  client = new StreamClient(env, env.record);
+  await client.start();
+  env.socket.protocol = "";
+  env.socket.open();
+  expect(status()).toBe("stopped");
+});

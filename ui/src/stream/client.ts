@@ -1,0 +1,373 @@
+// The v2 client: keeps one session open for as long as the page lives.
+//
+// A thin shell around pure parts (session, positions, progress, backoff, liveness, inbox). Each attempt has a
+// connection, a session and an inbox of its own, so that work of an older one finds nothing to change. Knows nothing of
+// React or of what is drawn.
+
+import { parseControl, type ServerFrame } from "../wire/control";
+import type { DecodedFrame, FrameFailure } from "../wire/frame";
+import { buildHello, buildResume } from "../wire/hello";
+import { CLOSE, onClose, retryDelayMs } from "./backoff";
+import { Connection } from "./connection";
+import type { FrameDecoder } from "./decoder";
+import type { Environment, Timer } from "./environment";
+import type { ConnectionStatus, NoticeTopic, StreamEvent } from "./events";
+import { Inbox } from "./inbox";
+import { judge } from "./liveness";
+import { Positions } from "./positions";
+import { Progress } from "./progress";
+import { Breaches, Session } from "./session";
+
+const TICK_MS = 500;
+const MAX_INBOX_BYTES = 128 * 1024 * 1024;
+const MAX_INBOX_ENTRIES = 100_000;
+/** All pages of a service that restarts come back within this time, not at once. */
+const SPREAD_MS = 1_500;
+
+export class StreamClient {
+  readonly #env: Environment;
+  readonly #emit: (event: StreamEvent) => void;
+  readonly #decoder: FrameDecoder;
+  readonly #positions = new Positions();
+  readonly #breaches = new Breaches();
+  readonly #progress = new Progress();
+  #namespace: string | null = null;
+  #status: ConnectionStatus = { state: "connecting", attempt: 0 };
+  #connection: Connection | null = null;
+  #session: Session | null = null;
+  #inbox = new Inbox();
+  #nextFrameId = 1;
+  #attempt = 0;
+  #jumps = false;
+  #isDisposed = false;
+  #retryTimer: Timer | null = null;
+  #ticker: Timer | null = null;
+  #times = { openedMs: 0, heardMs: 0, sentMs: 0, progressMs: 0 };
+  #backlog = 0;
+
+  constructor(env: Environment, emit: (event: StreamEvent) => void) {
+    this.#env = env;
+    this.#emit = emit;
+    this.#decoder = env.createDecoder({
+      result: (id, result) => this.#onDecoded(id, result),
+      lost: (reason) => this.#fail(CLOSE.stalled, "decoder", reason),
+    });
+  }
+
+  /** Finds the stored cursor and connects. Call once. */
+  async start(): Promise<void> {
+    this.#setStatus({ state: "connecting", attempt: 0 });
+    const named = await this.#env.fetchNamespace().catch(() => null);
+    this.#namespace = named ?? this.#env.store.lastNamespace();
+    if (this.#namespace !== null) {
+      const { cursor, warning } = this.#env.store.load(this.#namespace);
+      if (warning !== null) {
+        this.#notice("warning", "storage", warning);
+      }
+      if (cursor !== null) {
+        this.#positions.restore(cursor);
+      }
+    }
+    if (!this.#isDisposed) {
+      this.#connect();
+      this.#tick();
+    }
+  }
+
+  /** Ends the client for good. */
+  dispose(): void {
+    this.#isDisposed = true;
+    this.flush();
+    this.#leave(CLOSE.normal);
+    this.#cancelRetry();
+    if (this.#ticker !== null) {
+      this.#env.clearTimer(this.#ticker);
+    }
+    this.#decoder.dispose();
+  }
+
+  /** Reports and stores what is applied now; for the moment before the page goes away. */
+  flush(): void {
+    this.#report();
+    this.#save();
+  }
+
+  /** Ends a wait or a stop. Does nothing while connected. */
+  retryNow(): void {
+    if (this.#status.state === "waiting" || this.#status.state === "stopped") {
+      this.#cancelRetry();
+      this.#connect();
+    }
+  }
+
+  /** Leaves what is missing behind and begins at what comes next. */
+  jumpToLive(): void {
+    this.#jumps = true;
+    this.#leave(CLOSE.normal);
+    this.#cancelRetry();
+    this.#connect();
+  }
+
+  #connect(): void {
+    this.#leave(null);
+    this.#setStatus({ state: "connecting", attempt: this.#attempt });
+    const cursor = this.#positions.cursor();
+    const mode = cursor === null ? "first" : this.#jumps ? "jump" : "resume";
+    const now = this.#env.now();
+    this.#times = { openedMs: now, heardMs: now, sentMs: now, progressMs: now };
+    this.#session = new Session(this.#positions, this.#breaches, mode, this.#emit);
+    try {
+      this.#connection = new Connection(() => this.#env.openSocket(), {
+        opened: () => this.#send(buildHello(mode === "resume" ? cursor : null)),
+        text: (text) => this.#onText(text),
+        binary: (bytes) => this.#onBinary(bytes),
+        closed: (code, reason) => this.#onClose(code, reason),
+        unusable: (reason) => this.#stop(reason),
+      });
+    } catch {
+      this.#retry("the browser refused to open a connection");
+    }
+  }
+
+  /** Ends the present attempt. What it has not applied comes again in the next one. */
+  #leave(closeCode: number | null): void {
+    if (closeCode !== null) {
+      this.#connection?.drop(closeCode);
+    }
+    this.#connection = null;
+    this.#session = null;
+    this.#inbox = new Inbox();
+    this.#decoder.forget();
+  }
+
+  #onText(text: string): void {
+    this.#times.heardMs = this.#env.now();
+    const parsed = parseControl(text);
+    if (!parsed.ok) {
+      this.#fail(CLOSE.violation, "protocol", parsed.message);
+    } else if (parsed.frame !== null) {
+      this.#onControl(parsed.frame);
+    }
+  }
+
+  #onControl(frame: ServerFrame): void {
+    switch (frame.type) {
+      case "heartbeat":
+        // The first heartbeat proves that the session lasts; only then does the backoff begin anew.
+        this.#attempt = 0;
+        this.#emit({ type: "heartbeat", heartbeat: frame });
+        return;
+      case "error":
+        this.#notice("warning", "server", `the service refused a frame: ${frame.code} ${frame.message}`.trim());
+        if (this.#session?.welcome === null) {
+          this.#fail(CLOSE.normal, "server", `the service refused the hello: ${frame.code}`);
+        }
+        return;
+      case "pong":
+        return;
+      default:
+        this.#inbox.pushControl(frame);
+        this.#drain();
+    }
+  }
+
+  #onBinary(frame: ArrayBuffer): void {
+    const now = this.#env.now();
+    this.#times.heardMs = now;
+    if (this.#inbox.length === 0) {
+      this.#times.progressMs = now;
+    }
+    const id = this.#nextFrameId;
+    this.#nextFrameId += 1;
+    this.#inbox.pushFrame(id, frame.byteLength, now);
+    if (this.#inbox.bytes > MAX_INBOX_BYTES || this.#inbox.length > MAX_INBOX_ENTRIES) {
+      this.#fail(CLOSE.stalled, "decoder", "this page fell too far behind and starts over from its position");
+      return;
+    }
+    this.#decoder.decode(id, frame);
+  }
+
+  #onDecoded(id: number, result: DecodedFrame | FrameFailure): void {
+    this.#inbox.resolve(id, result);
+    this.#drain();
+  }
+
+  /** Applies everything that is ready, in the order in which it arrived. */
+  #drain(): void {
+    const session = this.#session;
+    while (session !== null) {
+      const ready = this.#inbox.take();
+      if (ready === null) {
+        break;
+      }
+      this.#times.progressMs = this.#env.now();
+      const fault =
+        ready.type === "control"
+          ? this.#applyControl(session, ready.frame)
+          : this.#applyData(session, ready.result, ready.arrivedMs);
+      if (fault !== null) {
+        this.#fail(CLOSE.violation, "protocol", fault);
+        return;
+      }
+    }
+    this.#reportWhenDue();
+  }
+
+  #applyControl(session: Session, frame: ServerFrame): string | null {
+    const fault = session.onControl(frame);
+    if (session.takeDropsStorage() && this.#namespace !== null) {
+      this.#env.store.drop(this.#namespace);
+    }
+    if (fault === null && frame.type === "welcome") {
+      this.#jumps = false;
+      this.#namespace = frame.resumeNamespace;
+      this.#progress.begin();
+      this.#setStatus({ state: "catching_up" });
+    }
+    if (fault === null && frame.type === "replay_complete") {
+      this.#onReplayComplete(frame.capped);
+    }
+    return fault;
+  }
+
+  #onReplayComplete(capped: boolean): void {
+    const cursor = this.#positions.cursor();
+    if (capped && cursor !== null) {
+      this.#send(buildResume(cursor));
+    } else {
+      this.#setStatus({ state: "live" });
+    }
+  }
+
+  #applyData(session: Session, result: DecodedFrame | FrameFailure, arrivedMs: number): string | null {
+    if (!result.ok) {
+      return result.message;
+    }
+    const fault = session.onData(result, this.#env.now() - arrivedMs);
+    if (fault === null) {
+      const next = this.#positions.partitions.get(result.partition);
+      if (next !== undefined) {
+        this.#progress.applied(result.partition, next, result.bytes);
+      }
+    }
+    return fault;
+  }
+
+  #onClose(code: number, reason: string): void {
+    const decision = onClose(code, reason);
+    this.flush();
+    this.#leave(null);
+    if (decision.action === "stop") {
+      this.#stop(decision.reason);
+    } else {
+      this.#retry(decision.reason, decision.action === "retry_spread" ? SPREAD_MS : 0);
+    }
+  }
+
+  /** Reports a fault and starts over from the applied position. */
+  #fail(code: number, topic: NoticeTopic, text: string): void {
+    if (this.#isDisposed) {
+      return;
+    }
+    this.#notice("error", topic, text);
+    this.#leave(code);
+    this.#retry(text);
+  }
+
+  #stop(reason: string): void {
+    this.#leave(CLOSE.normal);
+    this.#setStatus({ state: "stopped", reason });
+  }
+
+  #retry(reason: string, spreadMs = 0): void {
+    this.#cancelRetry();
+    this.#attempt += 1;
+    const delayMs = retryDelayMs(this.#attempt, this.#env.random()) + spreadMs * this.#env.random();
+    const untilMs = this.#env.now() + delayMs;
+    this.#setStatus({ state: "waiting", untilMs, attempt: this.#attempt, reason });
+    this.#retryTimer = this.#env.setTimer(() => {
+      this.#retryTimer = null;
+      this.#connect();
+    }, delayMs);
+  }
+
+  #cancelRetry(): void {
+    if (this.#retryTimer !== null) {
+      this.#env.clearTimer(this.#retryTimer);
+      this.#retryTimer = null;
+    }
+  }
+
+  #tick(): void {
+    this.#watch();
+    this.#reportWhenDue();
+    this.#saveWhenDue();
+    const frames = this.#inbox.length;
+    if (frames !== this.#backlog) {
+      this.#backlog = frames;
+      this.#emit({ type: "backlog", frames, bytes: this.#inbox.bytes });
+    }
+    this.#ticker = this.#env.setTimer(() => this.#tick(), TICK_MS);
+  }
+
+  #watch(): void {
+    if (this.#connection === null) {
+      return;
+    }
+    const verdict = judge({
+      ...this.#times,
+      nowMs: this.#env.now(),
+      heartbeatMs: this.#session?.welcome?.heartbeatMs ?? null,
+      waiting: this.#inbox.length,
+    });
+    if (verdict.action === "fail") {
+      this.#fail(verdict.code, verdict.topic, verdict.reason);
+    } else if (verdict.action === "ping") {
+      this.#send(JSON.stringify({ type: "ping" }));
+    }
+  }
+
+  #reportWhenDue(): void {
+    if (this.#progress.isReportDue(this.#env.now())) {
+      this.#report();
+    }
+  }
+
+  #report(): void {
+    const applied = this.#progress.report();
+    if (applied !== null && this.#send(applied)) {
+      this.#progress.reported(this.#env.now());
+    }
+  }
+
+  #saveWhenDue(): void {
+    if (this.#progress.isSaveDue(this.#env.now())) {
+      this.#save();
+    }
+  }
+
+  #save(): void {
+    const cursor = this.#positions.cursor();
+    if (this.#progress.isUnsaved && cursor !== null && this.#namespace !== null) {
+      this.#env.store.save(this.#namespace, cursor, this.#env.wallMs());
+      this.#progress.saved(this.#env.now());
+    }
+  }
+
+  #send(text: string): boolean {
+    const isSent = this.#connection?.send(text) ?? false;
+    if (isSent) {
+      this.#times.sentMs = this.#env.now();
+    }
+    return isSent;
+  }
+
+  #notice(level: "warning" | "error", topic: NoticeTopic, text: string): void {
+    this.#emit({ type: "notice", level, topic, text });
+  }
+
+  #setStatus(status: ConnectionStatus): void {
+    this.#status = status;
+    this.#emit({ type: "status", status });
+  }
+}

@@ -1,0 +1,115 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { frameOf } from "../../testing/frames";
+import { decodeFrame } from "../wire/frame";
+import { MainDecoder, WorkerDecoder, type WorkerLike, type WorkerRequest } from "./decoder";
+
+class FakeWorker implements WorkerLike {
+  onmessage: WorkerLike["onmessage"] = null;
+  onerror: WorkerLike["onerror"] = null;
+  requests: WorkerRequest[] = [];
+  isTerminated = false;
+  postMessage(message: WorkerRequest): void {
+    // What crosses a worker boundary is copied without prototypes; so here too.
+    this.requests.push(message);
+  }
+  terminate(): void {
+    this.isTerminated = true;
+  }
+  ready(): void {
+    this.onmessage?.({ data: { ready: true } });
+  }
+  answer(): void {
+    const request = this.requests.shift();
+    const results = request?.frames.map(({ id, frame }) => ({ id, result: decodeFrame(frame) })) ?? [];
+    this.onmessage?.({ data: structuredClone({ results }) });
+  }
+}
+
+let worker: FakeWorker;
+let results: number[];
+let lost: string[];
+const events = {
+  result: (id: number) => void results.push(id),
+  lost: (reason: string) => void lost.push(reason),
+};
+
+function create(): WorkerDecoder {
+  return new WorkerDecoder(events, () => worker);
+}
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  worker = new FakeWorker();
+  results = [];
+  lost = [];
+});
+afterEach(() => void vi.useRealTimers());
+
+describe("the worker decoder", () => {
+  test("hands nothing over before the worker runs, then in batches, one at a time", () => {
+    const decoder = create();
+    decoder.decode(1, frameOf(0, 0n, 1n));
+    expect(worker.requests).toEqual([]);
+    worker.ready();
+    decoder.decode(2, frameOf(0, 1n, 2n));
+    decoder.decode(3, frameOf(0, 2n, 3n));
+    expect(worker.requests.map((request) => request.frames.length)).toEqual([1]);
+    worker.answer();
+    worker.answer();
+    expect(results).toEqual([1, 2, 3]);
+  });
+
+  test("goes on at the main thread when the worker does not start, and loses nothing", async () => {
+    const decoder = create();
+    decoder.decode(1, frameOf(0, 0n, 1n));
+    await vi.advanceTimersByTimeAsync(6000);
+    expect([decoder.mode, worker.isTerminated, results, lost]).toEqual(["main thread", true, [1], []]);
+  });
+
+  test("goes on at the main thread where there are no workers", async () => {
+    const decoder = new WorkerDecoder(events, () => {
+      throw new Error("forbidden");
+    });
+    decoder.decode(1, frameOf(0, 0n, 1n));
+    await vi.advanceTimersByTimeAsync(10);
+    expect(results).toEqual([1]);
+  });
+
+  test.each([
+    ["dies", () => worker.onerror?.({ message: "out of memory" })],
+    ["hangs", () => void vi.advanceTimersByTime(31_000)],
+  ])("says what is lost when the worker %s, and decodes what comes after", async (_, fault) => {
+    const decoder = create();
+    worker.ready();
+    decoder.decode(1, frameOf(0, 0n, 1n));
+    fault();
+    expect(lost.length).toBe(1);
+    decoder.decode(2, frameOf(0, 0n, 1n));
+    await vi.advanceTimersByTimeAsync(10);
+    expect(results).toEqual([2]);
+  });
+});
+
+test("both ways give equal results", async () => {
+  const seen: unknown[] = [];
+  const main = new MainDecoder({ result: (_, result) => seen.push(result), lost: () => undefined });
+  main.decode(1, frameOf(3, 5n, 9n));
+  await vi.advanceTimersByTimeAsync(10);
+  const throughWorker = new WorkerDecoder(
+    { result: (_, result) => seen.push(result), lost: () => undefined },
+    () => worker,
+  );
+  worker.ready();
+  throughWorker.decode(1, frameOf(3, 5n, 9n));
+  worker.answer();
+  expect(seen[1]).toEqual(seen[0]);
+});
+
+test("a frame that was forgotten is not decoded", async () => {
+  const main = new MainDecoder(events);
+  main.decode(1, frameOf(0, 0n, 1n));
+  main.forget();
+  main.decode(2, frameOf(0, 0n, 1n));
+  await vi.advanceTimersByTimeAsync(10);
+  expect(results).toEqual([2]);
+});

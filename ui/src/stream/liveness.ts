@@ -1,0 +1,42 @@
+// Whether an open connection still lives, from times alone. Pure.
+
+import { CLOSE } from "./backoff";
+import type { NoticeTopic } from "./events";
+
+const WELCOME_LIMIT_MS = 15_000;
+const STALL_LIMIT_MS = 60_000;
+
+export interface Times {
+  nowMs: number;
+  openedMs: number;
+  /** When anything was heard of the service. */
+  heardMs: number;
+  /** When anything was sent to it. */
+  sentMs: number;
+  /** When something was applied, or began to wait. */
+  progressMs: number;
+  /** From the welcome; null before it. */
+  heartbeatMs: number | null;
+  waiting: number;
+}
+
+export type Verdict =
+  | { action: "none" }
+  | { action: "ping" }
+  | { action: "fail"; code: number; topic: NoticeTopic; reason: string };
+
+export function judge(times: Times): Verdict {
+  const { nowMs, heartbeatMs } = times;
+  if (heartbeatMs === null) {
+    return nowMs - times.openedMs > WELCOME_LIMIT_MS
+      ? { action: "fail", code: CLOSE.silence, topic: "connection", reason: "the service did not answer in time" }
+      : { action: "none" };
+  }
+  if (nowMs - times.heardMs > 2 * heartbeatMs) {
+    return { action: "fail", code: CLOSE.silence, topic: "connection", reason: "no heartbeat from the service" };
+  }
+  if (times.waiting > 0 && nowMs - times.progressMs > STALL_LIMIT_MS) {
+    return { action: "fail", code: CLOSE.stalled, topic: "decoder", reason: "decoding stands still" };
+  }
+  return nowMs - times.sentMs > heartbeatMs ? { action: "ping" } : { action: "none" };
+}

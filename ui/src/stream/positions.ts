@@ -1,0 +1,96 @@
+// Applied positions per partition, and the check that the stream covers every offset exactly once. Pure.
+
+import type { Cursor } from "../wire/hello";
+
+export interface Violation {
+  partition: number;
+  expected: bigint | null;
+  first: bigint;
+  next: bigint;
+}
+
+/**
+ * Where a stream stands. A partition is *placed* when its next offset is known, and *unplaced* when offsets of an
+ * older epoch were dropped and the reset that gives the new ones has not come yet.
+ */
+export class Positions {
+  #epoch = "";
+  #next = new Map<number, bigint>();
+  #unplaced = new Set<number>();
+
+  get epoch(): string {
+    return this.#epoch;
+  }
+
+  get partitions(): ReadonlyMap<number, bigint> {
+    return this.#next;
+  }
+
+  /** Takes over a stored cursor before the first session. */
+  restore(cursor: Cursor): void {
+    this.#epoch = cursor.epoch;
+    this.#next = new Map(cursor.next);
+    this.#unplaced.clear();
+  }
+
+  clear(): void {
+    this.#epoch = "";
+    this.#next.clear();
+    this.#unplaced.clear();
+  }
+
+  /** Begins an epoch. Offsets of another one are dropped; those partitions wait for their reset. True when it changed. */
+  enterEpoch(epoch: string): boolean {
+    const changed = this.#epoch !== "" && this.#epoch !== epoch;
+    if (changed) {
+      for (const partition of this.#next.keys()) {
+        this.#unplaced.add(partition);
+      }
+      this.#next.clear();
+    }
+    this.#epoch = epoch;
+    return changed;
+  }
+
+  isKnown(partition: number): boolean {
+    return this.#next.has(partition) || this.#unplaced.has(partition);
+  }
+
+  /** Forgets partitions that the topic no longer has. */
+  retainOnly(partitions: ReadonlySet<number>): void {
+    for (const known of [...this.#next.keys(), ...this.#unplaced]) {
+      if (!partitions.has(known)) {
+        this.#next.delete(known);
+        this.#unplaced.delete(known);
+      }
+    }
+  }
+
+  /** The partition goes on at `offset`, whatever was before. */
+  place(partition: number, offset: bigint): void {
+    this.#unplaced.delete(partition);
+    this.#next.set(partition, offset);
+  }
+
+  /** What is wrong with a frame that covers `[first, next)`, or null. */
+  check(partition: number, first: bigint, next: bigint): Violation | null {
+    const expected = this.#next.get(partition) ?? null;
+    return expected === first && next >= first ? null : { partition, expected, first, next };
+  }
+
+  /** The stream up to `next` is applied. Call only after `check` found nothing. */
+  advance(partition: number, next: bigint): void {
+    this.#next.set(partition, next);
+  }
+
+  /** The cursor from which a later session goes on, or null when nothing is placed. */
+  cursor(): Cursor | null {
+    return this.#epoch === "" || this.#next.size === 0 ? null : { epoch: this.#epoch, next: new Map(this.#next) };
+  }
+}
+
+/** A short text for a person. */
+export function describeViolation(violation: Violation): string {
+  const due = violation.expected === null ? "no position was agreed" : `offset ${violation.expected} was due`;
+  return `partition ${violation.partition}: a frame began at offset ${violation.first} where ${due}`;
+}

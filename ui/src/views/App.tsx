@@ -1,0 +1,59 @@
+// The page: its parts and what is selected. Everything else comes from the store.
+
+import { useCallback, useState, useSyncExternalStore } from "react";
+import type { Row } from "../model/rows";
+import type { Store } from "../store/store";
+import { Alerts } from "./Alerts";
+import { Details } from "./Details";
+import { EventList } from "./EventList";
+import { PartitionTable } from "./PartitionTable";
+import { RunList } from "./RunList";
+import { Toolbar } from "./Toolbar";
+import { type Commands, TopBar } from "./TopBar";
+
+export function App({ store, commands }: { store: Store; commands: Commands }) {
+  const snapshot = useSyncExternalStore(store.subscribe, store.getSnapshot);
+  const [selected, setSelected] = useState<Row | null>(null);
+  const close = useCallback(() => setSelected(null), []);
+  return (
+    <div className="app">
+      <TopBar snapshot={snapshot} commands={commands} />
+      <Alerts alerts={snapshot.alerts} dismiss={store.dismiss} />
+      <div className={selected === null ? "columns" : "columns has-details"}>
+        <div className="side">
+          <PartitionTable partitions={snapshot.partitions} />
+          <RunList
+            runs={snapshot.runs}
+            total={snapshot.runCount}
+            filter={snapshot.filter}
+            setFilter={store.setFilter}
+          />
+        </div>
+        <main className="panel events" aria-labelledby="events-title">
+          <Toolbar
+            snapshot={snapshot}
+            setFilter={store.setFilter}
+            pause={store.pause}
+            resume={store.resume}
+            clearRows={store.clearRows}
+          />
+          <EventList
+            rows={snapshot.rows}
+            version={snapshot.version}
+            emptyText={emptyText(snapshot.filter, snapshot.connection.state)}
+            selected={selected}
+            select={setSelected}
+          />
+        </main>
+        {selected === null ? null : <Details row={selected} close={close} />}
+      </div>
+    </div>
+  );
+}
+
+function emptyText(filter: string, state: string): string {
+  if (filter !== "") {
+    return "No row matches the filter.";
+  }
+  return state === "live" ? "Connected. Waiting for the first event." : "Not connected yet.";
+}

@@ -1,0 +1,142 @@
+// What a person needs to know first: is this live, is the service well, how much comes in.
+
+import type { PipelineView } from "../model/pipeline";
+import type { Snapshot } from "../store/store";
+import type { ConnectionStatus } from "../stream/events";
+import { formatBytes } from "../wire/summary";
+import { count, rate, words } from "./format";
+
+export interface Commands {
+  retryNow(): void;
+  jumpToLive(): void;
+}
+
+type Tone = "good" | "busy" | "warn" | "bad" | "unknown";
+
+export function TopBar({ snapshot, commands }: { snapshot: Snapshot; commands: Commands }) {
+  const { connection, pipeline, totals, topic } = snapshot;
+  const behind = snapshot.backlog.frames;
+  return (
+    <header className="topbar">
+      <div className="brand">
+        <Mark />
+        <div>
+          <h1>DashStream</h1>
+          <p className="topic" title="Kafka topic">
+            {topic === "" ? "no topic yet" : topic}
+          </p>
+        </div>
+      </div>
+      <div className="signals" role="status" aria-live="polite">
+        <Signal label="Stream" tone={connectionTone(connection)} text={connectionText(connection, snapshot.nowMs)}>
+          {connection.state === "waiting" || connection.state === "stopped" ? (
+            <button type="button" className="link" onClick={commands.retryNow}>
+              Try now
+            </button>
+          ) : null}
+          {connection.state === "catching_up" ? (
+            <button type="button" className="link" onClick={commands.jumpToLive}>
+              Jump to live
+            </button>
+          ) : null}
+        </Signal>
+        <PipelineSignal pipeline={pipeline} />
+      </div>
+      <dl className="figures">
+        <Figure label="Records/s" value={rate(snapshot.recordsPerSecond)} />
+        <Figure label="Data/s" value={formatBytes(Math.round(snapshot.bytesPerSecond))} />
+        <Figure label="Records" value={count(totals.records)} />
+        <Figure label="Findings" value={count(totals.findings)} tone={totals.findings > 0 ? "warn" : null} />
+        <Figure label="Unreadable" value={count(totals.undecodable)} tone={totals.undecodable > 0 ? "warn" : null} />
+        <Figure label="Lost offsets" value={count(totals.lost)} tone={totals.lost > 0n ? "bad" : null} />
+        <Figure label="Backlog" value={count(behind)} tone={behind > 100 ? "warn" : null} />
+      </dl>
+    </header>
+  );
+}
+
+function Mark() {
+  return (
+    <svg className="mark" viewBox="0 0 32 32" aria-hidden="true">
+      <rect width="32" height="32" rx="7" />
+      <path d="M7 11h11M7 16h18M7 21h8" />
+      <circle cx="22" cy="11" r="2.2" />
+      <circle cx="19" cy="21" r="2.2" />
+    </svg>
+  );
+}
+
+function Signal(props: { label: string; tone: Tone; text: string; title?: string; children?: React.ReactNode }) {
+  return (
+    <div className="signal" title={props.title}>
+      <span className="signal-label">{props.label}</span>
+      <span className={`signal-value tone-${props.tone}`}>
+        <span className="dot" aria-hidden="true" />
+        <span data-testid={`signal-${props.label.toLowerCase()}`}>{props.text}</span>
+        {props.children}
+      </span>
+    </div>
+  );
+}
+
+function PipelineSignal({ pipeline }: { pipeline: PipelineView }) {
+  const reasons = pipeline.reasons.map(words).join("; ");
+  const text = reasons === "" ? pipeline.state : `${pipeline.state}: ${reasons}`;
+  return <Signal label="Service" tone={pipelineTone(pipeline.state)} text={text} title={text} />;
+}
+
+function Figure({ label, value, tone = null }: { label: string; value: string; tone?: "warn" | "bad" | null }) {
+  return (
+    <div className="figure">
+      <dt>{label}</dt>
+      <dd className={tone === null ? "" : `tone-${tone}`}>{value}</dd>
+    </div>
+  );
+}
+
+function connectionTone(status: ConnectionStatus): Tone {
+  switch (status.state) {
+    case "live":
+      return "good";
+    case "connecting":
+    case "catching_up":
+      return "busy";
+    case "waiting":
+      return "warn";
+    case "stopped":
+      return "bad";
+  }
+}
+
+function connectionText(status: ConnectionStatus, nowMs: number): string {
+  switch (status.state) {
+    case "live":
+      return "live";
+    case "connecting":
+      return status.attempt > 0 ? `connecting, attempt ${status.attempt + 1}` : "connecting";
+    case "catching_up":
+      return "catching up";
+    case "waiting":
+      return `reconnecting in ${Math.max(0, Math.ceil((status.untilMs - nowMs) / 1000))} s: ${status.reason}`;
+    case "stopped":
+      return `stopped: ${status.reason}`;
+  }
+}
+
+function pipelineTone(state: string): Tone {
+  switch (state) {
+    case "healthy":
+      return "good";
+    case "unknown":
+      return "unknown";
+    case "waiting":
+    case "starting":
+    case "catching_up":
+      return "busy";
+    case "paused":
+    case "failed":
+      return "bad";
+    default:
+      return "warn";
+  }
+}

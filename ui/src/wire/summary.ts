@@ -1,0 +1,316 @@
+// What a list shows of a message: a few short texts, bounded whatever the message holds.
+//
+// Plain data, so that it can cross a worker boundary. The message itself is decoded again when somebody opens it.
+
+import { summarizeAttributes, summarizeMetrics } from "./attributes";
+import {
+  type Checkpoint,
+  type DashStreamMessage,
+  DiffOperation_OpType,
+  Error_Severity,
+  type Error as ErrorMessage,
+  type Event,
+  type EventBatch,
+  EventType,
+  type ExecutionTrace,
+  type Header,
+  type StateDiff,
+  type TokenChunk,
+  type ToolExecution,
+  ToolExecution_ExecutionStage,
+} from "./generated/dashstream_pb";
+import { cut } from "./numbers";
+
+export type MessageKind =
+  | "event"
+  | "state_diff"
+  | "token_chunk"
+  | "tool_execution"
+  | "checkpoint"
+  | "metrics"
+  | "error"
+  | "event_batch"
+  | "execution_trace";
+
+export type Level = "normal" | "warning" | "error";
+
+/** What a message says about the state of its run; null when it only proves that the run is alive. */
+export type RunSignal = "started" | "completed" | "failed" | "waiting" | "resumed" | null;
+
+export interface RunTouch {
+  tenant: string;
+  thread: string;
+  signal: RunSignal;
+  /** Graph name where the message tells it, else empty. */
+  graph: string;
+  node: string;
+  events: number;
+  errors: number;
+}
+
+export interface Summary {
+  kind: MessageKind;
+  /** What happened, as `node_start` or `tool completed`. */
+  name: string;
+  tenant: string;
+  thread: string;
+  node: string;
+  detail: string;
+  level: Level;
+  /** The producer's number within the thread; 0 means not numbered. */
+  sequence: bigint;
+  /** Producer's clock, Unix microseconds; 0 when missing. */
+  timeUs: bigint;
+  touches: RunTouch[];
+}
+
+const MAX_ID_CHARS = 96;
+const MAX_DETAIL_CHARS = 240;
+const MAX_TOUCHES = 64;
+
+/** Summarises a decoded message. */
+export function summarize(message: DashStreamMessage): Summary {
+  const body = message.message;
+  switch (body.case) {
+    case "event":
+      return ofEvent(body.value);
+    case "eventBatch":
+      return ofBatch(body.value);
+    case "stateDiff":
+      return base("state_diff", "state diff", body.value.header, { detail: diffDetail(body.value) });
+    case "tokenChunk":
+      return base("token_chunk", "token chunk", body.value.header, { detail: tokenDetail(body.value) });
+    case "toolExecution":
+      return ofTool(body.value);
+    case "checkpoint":
+      return base("checkpoint", "checkpoint", body.value.header, { detail: checkpointDetail(body.value) });
+    case "metrics":
+      return base("metrics", "metrics", body.value.header, {
+        node: body.value.scopeId,
+        detail: summarizeMetrics(body.value.metrics, MAX_DETAIL_CHARS),
+      });
+    case "error":
+      return ofError(body.value);
+    case "executionTrace":
+      return ofTrace(body.value);
+    default:
+      return base("event", "unknown", undefined, {});
+  }
+}
+
+type Parts = Partial<Pick<Summary, "node" | "detail" | "level" | "touches" | "thread">> & { signal?: RunSignal };
+
+function base(kind: MessageKind, name: string, header: Header | undefined, parts: Parts): Summary {
+  const tenant = cut(header?.tenantId ?? "", MAX_ID_CHARS);
+  const thread = cut(parts.thread || header?.threadId || "", MAX_ID_CHARS);
+  const node = cut(parts.node ?? "", MAX_ID_CHARS);
+  const level = parts.level ?? "normal";
+  const own: RunTouch = {
+    tenant,
+    thread,
+    signal: parts.signal ?? null,
+    graph: "",
+    node,
+    events: 1,
+    errors: level === "error" ? 1 : 0,
+  };
+  return {
+    kind,
+    name,
+    tenant,
+    thread,
+    node,
+    detail: cut(oneLine(parts.detail ?? ""), MAX_DETAIL_CHARS),
+    level,
+    sequence: header?.sequence ?? 0n,
+    timeUs: header?.timestampUs ?? 0n,
+    touches: parts.touches ?? (thread === "" ? [] : [own]),
+  };
+}
+
+function oneLine(text: string): string {
+  return cut(text, MAX_DETAIL_CHARS * 2).replace(/\s+/g, " ");
+}
+
+/** `NODE_START` → `node_start`; `type 99` for a number that this page does not know. */
+export function eventName(type: EventType): string {
+  return EventType[type]?.toLowerCase() ?? `type ${type}`;
+}
+
+function eventLevel(type: EventType): Level {
+  switch (type) {
+    case EventType.GRAPH_ERROR:
+    case EventType.NODE_ERROR:
+    case EventType.LLM_ERROR:
+    case EventType.TOOL_ERROR:
+      return "error";
+    case EventType.LLM_RETRY:
+    case EventType.NODE_WARNING:
+    case EventType.HUMAN_INTERRUPT:
+      return "warning";
+    default:
+      return "normal";
+  }
+}
+
+function eventSignal(type: EventType): RunSignal {
+  switch (type) {
+    case EventType.GRAPH_START:
+      return "started";
+    case EventType.GRAPH_END:
+      return "completed";
+    case EventType.GRAPH_ERROR:
+      return "failed";
+    case EventType.HUMAN_INTERRUPT:
+      return "waiting";
+    case EventType.HUMAN_RESUME:
+      return "resumed";
+    default:
+      return null;
+  }
+}
+
+function graphName(event: Event): string {
+  const value = event.attributes.graph_name?.value;
+  return value?.case === "stringValue" ? cut(value.value, MAX_ID_CHARS) : "";
+}
+
+function ofEvent(event: Event): Summary {
+  const duration = event.durationUs > 0n ? formatDuration(event.durationUs) : "";
+  const attributes = summarizeAttributes(event.attributes, MAX_DETAIL_CHARS);
+  const summary = base("event", eventName(event.eventType), event.header, {
+    node: event.nodeId,
+    detail: [duration, attributes].filter((part) => part !== "").join(" · "),
+    level: eventLevel(event.eventType),
+    signal: eventSignal(event.eventType),
+  });
+  for (const touch of summary.touches) {
+    touch.graph = graphName(event);
+  }
+  return summary;
+}
+
+function ofBatch(batch: EventBatch): Summary {
+  const counts = new Map<string, number>();
+  const touches = new Map<string, RunTouch>();
+  let level: Level = "normal";
+  for (const event of batch.events) {
+    const name = eventName(event.eventType);
+    counts.set(name, (counts.get(name) ?? 0) + 1);
+    const own = eventLevel(event.eventType);
+    level = own === "error" || (own === "warning" && level === "normal") ? own : level;
+    mergeTouch(touches, event, batch.header);
+  }
+  const parts: string[] = [];
+  for (const [name, count] of counts) {
+    parts.push(count === 1 ? name : `${name} ×${count}`);
+  }
+  const threads = [...touches.values()];
+  const thread = threads.length === 1 ? threads[0]?.thread : batch.header?.threadId;
+  return base("event_batch", `batch of ${batch.events.length}`, batch.header, {
+    detail: parts.join(", "),
+    level,
+    touches: threads,
+    ...(thread === undefined ? {} : { thread }),
+  });
+}
+
+function mergeTouch(touches: Map<string, RunTouch>, event: Event, outer: Header | undefined): void {
+  const tenant = cut(event.header?.tenantId || outer?.tenantId || "", MAX_ID_CHARS);
+  const thread = cut(event.header?.threadId || outer?.threadId || "", MAX_ID_CHARS);
+  if (thread === "") {
+    return;
+  }
+  const key = `${tenant}\u0000${thread}`;
+  const known = touches.get(key);
+  if (known === undefined && touches.size >= MAX_TOUCHES) {
+    return;
+  }
+  const touch = known ?? { tenant, thread, signal: null, graph: "", node: "", events: 0, errors: 0 };
+  touch.events += 1;
+  touch.errors += eventLevel(event.eventType) === "error" ? 1 : 0;
+  touch.signal = eventSignal(event.eventType) ?? touch.signal;
+  touch.graph = graphName(event) || touch.graph;
+  touch.node = cut(event.nodeId, MAX_ID_CHARS) || touch.node;
+  touches.set(key, touch);
+}
+
+function diffDetail(diff: StateDiff): string {
+  if (diff.fullState.length > 0) {
+    return `full state, ${formatBytes(diff.fullState.length)}`;
+  }
+  const shown = diff.operations
+    .slice(0, 4)
+    .map((operation) => `${(DiffOperation_OpType[operation.op] ?? "?").toLowerCase()} ${cut(operation.path, 60)}`);
+  const more = diff.operations.length > shown.length ? `, and ${diff.operations.length - shown.length} more` : "";
+  return shown.join(", ") + more;
+}
+
+function tokenDetail(chunk: TokenChunk): string {
+  const text = JSON.stringify(cut(chunk.text, MAX_DETAIL_CHARS - 80));
+  return [text, chunk.model, chunk.isFinal ? "final" : ""].filter((part) => part !== "").join(" · ");
+}
+
+function checkpointDetail(checkpoint: Checkpoint): string {
+  const size = `${formatBytes(checkpoint.state.length)} of state`;
+  return checkpoint.stateType === "" ? size : `${cut(checkpoint.stateType, 80)}, ${size}`;
+}
+
+function ofTool(tool: ToolExecution): Summary {
+  const stage = ToolExecution_ExecutionStage[tool.stage]?.toLowerCase() ?? `stage ${tool.stage}`;
+  const failed = tool.stage === ToolExecution_ExecutionStage.FAILED;
+  const parts = [
+    tool.error,
+    tool.durationUs > 0n ? formatDuration(tool.durationUs) : "",
+    tool.retryCount > 0 ? `retry ${tool.retryCount}` : "",
+  ];
+  return base("tool_execution", `tool ${stage}`, tool.header, {
+    node: tool.toolName,
+    detail: parts.filter((part) => part !== "").join(" · "),
+    level: failed ? "error" : tool.stage === ToolExecution_ExecutionStage.RETRYING ? "warning" : "normal",
+  });
+}
+
+function ofError(error: ErrorMessage): Summary {
+  const severity = Error_Severity[error.severity]?.toLowerCase() ?? "error";
+  const mild = error.severity === Error_Severity.DEBUG || error.severity === Error_Severity.INFO;
+  const level: Level = mild ? "normal" : error.severity === Error_Severity.WARNING ? "warning" : "error";
+  const text = [error.errorCode, error.message].filter((part) => part !== "").join(": ");
+  return base("error", severity === "unspecified" ? "error" : severity, error.header, { detail: text, level });
+}
+
+function ofTrace(trace: ExecutionTrace): Summary {
+  const parts = [
+    `${trace.nodesExecuted.length} nodes`,
+    formatDuration(trace.totalDurationMs * 1000n),
+    `${trace.totalTokens} tokens`,
+    trace.completed ? "completed" : "not completed",
+  ];
+  return base("execution_trace", "execution trace", trace.header, {
+    thread: trace.threadId,
+    detail: parts.join(" · "),
+    level: trace.errors.some((error) => !error.recovered) ? "warning" : "normal",
+  });
+}
+
+/** A duration in microseconds, for people. */
+export function formatDuration(us: bigint): string {
+  if (us < 1000n) {
+    return `${us} µs`;
+  }
+  const ms = Number(us) / 1000;
+  if (ms < 1000) {
+    return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+  }
+  const seconds = ms / 1000;
+  return seconds < 120 ? `${seconds.toFixed(seconds < 10 ? 2 : 1)} s` : `${Math.round(seconds / 60)} min`;
+}
+
+/** A size in bytes, for people. */
+export function formatBytes(bytes: number): string {
+  if (bytes < 1024) {
+    return `${bytes} B`;
+  }
+  const kib = bytes / 1024;
+  return kib < 1024 ? `${kib.toFixed(1)} KiB` : `${(kib / 1024).toFixed(1)} MiB`;
+}

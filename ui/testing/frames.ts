@@ -1,0 +1,35 @@
+// Frames of the server, for tests.
+
+import { create, toBinary } from "@bufbuild/protobuf";
+import { FrameSchema } from "../src/wire/generated/stream_pb";
+import { eventValue } from "./messages";
+
+/** A frame of records at `[first, next)`. */
+export function frameOf(partition: number, first: bigint, next: bigint): ArrayBuffer {
+  const items = [];
+  for (let offset = first; offset < next; offset += 1n) {
+    items.push({
+      kind: { case: "record" as const, value: { offset, value: eventValue(`run-${partition}`, offset + 1n) } },
+    });
+  }
+  const frame = create(FrameSchema, { partition, firstOffset: first, nextOffset: next, items });
+  return toBinary(FrameSchema, frame).slice().buffer;
+}
+
+/** A welcome that begins each partition at the offset given. */
+export function welcome(from: Record<string, bigint>, epoch = "epoch-1", heartbeatMs = 5000): Record<string, unknown> {
+  const partitions: Record<string, { from: string; low: string; next: string }> = {};
+  for (const [partition, offset] of Object.entries(from)) {
+    partitions[partition] = { from: String(offset), low: "0", next: String(offset) };
+  }
+  return {
+    type: "welcome",
+    session: "s",
+    epoch,
+    topic: "t",
+    resumeNamespace: "space",
+    heartbeatMs,
+    idleTimeoutMs: 60_000,
+    partitions,
+  };
+}

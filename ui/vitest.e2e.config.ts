@@ -1,0 +1,12 @@
+import { defineConfig } from "vitest/config";
+
+// Real Chromium against a running service or a stand-in; see e2e/.
+export default defineConfig({
+  test: {
+    include: ["e2e/**/*.test.ts"],
+    environment: "node",
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    fileParallelism: false,
+  },
+});
