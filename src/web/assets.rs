@@ -12,7 +12,7 @@ struct Dist;
 const ABSENT: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>DashStream</title>\
 <body style=\"font-family:sans-serif;max-width:40rem;margin:4rem auto\"><h1>DashStream runs, its page is not built in</h1>\
 <p>Build the page with Node 20 or newer, then the binary again:</p>\
-<pre>npm --prefix ui ci &amp;&amp; npm --prefix ui run build\ncargo build --release</pre>\
+<pre>npm --prefix ui install &amp;&amp; npm --prefix ui run build\ncargo build --release</pre>\
 <p>The service itself is complete: <a href=\"/health\">/health</a>, <a href=\"/metrics\">/metrics</a>, \
 WebSocket at <code>/ws</code>.</p></body></html>";
 
