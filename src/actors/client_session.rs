@@ -226,6 +226,11 @@ impl ClientSession {
         for (partition, reason, next) in &start.resets {
             first.push(control::cursor_reset(*partition, *reason, &epoch.name, *next));
         }
+        let mut first: Vec<_> = first.iter().map(|text| ws_frame::text(text)).collect();
+        if self.queue.info.dialect == Dialect::V2 {
+            // The state of the service is part of the first picture.
+            first.push(self.shared.heartbeat.frame(Instant::now()));
+        }
         let starts: Vec<_> = start.begins.iter().map(|begin| (begin.partition, begin.from)).collect();
         self.begun = true;
         self.queue.begin(&starts, resume.from, first, Instant::now());

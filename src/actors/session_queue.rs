@@ -174,7 +174,7 @@ impl SessionQueue {
 
     /// Begins, or begins anew, at `starts`; what is queued and not yet taken is dropped, `first` frames go ahead of the data.
     /// The store is asked at once.
-    pub fn begin(self: &Arc<Self>, starts: &[(i32, i64)], from: From, first: Vec<String>, now: Instant) {
+    pub fn begin(self: &Arc<Self>, starts: &[(i32, i64)], from: From, first: Vec<Bytes>, now: Instant) {
         self.start(starts, Some(from), first, now);
     }
 
@@ -183,7 +183,7 @@ impl SessionQueue {
         self.start(starts, None, Vec::new(), now);
     }
 
-    fn start(self: &Arc<Self>, starts: &[(i32, i64)], from: Option<From>, first: Vec<String>, now: Instant) {
+    fn start(self: &Arc<Self>, starts: &[(i32, i64)], from: Option<From>, first: Vec<Bytes>, now: Instant) {
         {
             let mut state = self.lock();
             if matches!(state.feed, Feed::Closing(_)) {
@@ -207,8 +207,8 @@ impl SessionQueue {
             state.progress_marks.clear();
             state.resume = from.map(|from| ResumeProgress { from, replayed: 0, started: now });
             state.feed = Feed::Behind { asked: true };
-            for text in first {
-                state.push(ws_frame::text(&text), now);
+            for frame in first {
+                state.push(frame, now);
             }
         }
         self.waker.wake();

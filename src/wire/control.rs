@@ -292,6 +292,11 @@ fn offsets(field: &'static str, map: &Map<String, Value>) -> Result<Vec<(i32, i6
             return Err(FrameError::field(field, message));
         };
         let offset = match value {
+            // Nothing of the partition was applied yet: goes on with offset 0.
+            Value::String(text) if text == "-1" => {
+                parsed.push((partition, -1));
+                continue;
+            }
             Value::String(text) => decimal(text),
             Value::Number(number) => number.as_u64().filter(|number| *number <= MAX_EXACT),
             _ => None,
@@ -558,7 +563,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        for exact in [0, 1, (1 << 53) - 1, 1 << 53, (1 << 53) + 1, i64::MAX - 1] {
+        for exact in [-1, 0, 1, (1 << 53) - 1, 1 << 53, (1 << 53) + 1, i64::MAX - 1] {
             assert_eq!(cursor("3", &format!("\"{exact}\"")), Some((3, exact)));
         }
         assert_eq!(cursor("0", "9007199254740991"), Some((0, (1 << 53) - 1)));
