@@ -28,6 +28,12 @@ pub mod reader;
 
 mod opening;
 
+mod read_loop;
+
+mod recovery;
+
+mod name_claim;
+
 mod duty_reader;
 
 pub mod membership;
