@@ -26,15 +26,13 @@ pub mod reader;
 
 mod opening;
 
-<<<<<<< HEAD
 pub mod duties;
-=======
+
 mod read_loop;
 
 mod recovery;
 
 mod name_claim;
->>>>>>> ingest
 
 mod duty_reader;
 
