@@ -1,5 +1,6 @@
 //! Contracts that hold without Kafka, Redis or a browser. One binary.
 
+mod golden;
 mod bad_values;
 
 mod command_line;
