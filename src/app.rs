@@ -1,1 +1,452 @@
-//! Not written yet.
+//! The composition root: configuration in, a running service out, and its orderly end.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Addr, Arbiter};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::actors::client_session::{SessionSettings, SessionShared};
+use crate::actors::dlq_publisher;
+use crate::actors::dlq_ticket::Tickets;
+use crate::actors::heartbeat::HeartbeatSource;
+use crate::actors::kafka_ingest::{self, IngestParts};
+use crate::actors::lag_monitor::LagParts;
+use crate::actors::sessions::Sessions;
+use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorState, install_panic_hook};
+use crate::actors::topology::{self, Links, Parts, RestartSettings};
+use crate::board::Board;
+use crate::config::instance;
+use crate::config::sections::{AutoOffsetReset, Config, OnDecodeError};
+use crate::kafka::batch::BatchLimits;
+use crate::kafka::connection::KafkaConnection;
+use crate::kafka::dlq_producer::{DlqProducer, DlqProducerSettings};
+use crate::kafka::identity::ProcessIdentity;
+use crate::kafka::monitor::{KafkaMonitor, TopicState};
+use crate::kafka::settings::IngestSettings;
+use crate::metrics::Metrics;
+use crate::pipeline::backoff::Backoff;
+use crate::pipeline::credit::Credit;
+use crate::pipeline::dead_letter::LetterContext;
+use crate::pipeline::decode::JudgeSettings;
+use crate::pipeline::epoch::ResetPolicy;
+use crate::pipeline::health::{ActorFacts, Facts};
+use crate::pipeline::restart::Intensity;
+use crate::web::admission::Admission;
+use crate::web::server::{self, ServerSettings};
+use crate::web::status::{self, Identity, StatusSource};
+use crate::web::websocket::WebsocketDeps;
+use crate::wire::close_code::CloseCode;
+
+/// How often the windowed figures are sampled and stalled sockets are looked for.
+const TICK: Duration = Duration::from_secs(1);
+/// How long closed sessions may take to send their last frames.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Told to stop, and stopped in order.
+    Stopped,
+    /// The supervisor gave up.
+    Escalated(String),
+    /// The process must not go on.
+    Refused(String),
+}
+
+/// Why the service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is not free or not ours.
+    #[error("cannot listen on {address}: {source}; choose another with WEBSOCKET_HOST and WEBSOCKET_PORT")]
+    Bind {
+        /// Host and port.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A metric is declared twice.
+    #[error("the metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// A Kafka client refuses its settings.
+    #[error("the Kafka settings cannot be used: {0}")]
+    Kafka(#[from] rdkafka::error::KafkaError),
+}
+
+/// What may differ between a service and a test of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Whether actors can be made to fail through `POST /test/sabotage/{actor}/{fault}`.
+    pub allow_sabotage: bool,
+}
+
+#[derive(Debug)]
+enum Event {
+    Signal(&'static str),
+    Escalated(String),
+    Refused(String),
+}
+
+/// Runs the service until it is told to stop, or cannot go on.
+///
+/// # Errors
+/// When it cannot start.
+pub fn serve(config: &Config, options: Options) -> Result<Ended, StartError> {
+    install_panic_hook();
+    actix::System::new().block_on(run(config, options))
+}
+
+async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
+    let (events, mut next_event) = mpsc::channel(16);
+    let listener = server::listen(&config.web.host, config.web.port)
+        .map_err(|source| StartError::Bind { address: format!("{}:{}", config.web.host, config.web.port), source })?;
+    let port = listener.local_addr().map_or(config.web.port, |address| address.port());
+    let service = Service::new(config, port, &events)?;
+    let status = Arc::new(service.status());
+    let (server, addresses) = server::start(
+        &service.server_settings(config),
+        listener,
+        &service.web(config, &status),
+        options.allow_sabotage,
+    )
+    .map_err(|source| StartError::Bind { address: format!("{}:{port}", config.web.host), source })?;
+    let supervisor = service.supervise(options, &events);
+    *service.supervisor.lock().unwrap_or_else(PoisonError::into_inner) = Some(supervisor.clone());
+    let handle = server.handle();
+    let serving = actix::spawn(server);
+    announce(&addresses);
+    service.tick(config.web.send_timeout, &status);
+    signals(events);
+    let event = next_event.recv().await.unwrap_or(Event::Signal("nobody is left"));
+    let why = match &event {
+        Event::Signal(name) => (*name).to_owned(),
+        Event::Escalated(reason) | Event::Refused(reason) => reason.clone(),
+    };
+    tracing::info!(why, "stopping");
+    service.draining.store(true, Ordering::Release);
+    let stopped = service.stop(config.web.shutdown_timeout, &supervisor, &handle);
+    if tokio::time::timeout(config.web.shutdown_timeout, stopped).await.is_err() {
+        tracing::warn!("the stop took too long; what is left is dropped");
+    }
+    serving.abort();
+    tracing::info!("stopped");
+    Ok(match event {
+        Event::Signal(_) => Ended::Stopped,
+        Event::Escalated(reason) => Ended::Escalated(reason),
+        Event::Refused(reason) => Ended::Refused(reason),
+    })
+}
+
+/// The address on standard output: how a script learns a free port.
+#[allow(clippy::print_stdout, reason = "the one result of this command")]
+fn announce(addresses: &[std::net::SocketAddr]) {
+    for address in addresses {
+        println!("listening on http://{address}");
+        tracing::info!(%address, "listening");
+    }
+}
+
+fn signals(events: mpsc::Sender<Event>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    for (kind, name) in [(SignalKind::terminate(), "SIGTERM"), (SignalKind::interrupt(), "SIGINT")] {
+        let events = events.clone();
+        match signal(kind) {
+            Ok(mut signal) => {
+                actix::spawn(async move {
+                    if signal.recv().await.is_some() {
+                        // A second signal while stopping changes nothing.
+                        let _ = events.try_send(Event::Signal(name));
+                    }
+                });
+            }
+            Err(error) => tracing::error!(name, %error, "cannot listen for the signal"),
+        }
+    }
+}
+
+/// What outlives every actor.
+struct Service {
+    parts: Parts,
+    monitor: Arc<KafkaMonitor>,
+    credit: Credit,
+    state: SupervisorState,
+    draining: Arc<AtomicBool>,
+    supervisor: Arc<Mutex<Option<Addr<Supervisor>>>>,
+    identity: Identity,
+    session_settings: SessionSettings,
+}
+
+impl Service {
+    fn new(config: &Config, port: u16, events: &mpsc::Sender<Event>) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new()?);
+        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), status::git_sha()]).set(1);
+        let instance_id = instance::instance_id(config, &instance::host_name(), port);
+        let connection = KafkaConnection {
+            brokers: config.kafka.brokers.clone(),
+            client_id: instance_id.clone(),
+            security: config.kafka.security.clone(),
+            address_family: config.kafka.broker_address_family.as_librdkafka().map(str::to_owned),
+        };
+        let letter_settings = DlqProducerSettings { topic: config.dlq_topic(), send_timeout: config.dlq.send_timeout };
+        let letter_producer = DlqProducer::new(connection.client_config("dlq"), &letter_settings)?;
+        let links = Links::default();
+        let board = Board::new();
+        let credit = Credit::new(config.kafka.in_flight_bytes);
+        let monitor = Arc::new(KafkaMonitor::new(Arc::clone(&metrics)));
+        let policy = match config.decode.on_error {
+            OnDecodeError::Skip => "skip",
+            OnDecodeError::Pause => "pause",
+        };
+        let refused = events.clone();
+        let ingest = IngestParts {
+            settings: ingest_settings(config, connection, &instance_id),
+            identity: ProcessIdentity::current(),
+            board: board.clone(),
+            credit: credit.clone(),
+            monitor: Arc::clone(&monitor),
+            records: links.ingested.clone(),
+            opened: links.opened.clone(),
+            refused: Arc::new(move |reason| {
+                let _ = refused.try_send(Event::Refused(reason));
+            }),
+            seat: Arc::default(),
+        };
+        let lag = LagParts {
+            connection: ingest.settings.connection.clone(),
+            topic: config.kafka.topic.clone(),
+            interval: config.kafka.lag_check_interval,
+            board: board.clone(),
+            monitor: Arc::clone(&monitor),
+        };
+        let max_letters = u32::try_from(config.dlq.max_in_flight).unwrap_or(u32::MAX);
+        let parts = Parts {
+            tickets: Tickets::new(max_letters, links.settled.clone(), Arc::clone(&metrics)),
+            links,
+            board,
+            metrics,
+            sessions: Sessions::default(),
+            ingest,
+            judge: JudgeSettings {
+                max_payload_bytes: config.decode.max_payload_bytes,
+                max_decompressed_bytes: config.decode.max_payload_bytes,
+                legacy_framing: config.decode.legacy_framing,
+                schema_versions: 1..=1,
+            },
+            hash_seed: fastrand::u64(..),
+            letters: LetterContext {
+                topic: config.kafka.topic.clone(),
+                consumer_group: config.kafka.group_id.clone(),
+                policy: policy.to_owned(),
+                instance: instance_id,
+                include_payload: config.dlq.include_payload,
+            },
+            store: crate::actors::replay_store::ReplayStoreSettings {
+                window_bytes: config.replay.memory_bytes,
+                window_records: config.replay.memory_messages,
+                flush_interval: config.web.flush_interval,
+            },
+            letter_producer: Arc::new(letter_producer),
+            lag,
+            restarts: restart_settings(config),
+        };
+        Ok(Self {
+            parts,
+            monitor,
+            credit,
+            state: SupervisorState::default(),
+            draining: Arc::default(),
+            supervisor: Arc::default(),
+            identity: Identity {
+                topic: config.kafka.topic.clone(),
+                group_id: config.kafka.group_id.clone(),
+                max_payload_bytes: config.decode.max_payload_bytes,
+                decode_error_policy: policy,
+                window_records: config.replay.memory_messages,
+            },
+            session_settings: SessionSettings {
+                heartbeat: config.web.heartbeat,
+                idle_timeout: config.web.idle_timeout,
+                hello_timeout: config.web.hello_timeout,
+                ready_timeout: config.replay.timeout,
+                max_control_bytes: config.web.max_control_frame_bytes,
+                queue_bytes: config.web.session_queue_bytes,
+                topic: config.kafka.topic.clone(),
+            },
+        })
+    }
+
+    /// The facts that health rests on, gathered where they live.
+    fn status(&self) -> StatusSource {
+        let (monitor, credit, state) = (Arc::clone(&self.monitor), self.credit.clone(), self.state.clone());
+        let (draining, board) = (Arc::clone(&self.draining), self.parts.board.clone());
+        let full_since = Mutex::new(None::<Instant>);
+        let facts = move || {
+            let kafka = monitor.status();
+            let mut full_since = full_since.lock().unwrap_or_else(PoisonError::into_inner);
+            *full_since = (credit.used() >= credit.limit()).then(|| full_since.unwrap_or_else(Instant::now));
+            Facts {
+                draining: draining.load(Ordering::Acquire),
+                kafka_contact: kafka.contact_age,
+                topic_missing: kafka.topic == TopicState::Missing,
+                reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
+                credit_exhausted: full_since.map(|since| since.elapsed()),
+                actors: actor_facts(&state),
+                ..Facts::default()
+            }
+        };
+        let state = self.state.clone();
+        StatusSource::new(
+            self.identity.clone(),
+            self.parts.board.clone(),
+            Arc::clone(&self.parts.metrics),
+            self.parts.sessions.clone(),
+            facts,
+            move || {
+                state
+                    .children()
+                    .iter()
+                    .map(|child| {
+                        json!({
+                            "name": child.name,
+                            "up": child.up,
+                            "generation": child.generation,
+                            "restarts": child.restarts,
+                            "last_reason": child.last_reason,
+                        })
+                    })
+                    .collect()
+            },
+        )
+    }
+
+    fn server_settings(&self, config: &Config) -> ServerSettings {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        ServerSettings {
+            workers: if config.web.workers == 0 { cores } else { config.web.workers },
+            max_connections: config.web.max_connections,
+            user_timeout: config.web.send_timeout,
+            shutdown_timeout: GOODBYE,
+        }
+    }
+
+    fn web(&self, config: &Config, status: &Arc<StatusSource>) -> server::Web {
+        let for_heartbeat = Arc::clone(status);
+        let shared = SessionShared {
+            settings: self.session_settings.clone(),
+            board: self.parts.board.clone(),
+            metrics: Arc::clone(&self.parts.metrics),
+            leave: self.parts.links.leave.clone(),
+            heartbeat: HeartbeatSource::new(self.parts.board.clone(), move || for_heartbeat.summary()),
+            resume_namespace: status::resume_namespace,
+        };
+        server::Web {
+            status: Arc::clone(status),
+            websocket: Arc::new(WebsocketDeps {
+                shared: Arc::new(shared),
+                sessions: self.parts.sessions.clone(),
+                admission: Admission::new(config.web.max_connections, config.web.max_connections_per_ip),
+                trusted_proxies: config.web.trusted_proxies.clone(),
+                join: self.parts.links.join.clone(),
+            }),
+            supervisor: Arc::clone(&self.supervisor),
+        }
+    }
+
+    fn supervise(&self, options: Options, events: &mpsc::Sender<Event>) -> Addr<Supervisor> {
+        let events = events.clone();
+        let spec = SupervisorSpec {
+            groups: topology::groups(&self.parts),
+            heartbeat_interval: self.parts.restarts.heartbeat / 5,
+            state: self.state.clone(),
+            metrics: Arc::clone(&self.parts.metrics),
+            escalate: Box::new(move |reason| {
+                let _ = events.try_send(Event::Escalated(reason));
+            }),
+            allow_sabotage: options.allow_sabotage,
+        };
+        // On a thread of its own: nobody whom it watches can block it.
+        Supervisor::start_in_arbiter(&Arbiter::new().handle(), |_| Supervisor::new(spec))
+    }
+
+    fn tick(&self, send_timeout: Duration, status: &Arc<StatusSource>) {
+        let (sessions, metrics) = (self.parts.sessions.clone(), Arc::clone(&self.parts.metrics));
+        let status = Arc::clone(status);
+        actix::spawn(async move {
+            let mut ticks = tokio::time::interval(TICK);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                status.sample();
+                sessions.end_stalled(send_timeout, Instant::now(), &metrics);
+            }
+        });
+    }
+
+    /// Intake first, then what is in flight, then the letters, then the browsers, then the actors.
+    async fn stop(&self, budget: Duration, supervisor: &Addr<Supervisor>, server: &actix_web::dev::ServerHandle) {
+        let deadline = Instant::now() + budget / 2;
+        if let Some(ingest) = self.parts.links.drain_ingest.current() {
+            match ingest.send(kafka_ingest::Drain { deadline }).await {
+                Ok(drained) => tracing::info!(drained.empty, drained.committed, "intake stopped"),
+                Err(error) => tracing::warn!(%error, "intake could not be drained"),
+            }
+        }
+        if let Some(letters) = self.parts.links.drain_letters.current() {
+            let deadline = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+            match letters.send(dlq_publisher::Drain { deadline }).await {
+                Ok(0) => {}
+                Ok(undecided) => tracing::warn!(undecided, "dead letters without an answer"),
+                Err(error) => tracing::warn!(%error, "dead letters could not be drained"),
+            }
+        }
+        self.parts.sessions.close_all(CloseCode::GoingAway, Instant::now());
+        let gone = async {
+            while !self.parts.sessions.is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(GOODBYE, gone).await.is_err() {
+            tracing::warn!(sessions = self.parts.sessions.len(), "clients did not take their close frame");
+        }
+        let _ = tokio::time::timeout(GOODBYE, server.stop(true)).await;
+        let _ = supervisor.send(supervisor::Stop).await;
+    }
+}
+
+fn actor_facts(state: &SupervisorState) -> Vec<ActorFacts> {
+    state
+        .children()
+        .iter()
+        .map(|child| ActorFacts {
+            name: child.name,
+            up: child.up || child.generation == 0,
+            restarted: (child.restarts > 0).then(|| child.since.elapsed().unwrap_or_default()),
+        })
+        .collect()
+}
+
+fn ingest_settings(config: &Config, connection: KafkaConnection, instance_id: &str) -> IngestSettings {
+    let kafka = &config.kafka;
+    IngestSettings {
+        reset: match kafka.auto_offset_reset {
+            AutoOffsetReset::Earliest => ResetPolicy::Earliest,
+            AutoOffsetReset::Latest => ResetPolicy::Latest,
+        },
+        batch: BatchLimits { records: kafka.batch_max_records, bytes: kafka.batch_max_bytes },
+        commit_interval: kafka.commit_interval,
+        metadata_interval: kafka.metadata_interval,
+        session_timeout: kafka.session_timeout,
+        ..IngestSettings::new(connection, &kafka.topic, &kafka.group_id, instance_id)
+    }
+}
+
+fn restart_settings(config: &Config) -> RestartSettings {
+    let limits = &config.supervisor;
+    RestartSettings {
+        intensity: Intensity { max_restarts: limits.max_restarts, window: limits.window },
+        backoff: Backoff { base: limits.backoff_base, max: limits.backoff_max },
+        heartbeat: limits.heartbeat_timeout,
+    }
+}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use actix::Message;
 
+use crate::actors::dlq_ticket::Ticket;
 use crate::actors::session_queue::SessionQueue;
 use crate::board::Epoch;
 use crate::pipeline::credit::Permit;
@@ -91,8 +92,8 @@ pub struct RecordFinding {
 pub struct PublishDeadLetter {
     /// The letter.
     pub letter: DeadLetter,
-    /// What to report as settled once the letter's fate is decided.
-    pub settles: Settled,
+    /// Its place among the letters on their way; settles the record once the letter's fate is decided.
+    pub ticket: Ticket,
 }
 
 /// `ReplayStore`, `DlqPublisher` → `KafkaIngest`: all duties of these offsets are done. Never awaited.
@@ -130,3 +131,8 @@ pub struct Leave {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Heartbeat;
+
+/// Supervisor → every actor: finish what lies in the mailbox before this message, and stop.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Halt;

@@ -194,6 +194,8 @@ metrics! {
     actor_generation: IntGaugeVec "dashstream_actor_generation" ["actor"];
     /// Restarts by actor and reason.
     actor_restarts: IntCounterVec "dashstream_actor_restarts_total" ["actor", "reason"];
+    /// Threads left behind because an actor on them hung.
+    abandoned_threads: IntCounter "dashstream_abandoned_threads_total";
 }
 
 impl Metrics {

@@ -1,1 +1,197 @@
-//! Not written yet.
+//! Logs: where they go, and helpers that keep them readable.
+//!
+//! Logs go to standard error; standard output is for results. librdkafka's own messages arrive through rdkafka's `tracing`
+//! feature, those of crates that use `log` through the bridge of tracing-subscriber.
+
+use std::error::Error;
+use std::fmt;
+use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::sections::LogFormat;
+
+/// Logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The filter cannot be read.
+    #[error("the log filter cannot be read")]
+    Filter(#[source] FilterError),
+    /// Something else logs in this process already.
+    #[error("logging is already set up")]
+    AlreadySet(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// A log filter cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("a directive is not of the form target=level")]
+pub struct FilterError(#[source] tracing_subscriber::filter::ParseError);
+
+/// Reads a filter such as `info` or `warn,dashstream=debug`.
+///
+/// # Errors
+/// When a directive cannot be read.
+pub fn filter(text: &str) -> Result<EnvFilter, FilterError> {
+    EnvFilter::try_new(text).map_err(FilterError)
+}
+
+/// Starts logging, once per process.
+///
+/// # Errors
+/// When the filter cannot be read, or logging has been started before.
+pub fn init(filter_text: &str, format: LogFormat) -> Result<(), InitError> {
+    let filter = filter(filter_text).map_err(InitError::Filter)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let result = match format {
+        LogFormat::Pretty => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
+    };
+    result.map_err(InitError::AlreadySet)
+}
+
+/// An error with its sources, for one log field: `outer: inner: innermost`.
+pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> Chain<'a> {
+    Chain(error)
+}
+
+/// See [`chain`].
+#[derive(Clone, Copy)]
+pub struct Chain<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            let text = error.to_string();
+            // Foreign errors often repeat their source in their own text.
+            if !said.ends_with(&text) {
+                write!(f, ": {text}")?;
+            }
+            said = text;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Lets at most `burst` events through per `window`, and counts the others. The logic, without clock or lock.
+#[derive(Clone, Debug)]
+pub struct Flood {
+    burst: u32,
+    window: Duration,
+    since: Option<Instant>,
+    admitted: u32,
+    suppressed: u64,
+}
+
+impl Flood {
+    /// At most `burst` events per `window`.
+    pub const fn new(burst: u32, window: Duration) -> Self {
+        Self { burst, window, since: None, admitted: 0, suppressed: 0 }
+    }
+
+    /// Whether an event at `now` may be logged; if so, how many were suppressed since the last that was.
+    pub fn admit(&mut self, now: Instant) -> Option<u64> {
+        let in_window = self.since.is_some_and(|since| now.saturating_duration_since(since) < self.window);
+        if !in_window {
+            self.since = Some(now);
+            self.admitted = 0;
+        }
+        if self.admitted < self.burst {
+            self.admitted += 1;
+            Some(std::mem::take(&mut self.suppressed))
+        } else {
+            self.suppressed = self.suppressed.saturating_add(1);
+            None
+        }
+    }
+
+    /// The number to report when a flood ended without a further event: what was suppressed in a window that is over.
+    pub fn summary(&mut self, now: Instant) -> Option<u64> {
+        let is_over = self.since.is_none_or(|since| now.saturating_duration_since(since) >= self.window);
+        if is_over && self.suppressed > 0 { Some(std::mem::take(&mut self.suppressed)) } else { None }
+    }
+}
+
+/// A [`Flood`] that can be shared; usually a `static`.
+///
+/// ```
+/// use dashstream::telemetry::RateLimited;
+/// static LIMIT: RateLimited = RateLimited::new(5, std::time::Duration::from_secs(10));
+/// if let Some(suppressed) = LIMIT.admit() {
+///     tracing::warn!(suppressed, "the broker cannot be reached");
+/// }
+/// ```
+#[derive(Debug)]
+pub struct RateLimited(Mutex<Flood>);
+
+impl RateLimited {
+    /// At most `burst` events per `window`.
+    pub const fn new(burst: u32, window: Duration) -> Self {
+        Self(Mutex::new(Flood::new(burst, window)))
+    }
+
+    /// Whether an event may be logged now; if so, how many were suppressed since the last that was ("N more suppressed").
+    pub fn admit(&self) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now())
+    }
+
+    /// See [`Flood::summary`]; for a timer.
+    pub fn summary(&self) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).summary(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_to_the_burst_and_every_event_is_counted() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut flood = Flood::new(2, Duration::from_secs(1));
+        let admitted: Vec<_> = (0..1_000).filter_map(|millis| flood.admit(at(millis))).collect();
+        assert_eq!(admitted, [0, 0]);
+        assert_eq!(flood.summary(at(999)), None, "the window is not over");
+        assert_eq!(flood.admit(at(1_000)), Some(998), "the next window reports what was suppressed");
+        assert_eq!(flood.admit(at(1_001)), Some(0));
+        assert_eq!(flood.admit(at(1_002)), None);
+        assert_eq!(flood.summary(at(2_000)), Some(1), "a flood that ended is reported too");
+        assert_eq!(flood.summary(at(3_000)), None, "once");
+        assert_eq!(flood.admit(start), None, "a racing thread with an earlier instant belongs to the window");
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Link {
+        text: &'static str,
+        source: Option<Box<Link>>,
+    }
+
+    #[test]
+    fn a_chain_names_each_cause_once() {
+        let inner = Link { text: "connection refused", source: None };
+        let middle = Link { text: "cannot connect: connection refused", source: Some(Box::new(inner)) };
+        let outer = Link { text: "reading the offsets", source: Some(Box::new(middle)) };
+        assert_eq!(chain(&outer).to_string(), "reading the offsets: cannot connect: connection refused");
+    }
+
+    #[test]
+    fn filters_are_read_or_refused() {
+        for good in ["info", "warn,dashstream=debug", "dashstream[span{field=1}]=trace"] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        assert!(filter("dashstream=loud").is_err());
+    }
+}

@@ -1,1 +1,380 @@
-//! Not written yet.
+//! `ClientSession`: the control plane of one browser: hello, resume, applied reports, heartbeat, close.
+//!
+//! Data never passes through this actor: while a client does not read, actix polls neither its mailbox nor its timers. The
+//! data plane is the [`SessionQueue`], which also carries every control frame, in order with the data. The session ends
+//! with its connection and is never restarted; the browser comes back with its cursor.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorContext, AsyncContext, SpawnHandle, StreamHandler};
+use actix_http::ws::Item;
+use actix_web_actors::ws::{self, WebsocketContext};
+
+use super::heartbeat::HeartbeatSource;
+use super::link::Link;
+use super::session_queue::SessionQueue;
+use super::sessions::Registered;
+use crate::board::Board;
+use crate::messages::Leave;
+use crate::metrics::Metrics;
+use crate::pipeline::start::{self, Known};
+use crate::wire::close_code::CloseCode;
+use crate::wire::control::{self, ClientFrame, Dialect, ErrorCode, FrameError, From, Resume, Unlisted};
+use crate::wire::ws_frame;
+
+/// Bad control frames in a row that end a session.
+const MAX_BAD_FRAMES: u32 = 10;
+/// Control frames per second that a session takes.
+const MAX_FRAMES_PER_SECOND: u32 = 100;
+/// How long v1 waits for a `resume` before it goes live.
+const V1_RESUME_WAIT: Duration = Duration::from_secs(1);
+/// How often a session looks whether the positions of the log have become known.
+const READY_POLL: Duration = Duration::from_millis(50);
+/// How long a closed session may take to send its last frames.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// Deadlines and limits.
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    /// Interval of heartbeats.
+    pub heartbeat: Duration,
+    /// A client that is silent for longer is closed.
+    pub idle_timeout: Duration,
+    /// v2: time for the first `hello`.
+    pub hello_timeout: Duration,
+    /// How long a resume waits for the positions of the log.
+    pub ready_timeout: Duration,
+    /// Bytes of a control frame.
+    pub max_control_bytes: usize,
+    /// Bytes of a session's queue.
+    pub queue_bytes: usize,
+    /// The topic, for `welcome`.
+    pub topic: String,
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct SessionShared {
+    /// Deadlines and limits.
+    pub settings: SessionSettings,
+    /// The positions.
+    pub board: Board,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// Where ended sessions are reported.
+    pub leave: Link<Leave>,
+    /// The heartbeat frame.
+    pub heartbeat: HeartbeatSource,
+    /// Under which name clients keep their cursor, from the name of the epoch.
+    pub resume_namespace: fn(topic: &str, epoch: &str) -> String,
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct ClientSession {
+    shared: Arc<SessionShared>,
+    queue: Arc<SessionQueue>,
+    last_heard: Instant,
+    bad_frames: u32,
+    second: (Instant, u32),
+    begun: bool,
+    waiting: Option<SpawnHandle>,
+    /// Parts of a fragmented text message.
+    fragments: Vec<u8>,
+    close_reason: CloseCode,
+    /// Frees the session's slot when the actor is dropped, however that happens.
+    _registered: Registered,
+}
+
+impl ClientSession {
+    /// A session around a registered queue.
+    pub fn new(shared: Arc<SessionShared>, queue: Arc<SessionQueue>, registered: Registered) -> Self {
+        let now = queue.info.opened;
+        Self {
+            shared,
+            queue,
+            last_heard: now,
+            bad_frames: 0,
+            second: (now, 0),
+            begun: false,
+            waiting: None,
+            fragments: Vec::new(),
+            close_reason: CloseCode::Normal,
+            _registered: registered,
+        }
+    }
+
+    /// Ends the session: the close frame after what is queued, then the end of the stream. A socket that does not take it
+    /// within the grace is given up.
+    fn close(&mut self, code: CloseCode, ctx: &mut WebsocketContext<Self>) {
+        self.close_reason = code;
+        self.queue.close(code, Instant::now());
+        ctx.run_later(CLOSE_GRACE, |_, ctx| ctx.stop());
+    }
+
+    fn refuse(&mut self, error: &FrameError, ctx: &mut WebsocketContext<Self>) {
+        self.shared.metrics.control_parse_failures.inc();
+        self.queue.control(ws_frame::text(&error.to_json()), Instant::now());
+        self.bad_frames += 1;
+        if self.bad_frames >= MAX_BAD_FRAMES {
+            self.close(CloseCode::PolicyViolation, ctx);
+        }
+    }
+
+    /// Whether this second's budget of control frames is used up.
+    fn over_rate(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.second.0) >= Duration::from_secs(1) {
+            self.second = (now, 0);
+        }
+        self.second.1 += 1;
+        self.second.1 > MAX_FRAMES_PER_SECOND
+    }
+
+    fn text(&mut self, text: &str, ctx: &mut WebsocketContext<Self>) {
+        let now = Instant::now();
+        self.last_heard = now;
+        if self.over_rate(now) {
+            let message = format!("more than {MAX_FRAMES_PER_SECOND} control frames in a second");
+            self.refuse(&FrameError::new(ErrorCode::RateLimited, message), ctx);
+            return;
+        }
+        match control::parse(text, self.queue.info.dialect) {
+            Ok(frame) => {
+                self.bad_frames = 0;
+                self.frame(frame, now, ctx);
+            }
+            Err(error) => self.refuse(&error, ctx),
+        }
+    }
+
+    fn frame(&mut self, frame: ClientFrame, now: Instant, ctx: &mut WebsocketContext<Self>) {
+        match frame {
+            ClientFrame::Ping => {
+                self.queue.control(ws_frame::text(control::PONG), now);
+            }
+            ClientFrame::Pong => {}
+            ClientFrame::Hello(resume) | ClientFrame::Resume(resume) => {
+                self.shared.metrics.resume_requests.with_label_values(&["partition"]).inc();
+                self.begin_when_ready(resume, now, ctx);
+            }
+            ClientFrame::Applied(offsets) => {
+                if let Some((messages, age)) = self.queue.applied(&offsets, now) {
+                    self.shared.metrics.apply_lag_messages_reported.observe(messages as f64);
+                    self.shared.metrics.apply_lag_seconds_reported.observe(age.as_secs_f64());
+                }
+            }
+        }
+    }
+
+    /// Begins at once when the positions of the log are known; otherwise waits for them, at most the ready timeout. It
+    /// never answers from a store that knows nothing yet.
+    fn begin_when_ready(&mut self, resume: Resume, since: Instant, ctx: &mut WebsocketContext<Self>) {
+        if let Some(waiting) = self.waiting.take() {
+            ctx.cancel_future(waiting);
+        }
+        let Some(known) = self.known() else {
+            if since.elapsed() >= self.shared.settings.ready_timeout {
+                let message = "the positions of the log are not known yet; try again in a few seconds";
+                let error = FrameError::new(ErrorCode::NotReady, message);
+                self.queue.control(ws_frame::text(&error.to_json()), Instant::now());
+                return;
+            }
+            let again = move |session: &mut Self, ctx: &mut WebsocketContext<Self>| {
+                session.waiting = None;
+                session.begin_when_ready(resume, since, ctx);
+            };
+            self.waiting = Some(ctx.run_later(READY_POLL, again));
+            return;
+        };
+        self.begin(&resume, &known);
+    }
+
+    fn known(&self) -> Option<Vec<Known>> {
+        let partitions = self.shared.board.partitions();
+        if partitions.is_empty() {
+            return None;
+        }
+        partitions
+            .iter()
+            .map(|partition| {
+                let next = partition.stored.get()?;
+                let end = partition.end_at_start.get()?.max(partition.high_watermark.get().unwrap_or(0)).max(next);
+                Some(Known { partition: partition.partition, low: partition.window_low.get()?, next, end })
+            })
+            .collect()
+    }
+
+    fn begin(&mut self, resume: &Resume, known: &[Known]) {
+        let epoch = self.shared.board.epoch();
+        let same_epoch = resume.epoch.as_ref().is_none_or(|named| *named == epoch.name);
+        let start = start::decide(resume, same_epoch, known);
+        let mut first = Vec::new();
+        if self.queue.info.dialect == Dialect::V2 {
+            let settings = &self.shared.settings;
+            let namespace = (self.shared.resume_namespace)(&settings.topic, &epoch.name);
+            let welcome = control::Welcome {
+                session: self.queue.info.session,
+                epoch: &epoch.name,
+                topic: &settings.topic,
+                resume_namespace: &namespace,
+                heartbeat_ms: u64::try_from(settings.heartbeat.as_millis()).unwrap_or(u64::MAX),
+                idle_timeout_ms: u64::try_from(settings.idle_timeout.as_millis()).unwrap_or(u64::MAX),
+            };
+            first.push(control::welcome(&welcome, &start.begins));
+        }
+        for (partition, reason, next) in &start.resets {
+            first.push(control::cursor_reset(*partition, *reason, &epoch.name, *next));
+        }
+        let mut first: Vec<_> = first.iter().map(|text| ws_frame::text(text)).collect();
+        if self.queue.info.dialect == Dialect::V2 {
+            // The state of the service is part of the first picture.
+            first.push(self.shared.heartbeat.frame(Instant::now()));
+        }
+        let starts: Vec<_> = start.begins.iter().map(|begin| (begin.partition, begin.from)).collect();
+        self.begun = true;
+        self.queue.begin(&starts, resume.from, first, Instant::now());
+    }
+
+    /// v1 without a `resume`: what arrives from the connect on. The position is taken now, the join waits a moment.
+    fn begin_v1_later(&mut self, ctx: &mut WebsocketContext<Self>) {
+        let at_connect = self.known();
+        ctx.run_later(V1_RESUME_WAIT, move |session, ctx| {
+            if session.begun || session.waiting.is_some() {
+                return;
+            }
+            match at_connect {
+                Some(known) => {
+                    let starts: Vec<_> = known.iter().map(|known| (known.partition, known.end)).collect();
+                    session.begun = true;
+                    session.queue.begin_live(&starts, Instant::now());
+                }
+                None => {
+                    let resume = Resume {
+                        from: From::Latest,
+                        last_applied: Vec::new(),
+                        unlisted: Unlisted::Latest,
+                        epoch: None,
+                        client: None,
+                    };
+                    session.begin_when_ready(resume, Instant::now(), ctx);
+                }
+            }
+        });
+    }
+
+    fn beat(&mut self, ctx: &mut WebsocketContext<Self>) {
+        let now = Instant::now();
+        if now.saturating_duration_since(self.last_heard) >= self.shared.settings.idle_timeout {
+            self.close(CloseCode::IdleTimeout, ctx);
+            return;
+        }
+        // Browsers answer a protocol ping by themselves: it proves the connection in both dialects.
+        ctx.ping(b"");
+        if self.queue.info.dialect == Dialect::V2 && self.begun {
+            self.queue.control(self.shared.heartbeat.frame(now), now);
+        }
+    }
+
+    fn oversized(&mut self, ctx: &mut WebsocketContext<Self>) {
+        self.shared.metrics.control_oversized.inc();
+        self.close(CloseCode::TooLarge, ctx);
+    }
+
+    fn continuation(&mut self, item: Item, ctx: &mut WebsocketContext<Self>) {
+        let (part, last) = match item {
+            Item::FirstText(part) => {
+                self.fragments.clear();
+                (part, false)
+            }
+            Item::Continue(part) => (part, false),
+            Item::Last(part) => (part, true),
+            Item::FirstBinary(_) => {
+                self.binary(ctx);
+                return;
+            }
+        };
+        if self.fragments.len() + part.len() > self.shared.settings.max_control_bytes {
+            self.fragments = Vec::new();
+            self.oversized(ctx);
+            return;
+        }
+        self.fragments.extend_from_slice(&part);
+        if last {
+            let whole = std::mem::take(&mut self.fragments);
+            match String::from_utf8(whole) {
+                Ok(text) => self.text(&text, ctx),
+                Err(_) => self.refuse(&FrameError::new(ErrorCode::InvalidJson, "the text is not UTF-8"), ctx),
+            }
+        }
+    }
+
+    fn binary(&mut self, ctx: &mut WebsocketContext<Self>) {
+        self.last_heard = Instant::now();
+        self.refuse(&FrameError::new(ErrorCode::Unsupported, "clients send text frames only"), ctx);
+    }
+}
+
+impl Actor for ClientSession {
+    type Context = WebsocketContext<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(self.shared.settings.heartbeat, Self::beat);
+        match self.queue.info.dialect {
+            Dialect::V1 => self.begin_v1_later(ctx),
+            Dialect::V2 => {
+                ctx.run_later(self.shared.settings.hello_timeout, |session, ctx| {
+                    if !session.begun && session.waiting.is_none() {
+                        session.close(CloseCode::HelloTimeout, ctx);
+                    }
+                });
+            }
+        }
+    }
+}
+
+impl Drop for ClientSession {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let reason = if std::thread::panicking() { CloseCode::Internal } else { self.close_reason };
+        let stopping = self.queue.close_code().unwrap_or(reason);
+        self.queue.close(stopping, now);
+        if stopping != CloseCode::SlowClient {
+            self.shared.metrics.sessions_closed.with_label_values(&[stopping.name()]).inc();
+        }
+        self.shared.leave.send(Leave { session: self.queue.info.session });
+        tracing::debug!(
+            session = self.queue.info.session,
+            reason = stopping.name(),
+            seconds = self.queue.info.opened.elapsed().as_secs(),
+            "session ended"
+        );
+    }
+}
+
+impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for ClientSession {
+    fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, ctx: &mut Self::Context) {
+        match message {
+            Ok(ws::Message::Text(text)) => self.text(&text, ctx),
+            Ok(ws::Message::Binary(_)) => self.binary(ctx),
+            Ok(ws::Message::Continuation(item)) => self.continuation(item, ctx),
+            Ok(ws::Message::Ping(payload)) => {
+                self.last_heard = Instant::now();
+                ctx.pong(&payload);
+            }
+            Ok(ws::Message::Pong(_)) => self.last_heard = Instant::now(),
+            Ok(ws::Message::Close(_)) => self.close(CloseCode::Normal, ctx),
+            Ok(ws::Message::Nop) => {}
+            Err(ws::ProtocolError::Overflow) => self.oversized(ctx),
+            Err(error) => {
+                tracing::debug!(session = self.queue.info.session, %error, "connection failed");
+                self.shared.metrics.send_failed.inc();
+                ctx.stop();
+            }
+        }
+    }
+
+    fn finished(&mut self, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}

@@ -1,1 +1,452 @@
-//! Not written yet.
+//! Judges every record, counts its outcome once, and has dead letters written for what is set aside.
+//!
+//! In: [`Ingested`]. Out: [`Decoded`] downstream, [`PublishDeadLetter`] beside. All kinds of unprocessable
+//! records take the same path. It must not withhold a batch or change a record.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
+
+use super::decode_outcomes::{Now, Outcomes, Tally};
+use super::dlq_ticket::Tickets;
+use super::link::Link;
+use super::supervisor::{Guard, Pulse, supervised};
+use crate::board::Board;
+use crate::messages::{Decoded, Ingested, PublishDeadLetter, Settled};
+use crate::metrics::Metrics;
+use crate::pipeline::dead_letter::{self, LetterContext, Rejected};
+use crate::pipeline::decode::{Explanation, Judge, JudgeSettings, Kind, SequenceItem, Verdict};
+use crate::pipeline::flood::Flood;
+use crate::pipeline::record::{Origin, RawBatch, RawRecord};
+
+/// How often bad records are summed up in the log.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
+/// Bad records that get a line of their own before that.
+const LOG_FIRST: u32 = 3;
+
+/// Records between two touches of the pulse: small ones can hold megabytes.
+const PULSE_RECORDS: usize = 32;
+
+/// What the actor is made of.
+#[derive(Debug)]
+pub struct DecodePolicyDeps {
+    /// What records may look like.
+    pub judge: JudgeSettings,
+    /// Keys the thread hashes; the same for as long as sequence state lives.
+    pub hash_seed: u64,
+    /// What dead letters have in common.
+    pub letters: LetterContext,
+    /// The next stage.
+    pub next: Recipient<Decoded>,
+    /// Who publishes dead letters.
+    pub publisher: Link<PublishDeadLetter>,
+    /// Bounds the letters on their way.
+    pub tickets: Tickets,
+    /// Where positions are published.
+    pub board: Board,
+    /// Where outcomes are counted.
+    pub metrics: Arc<Metrics>,
+    /// Touched at each heartbeat.
+    pub pulse: Pulse,
+    /// Reports the actor's end.
+    pub guard: Guard,
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct DecodePolicy {
+    judge: Judge,
+    flood: Flood,
+    outcomes: Outcomes,
+    pulse: Pulse,
+    // Holds the guard, so it goes last.
+    deps: DecodePolicyDeps,
+}
+
+supervised!(DecodePolicy);
+
+impl DecodePolicy {
+    /// A policy with a fresh judge.
+    pub fn new(deps: DecodePolicyDeps) -> Self {
+        let judge = Judge::new(deps.judge.clone(), deps.hash_seed);
+        let outcomes = Outcomes::new(&deps.metrics);
+        Self { judge, flood: Flood::new(LOG_FIRST), outcomes, pulse: deps.pulse.clone(), deps }
+    }
+
+    /// Judges a batch and sets aside what cannot be processed.
+    fn decode(&mut self, batch: &RawBatch, turn: Turn) -> Judged {
+        let mut judged = Judged { verdicts: Vec::with_capacity(batch.records.len()), ..Judged::default() };
+        let mut tally = Tally::default();
+        for (index, record) in batch.records.iter().enumerate() {
+            if index % PULSE_RECORDS == 0 {
+                self.pulse.touch();
+            }
+            let value = record.value.map(|span| span.of(&batch.arena));
+            let items_start = judged.items.len();
+            let fresh = || Judge::new(self.deps.judge.clone(), self.deps.hash_seed);
+            let verdict = unwinding(&mut self.judge, fresh, |judge| judge.judge(value, &mut judged.items))
+                .unwrap_or_else(|| {
+                    judged.items.truncate(items_start);
+                    Verdict::Unprocessable(Kind::Internal)
+                });
+            if record.offset >= turn.count_from {
+                tally.note(verdict, turn.now);
+            }
+            if let Verdict::Unprocessable(kind) = verdict
+                && self.set_aside(batch, record, kind, turn)
+            {
+                judged.held.push(record.offset);
+            }
+            judged.verdicts.push(verdict);
+        }
+        self.outcomes.add(&tally);
+        judged
+    }
+
+    /// The one path of every unprocessable record. True when the record's dead letter is on its way, and settles it.
+    fn set_aside(&mut self, batch: &RawBatch, record: &RawRecord, kind: Kind, turn: Turn) -> bool {
+        let Turn { count_from, duty_term, now } = turn;
+        let partition = batch.origin.partition;
+        if record.offset >= count_from && self.flood.note() {
+            tracing::warn!(partition, offset = record.offset, kind = kind.as_str(), "record cannot be processed");
+        }
+        if duty_term == 0 {
+            // Another instance owns the partition, and writes the letter.
+            return false;
+        }
+        let Some(publisher) = self.deps.publisher.current().filter(Recipient::connected) else {
+            self.deps.tickets.refuse();
+            return false;
+        };
+        let origin = Origin { first: record.offset, next: record.offset.saturating_add(1), ..batch.origin };
+        let Some(ticket) = self.deps.tickets.take(Settled { origin, except: Vec::new(), duty_term }) else {
+            self.deps.tickets.refuse();
+            return false;
+        };
+        let explanation = self.explain(batch, record, kind);
+        let rejected = Rejected { partition, record, arena: &batch.arena, kind, explanation: &explanation };
+        let letter = dead_letter::build(&self.deps.letters, &rejected, now.unix_ms());
+        // Bounded by the tickets. If the publisher dies with it, the ticket settles the record.
+        publisher.do_send(PublishDeadLetter { letter, ticket });
+        true
+    }
+
+    fn explain(&mut self, batch: &RawBatch, record: &RawRecord, kind: Kind) -> Explanation {
+        let internal =
+            || Explanation { error: "judging the record failed unexpectedly".into(), ..Explanation::default() };
+        if kind == Kind::Internal {
+            return internal();
+        }
+        let value = record.value.map(|span| span.of(&batch.arena));
+        let fresh = || Judge::new(self.deps.judge.clone(), self.deps.hash_seed);
+        unwinding(&mut self.judge, fresh, |judge| judge.explain(value)).unwrap_or_else(internal)
+    }
+}
+
+impl Actor for DecodePolicy {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(LOG_PERIOD, |this, _| {
+            if let Some(records) = this.flood.end_period() {
+                tracing::warn!(records, "more records cannot be processed");
+            }
+        });
+    }
+}
+
+impl Handler<Ingested> for DecodePolicy {
+    type Result = ();
+
+    fn handle(&mut self, Ingested { batch, permit }: Ingested, _: &mut Self::Context) {
+        let ended = || batch.origin.epoch < self.deps.board.epoch_number();
+        if self.pulse.retired() || ended() {
+            return;
+        }
+        let partition = self.deps.board.partition(batch.origin.partition);
+        // If the epoch is still the batch's, the partition belongs to it.
+        if ended() {
+            return;
+        }
+        let duty_term = partition.duty_term.load(Ordering::Acquire);
+        let already_judged = partition.judged.get();
+        let now = Now::read();
+        let turn = Turn { count_from: already_judged.unwrap_or(i64::MIN), duty_term, now };
+        let Judged { verdicts, items, held } = self.decode(&batch, turn);
+        if already_judged.is_none_or(|judged| judged < batch.origin.next) {
+            partition.judged.set(batch.origin.next);
+        }
+        if !batch.records.is_empty() {
+            partition.last_record_ms.store(now.unix_ms(), Ordering::Release);
+        }
+        // Bounded by the byte credit that rides inside.
+        self.deps.next.do_send(Decoded { batch, verdicts, items, duty_term, held, permit });
+    }
+}
+
+/// The circumstances under which a batch is judged.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    /// Records from this offset on are counted; those below were counted before and are read again.
+    count_from: i64,
+    /// The duty term, 0 when another instance does the duties.
+    duty_term: u64,
+    now: Now,
+}
+
+/// What a batch became.
+#[derive(Debug, Default)]
+struct Judged {
+    verdicts: Vec<Verdict>,
+    items: Vec<SequenceItem>,
+    held: Vec<i64>,
+}
+
+/// Runs `work`; after a panic the state is replaced by a fresh one and there is no result.
+fn unwinding<S, T>(state: &mut S, fresh: impl FnOnce() -> S, work: impl FnOnce(&mut S) -> T) -> Option<T> {
+    let result = catch_unwind(AssertUnwindSafe(|| work(state)));
+    if result.is_err() {
+        *state = fresh();
+    }
+    result.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::actors::dlq_ticket::tests::{Inbox, next};
+    use crate::board::Epoch;
+    use crate::pipeline::credit::Credit;
+    use crate::pipeline::record::Span;
+    use crate::wire::telemetry::dash_stream_message::Message as Kinds;
+    use crate::wire::telemetry::{DashStreamMessage, Event, Header};
+
+    fn good(timestamp_us: i64) -> Option<Vec<u8>> {
+        let header = Header { thread_id: "t".into(), sequence: 1, timestamp_us, ..Header::default() };
+        let event = Event { header: Some(header), ..Event::default() };
+        let message = DashStreamMessage { message: Some(Kinds::Event(event)) };
+        Some([vec![0], message.encode_to_vec()].concat())
+    }
+
+    fn bad_version() -> Option<Vec<u8>> {
+        let header = Header { thread_id: "t".into(), tenant_id: "acme".into(), schema_version: 9, ..Header::default() };
+        let event = Event { header: Some(header), ..Event::default() };
+        Some([vec![0], DashStreamMessage { message: Some(Kinds::Event(event)) }.encode_to_vec()].concat())
+    }
+
+    /// One record for every kind that a value can cause, in the order of [`Kind::ALL`].
+    fn one_of_each_kind() -> Vec<Option<Vec<u8>>> {
+        let bomb = [vec![1], crate::wire::framing::tests::repeated(1 << 20, None)].concat();
+        let values = [vec![0; 5000], b"?".to_vec(), vec![1], bomb, vec![0]].map(Some);
+        [vec![None], values.to_vec(), vec![bad_version()]].concat()
+    }
+
+    fn batch(epoch: u64, first: i64, values: &[Option<Vec<u8>>]) -> RawBatch {
+        let mut arena = Vec::new();
+        let mut records = Vec::new();
+        for (offset, value) in (first..).zip(values) {
+            let start = u32::try_from(arena.len()).unwrap();
+            let value = value.as_ref().map(|value| {
+                arena.extend_from_slice(value);
+                Span { start, len: u32::try_from(value.len()).unwrap() }
+            });
+            let headers = Span { start: 0, len: 0 };
+            records.push(RawRecord { offset, timestamp_ms: 1, key: None, value, headers });
+        }
+        let next = first + i64::try_from(values.len()).unwrap();
+        RawBatch { origin: Origin { epoch, partition: 2, first, next }, lost: None, records, arena: arena.into() }
+    }
+
+    struct Bench {
+        policy: actix::Addr<DecodePolicy>,
+        decoded: mpsc::UnboundedReceiver<Decoded>,
+        letters: mpsc::UnboundedReceiver<PublishDeadLetter>,
+        settled: mpsc::UnboundedReceiver<Settled>,
+        publisher: Link<PublishDeadLetter>,
+        board: Board,
+        metrics: Arc<Metrics>,
+        credit: Credit,
+    }
+
+    impl Bench {
+        fn new(tickets: u32) -> Self {
+            let metrics = Arc::new(Metrics::new().unwrap());
+            let board = Board::new();
+            board.open_epoch(Epoch { number: 1, name: "one".into() });
+            let (downstream, decoded) = Inbox::start();
+            let (publishing, letters) = Inbox::start();
+            let (settling, settled) = Inbox::start();
+            let (publisher, settles) = (Link::default(), Link::default());
+            publisher.publish(&publishing);
+            settles.publish(&settling);
+            let limits = JudgeSettings { max_payload_bytes: 4096, max_decompressed_bytes: 4096, ..Default::default() };
+            let letters_context = LetterContext {
+                topic: "events".into(),
+                consumer_group: "group".into(),
+                policy: "skip".into(),
+                instance: "test".into(),
+                include_payload: false,
+            };
+            let deps = DecodePolicyDeps {
+                judge: limits,
+                hash_seed: 7,
+                letters: letters_context,
+                next: downstream.recipient(),
+                publisher: publisher.clone(),
+                tickets: Tickets::new(tickets, settles, Arc::clone(&metrics)),
+                board: board.clone(),
+                metrics: Arc::clone(&metrics),
+                pulse: Pulse::new(),
+                guard: Guard::detached(),
+            };
+            let policy = DecodePolicy::new(deps).start();
+            Self { policy, decoded, letters, settled, publisher, board, metrics, credit: Credit::new(1000) }
+        }
+
+        fn own(&self, duty_term: u64) {
+            self.board.partition(2).duty_term.store(duty_term, Ordering::Release);
+        }
+
+        async fn ingest(&mut self, batch: RawBatch) -> Decoded {
+            self.policy.send(Ingested { batch, permit: self.credit.charge(1) }).await.unwrap();
+            next(&mut self.decoded).await
+        }
+
+        fn errors(&self) -> Vec<u64> {
+            let of = |kind: Kind| self.metrics.decode_errors.with_label_values(&[kind.as_str()]).get();
+            Kind::ALL.map(of).to_vec()
+        }
+
+        fn messages(&self, status: &str) -> u64 {
+            self.metrics.kafka_messages.with_label_values(&[status]).get()
+        }
+
+        fn refused(&self) -> u64 {
+            self.metrics.dlq_send_failures.with_label_values(&["backpressure"]).get()
+        }
+    }
+
+    #[actix::test]
+    async fn every_kind_is_counted_once_held_and_dead_lettered_by_the_owner() {
+        let mut bench = Bench::new(100);
+        bench.own(5);
+        let mut values = one_of_each_kind();
+        values.push(good(1));
+        let decoded = bench.ingest(batch(1, 10, &values)).await;
+        let kinds: Vec<_> = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Internal).collect();
+        let verdicts: Vec<_> = kinds.iter().map(|kind| Verdict::Unprocessable(*kind)).collect();
+        assert_eq!(decoded.verdicts[..7], verdicts);
+        assert!(matches!(decoded.verdicts[7], Verdict::Deliver(_)));
+        assert_eq!((decoded.items.len(), decoded.duty_term), (1, 5));
+        assert_eq!(decoded.held, (10..17).collect::<Vec<_>>());
+        assert_eq!(bench.errors(), [1, 1, 1, 1, 1, 1, 1, 0]);
+        assert_eq!((bench.messages("success"), bench.messages("error")), (1, 7));
+        assert_eq!(bench.metrics.payload_missing.get(), 1);
+        for (offset, kind) in (10..).zip(kinds) {
+            let PublishDeadLetter { letter, ticket } = next(&mut bench.letters).await;
+            assert_eq!((letter.key, letter.kind), (format!("events-2-{offset}"), kind));
+            let json: serde_json::Value = serde_json::from_slice(&letter.json).unwrap();
+            let tenant = if kind == Kind::SchemaVersion { "acme".into() } else { serde_json::Value::Null };
+            assert_eq!((&json["tenant_id"], &json["policy"]), (&tenant, &"skip".into()));
+            ticket.landed(kind);
+            let settled = next(&mut bench.settled).await;
+            assert_eq!(settled.origin, Origin { epoch: 1, partition: 2, first: offset, next: offset + 1 });
+            assert_eq!(settled.duty_term, 5);
+        }
+        assert_eq!(bench.metrics.dlq_in_flight.get(), 0);
+    }
+
+    #[actix::test]
+    async fn records_that_are_read_again_are_judged_again_but_counted_once() {
+        let mut bench = Bench::new(100);
+        bench.own(5);
+        let mut values = one_of_each_kind();
+        bench.ingest(batch(1, 0, &values)).await;
+        let again = bench.ingest(batch(1, 0, &values)).await;
+        assert_eq!((again.verdicts.len(), again.held.len()), (7, 7));
+        values.extend([good(1), good(1)]);
+        let overlapping = bench.ingest(batch(1, 0, &values)).await;
+        assert_eq!(overlapping.verdicts.len(), 9);
+        assert_eq!((bench.messages("success"), bench.messages("error")), (2, 7));
+        assert_eq!(bench.errors().iter().sum::<u64>(), 7);
+        assert_eq!(bench.board.partition(2).judged.get(), Some(9));
+        bench.ingest(batch(1, 3, &values[3..5])).await;
+        assert_eq!(bench.board.partition(2).judged.get(), Some(9), "the position never goes back");
+    }
+
+    #[actix::test]
+    async fn without_the_duty_nothing_is_written_or_held() {
+        let mut bench = Bench::new(100);
+        let decoded = bench.ingest(batch(1, 0, &one_of_each_kind())).await;
+        assert!(decoded.held.is_empty() && decoded.duty_term == 0);
+        assert_eq!(bench.messages("error"), 7);
+        assert!(bench.letters.try_recv().is_err());
+        assert_eq!(bench.refused(), 0);
+    }
+
+    #[actix::test]
+    async fn a_letter_that_nobody_can_take_is_counted_and_holds_nothing() {
+        let mut bench = Bench::new(2);
+        bench.own(5);
+        let decoded = bench.ingest(batch(1, 0, &one_of_each_kind())).await;
+        assert_eq!((decoded.held, bench.refused()), (vec![0, 1], 5), "more letters than tickets");
+        bench.publisher.clear();
+        let decoded = bench.ingest(batch(1, 7, &one_of_each_kind())).await;
+        assert_eq!((decoded.held, bench.refused()), (vec![], 12), "no publisher");
+        assert_eq!(bench.settled.try_recv().ok().map(|settled| settled.origin), None);
+    }
+
+    #[actix::test]
+    async fn a_letter_that_dies_with_its_publisher_still_settles_its_record() {
+        let mut bench = Bench::new(10);
+        bench.own(5);
+        let decoded = bench.ingest(batch(1, 3, &[None])).await;
+        assert_eq!(decoded.held, [3]);
+        drop(next(&mut bench.letters).await);
+        let settled = next(&mut bench.settled).await;
+        assert_eq!((settled.origin.first, settled.origin.next), (3, 4));
+        assert_eq!(bench.metrics.dlq_send_failures.with_label_values(&["kafka_error"]).get(), 1);
+    }
+
+    #[actix::test]
+    async fn a_batch_of_an_ended_epoch_is_dropped_with_its_credit() {
+        let mut bench = Bench::new(10);
+        bench.board.open_epoch(Epoch { number: 2, name: "two".into() });
+        let old = Ingested { batch: batch(1, 0, &[None, None]), permit: bench.credit.charge(500) };
+        bench.policy.send(old).await.unwrap();
+        assert_eq!(bench.credit.used(), 0);
+        assert!(bench.decoded.try_recv().is_err());
+        assert_eq!((bench.messages("error"), bench.board.partitions().len()), (0, 0));
+        assert_eq!(bench.ingest(batch(2, 0, &[None])).await.verdicts.len(), 1);
+        assert_eq!(bench.board.partition(2).judged.get(), Some(1));
+    }
+
+    #[actix::test]
+    async fn the_age_of_first_and_last_is_observed_and_a_future_time_is_skew() {
+        let mut bench = Bench::new(10);
+        let us = |ago_ms: i64| (Now::read().unix_ms() - ago_ms) * 1000;
+        let values = [None, good(us(5_000)), good(us(99)), good(us(1_000)), good(0), good(us(-60_000))];
+        bench.ingest(batch(1, 0, &values[..5])).await;
+        let latency = bench.metrics.e2e_latency.with_label_values(&["producer_to_consumer"]);
+        assert_eq!((latency.get_sample_count(), bench.metrics.clock_skew.get()), (2, 0));
+        assert!((6_000.0..7_000.0).contains(&latency.get_sample_sum()), "{}", latency.get_sample_sum());
+        bench.ingest(batch(1, 5, &values[5..])).await;
+        assert_eq!((latency.get_sample_count(), bench.metrics.clock_skew.get()), (2, 1));
+        let age = Now::read().unix_ms() - bench.board.partition(2).last_record_ms.load(Ordering::Acquire);
+        assert!((0..10_000).contains(&age));
+    }
+
+    #[test]
+    fn a_panic_while_judging_ends_with_that_record_and_a_fresh_judge() {
+        let mut state = 1;
+        assert_eq!(unwinding(&mut state, || 0, |state| *state + 1), Some(2));
+        assert_eq!(unwinding(&mut state, || 7, |_| -> i32 { panic!("injected") }), None);
+        assert_eq!(state, 7);
+    }
+}

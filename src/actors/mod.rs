@@ -8,15 +8,25 @@ pub mod kafka_ingest;
 
 pub mod decode_policy;
 
+mod decode_outcomes;
+
+pub mod dlq_ticket;
+
 pub mod sequence_tracker;
 
 pub mod replay_store;
+
+pub mod fan_out;
 
 pub mod dlq_publisher;
 
 pub mod lag_monitor;
 
 pub mod session_queue;
+
+pub mod sessions;
+
+pub mod heartbeat;
 
 pub mod client_session;
 

@@ -1,5 +1,615 @@
-//! Not written yet.
+//! One session's outgoing queue: the one structure that an actor shares with the outside.
+//!
+//! A WebSocket actor is frozen while its client does not read, so data flows beside its mailbox: the store pushes frames
+//! that were encoded once, the response stream pulls them when the socket has room. The queue holds the session's
+//! cursors, and nothing enters that does not touch them: the last gate before the socket refuses a hole. A queue that is
+//! full leaves the live set and asks the store again once it has drained; nothing is dropped. It must not know where
+//! frames come from.
 
-/// Stub.
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+
+use super::link::Link;
+use crate::messages::Join;
+use crate::pipeline::window::{Chunk, ItemRef};
+use crate::wire::close_code::CloseCode;
+use crate::wire::control::{self, Dialect, From, ResetReason};
+use crate::wire::stream::{GapReason, SkipReason};
+use crate::wire::stream_frame::FrameBuilder;
+use crate::wire::ws_frame::{self, Opcode};
+
+/// Progress marks kept to tell the age of what is not applied.
+const MAX_PROGRESS_MARKS: usize = 256;
+const PROGRESS_MARK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// What stays the same for a session's life.
 #[derive(Debug)]
-pub struct SessionQueue;
+pub struct SessionInfo {
+    /// Number of the session in this process.
+    pub session: u64,
+    /// The protocol spoken.
+    pub dialect: Dialect,
+    /// Where the client comes from.
+    pub address: IpAddr,
+    /// When it connected.
+    pub opened: Instant,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub struct SessionQueue {
+    /// Who this is.
+    pub info: SessionInfo,
+    limit: usize,
+    join: Link<Join>,
+    waker: AtomicWaker,
+    state: Mutex<State>,
+    /// Bytes that the socket took so far.
+    taken_bytes: AtomicU64,
+}
+
+/// How the session gets its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// No start position yet.
+    Idle,
+    /// In the live set of the store with this generation.
+    Live(u64),
+    /// Catching up: asks the store whenever it has drained.
+    Behind {
+        /// Whether the store was asked and has not answered yet.
+        asked: bool,
+    },
+    /// Nothing more is taken; what is queued is still sent.
+    Closing(CloseCode),
+}
+
+#[derive(Debug)]
+struct State {
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+    feed: Feed,
+    positions: Vec<Position>,
+    resume: Option<ResumeProgress>,
+    /// When the socket last took something, or the queue stopped being empty.
+    progress: Instant,
+    sent_total: u64,
+    applied_total: Option<u64>,
+    progress_marks: VecDeque<(Instant, u64)>,
+}
+
+/// Where the session stands in one partition. Offsets are "next" positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The partition.
+    pub partition: i32,
+    /// Where the session began.
+    pub start: i64,
+    /// Everything below was queued or sent.
+    pub sent: i64,
+    /// Everything below was applied by the client, as it says.
+    pub applied: i64,
+}
+
+#[derive(Debug)]
+struct ResumeProgress {
+    from: From,
+    replayed: u64,
+    started: Instant,
+}
+
+/// How a session came to be live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joined {
+    /// A resume ended.
+    Resumed {
+        /// Records that were replayed.
+        replayed: u64,
+        /// From the request to live.
+        took: Duration,
+    },
+    /// It had been too slow and has caught up.
+    CaughtUp,
+    /// It was live already.
+    StayedLive,
+}
+
+/// What became of a chunk that was offered to a live session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// It is queued, with this many records.
+    Taken(u32),
+    /// The session is too slow, or the chunk does not touch its cursor: it catches up by asking.
+    Behind,
+    /// The session takes nothing more from this store.
+    Gone,
+}
+
+/// What operators see of a session.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// How it is fed.
+    pub feed: Feed,
+    /// Queued bytes.
+    pub queued_bytes: usize,
+    /// Positions per partition.
+    pub positions: Vec<Position>,
+    /// Offsets sent but not applied; `None` until the client has reported.
+    pub apply_lag_messages: Option<u64>,
+    /// Age of the oldest of them.
+    pub apply_lag: Option<Duration>,
+    /// How long the socket has not taken anything although something waits.
+    pub stalled: Option<Duration>,
+    /// Bytes that the socket took.
+    pub sent_bytes: u64,
+}
+
+impl SessionQueue {
+    /// An idle queue that holds at most `limit` bytes, plus one frame.
+    pub fn new(info: SessionInfo, limit: usize, join: Link<Join>) -> Self {
+        let state = State {
+            frames: VecDeque::new(),
+            bytes: 0,
+            feed: Feed::Idle,
+            positions: Vec::new(),
+            resume: None,
+            progress: info.opened,
+            sent_total: 0,
+            applied_total: None,
+            progress_marks: VecDeque::new(),
+        };
+        Self { info, limit, join, waker: AtomicWaker::new(), state: Mutex::new(state), taken_bytes: AtomicU64::new(0) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins, or begins anew, at `starts`; what is queued and not yet taken is dropped, `first` frames go ahead of the data.
+    /// The store is asked at once.
+    pub fn begin(self: &Arc<Self>, starts: &[(i32, i64)], from: From, first: Vec<Bytes>, now: Instant) {
+        self.start(starts, Some(from), first, now);
+    }
+
+    /// Begins at `starts` for a client that asked for nothing: no `replay_complete` answers it.
+    pub fn begin_live(self: &Arc<Self>, starts: &[(i32, i64)], now: Instant) {
+        self.start(starts, None, Vec::new(), now);
+    }
+
+    fn start(self: &Arc<Self>, starts: &[(i32, i64)], from: Option<From>, first: Vec<Bytes>, now: Instant) {
+        {
+            let mut state = self.lock();
+            if matches!(state.feed, Feed::Closing(_)) {
+                return;
+            }
+            state.frames.clear();
+            state.bytes = 0;
+            state.progress = now;
+            state.positions = starts
+                .iter()
+                .map(|(partition, start)| Position {
+                    partition: *partition,
+                    start: *start,
+                    sent: *start,
+                    applied: *start,
+                })
+                .collect();
+            state.positions.sort_unstable_by_key(|position| position.partition);
+            state.sent_total = 0;
+            state.applied_total = None;
+            state.progress_marks.clear();
+            state.resume = from.map(|from| ResumeProgress { from, replayed: 0, started: now });
+            state.feed = Feed::Behind { asked: true };
+            for frame in first {
+                state.push(frame, now);
+            }
+        }
+        self.waker.wake();
+        self.join.send(Join { queue: Arc::clone(self) });
+    }
+
+    /// Queues a control frame, in order with the data. False when the session is closing or its queue is full.
+    pub fn control(&self, frame: Bytes, now: Instant) -> bool {
+        let taken = {
+            let mut state = self.lock();
+            let taken = !matches!(state.feed, Feed::Closing(_)) && state.bytes < self.limit;
+            if taken {
+                state.push(frame, now);
+            }
+            taken
+        };
+        if taken {
+            self.waker.wake();
+        }
+        taken
+    }
+
+    /// Says good-bye: after what is queued comes the close frame, then the end.
+    pub fn close(&self, code: CloseCode, now: Instant) {
+        {
+            let mut state = self.lock();
+            if matches!(state.feed, Feed::Closing(_)) {
+                return;
+            }
+            state.push(ws_frame::close(code.code(), code.name()), now);
+            state.feed = Feed::Closing(code);
+        }
+        self.waker.wake();
+    }
+
+    /// With which code the session is closing, if it is.
+    pub fn close_code(&self) -> Option<CloseCode> {
+        match self.lock().feed {
+            Feed::Closing(code) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// Offers the live stream's next chunk. `v1` holds the v1 form once somebody needed it.
+    pub fn offer(&self, chunk: &Chunk, v1: &mut Option<Bytes>, generation: u64, now: Instant) -> Offer {
+        let offer = {
+            let mut state = self.lock();
+            if state.feed != Feed::Live(generation) {
+                return Offer::Gone;
+            }
+            let Some(sent) = state.sent(chunk.partition) else {
+                state.feed = Feed::Behind { asked: false };
+                return Offer::Behind;
+            };
+            if chunk.next <= sent {
+                return Offer::Taken(0);
+            }
+            if chunk.first > sent || state.bytes >= self.limit {
+                state.feed = Feed::Behind { asked: false };
+                return Offer::Behind;
+            }
+            let (frame, records) = match self.info.dialect {
+                Dialect::V2 => chunk.message_from(sent),
+                Dialect::V1 if sent <= chunk.first => {
+                    (v1.get_or_insert_with(|| encode_v1(chunk, sent)).clone(), chunk.records)
+                }
+                Dialect::V1 => (encode_v1(chunk, sent), chunk.items_from(sent).filter(is_record).count() as u32),
+            };
+            state.advance(chunk.partition, chunk.next, now);
+            state.push(frame, now);
+            Offer::Taken(records)
+        };
+        self.waker.wake();
+        offer
+    }
+
+    /// Asks the store when the queue has room. Called after a demotion, in case the socket drained it meanwhile.
+    pub fn ask_if_drained(self: &Arc<Self>) {
+        let ask = self.lock().wants_more(self.limit);
+        if ask {
+            self.join.send(Join { queue: Arc::clone(self) });
+        }
+    }
+
+    /// Opens the queue for the store's answer; `None` when it does not want one.
+    pub fn feeder(&self, now: Instant) -> Option<Feeder<'_>> {
+        let state = self.lock();
+        match state.feed {
+            Feed::Idle | Feed::Closing(_) => None,
+            Feed::Live(_) | Feed::Behind { .. } => Some(Feeder { queue: self, state, now, records: 0 }),
+        }
+    }
+
+    /// Offsets start again in every partition. The session goes on at `starts`.
+    pub fn reset(&self, epoch: &str, starts: &[(i32, i64)], now: Instant) {
+        {
+            let mut state = self.lock();
+            if matches!(state.feed, Feed::Idle | Feed::Closing(_)) {
+                return;
+            }
+            state.positions.clear();
+            for (partition, start) in starts {
+                let frame = control::cursor_reset(*partition, ResetReason::TopicRecreated, epoch, *start);
+                state.push(ws_frame::text(&frame), now);
+                let position = Position { partition: *partition, start: *start, sent: *start, applied: *start };
+                state.positions.push(position);
+            }
+            state.positions.sort_unstable_by_key(|position| position.partition);
+            state.sent_total = 0;
+            state.applied_total = state.applied_total.map(|_| 0);
+            state.progress_marks.clear();
+        }
+        self.waker.wake();
+    }
+
+    /// The topic has a new partition: the session has it from `start` on, however late it gets to it.
+    pub fn add_partition(&self, partition: i32, start: i64, now: Instant) {
+        {
+            let mut state = self.lock();
+            if matches!(state.feed, Feed::Idle | Feed::Closing(_)) || state.sent(partition).is_some() {
+                return;
+            }
+            state.add(partition, start, self.info.dialect, now);
+        }
+        self.waker.wake();
+    }
+
+    /// Takes a client's report of its last applied offsets. What was never sent is not believed.
+    pub fn applied(&self, offsets: &[(i32, i64)], now: Instant) -> Option<(u64, Duration)> {
+        let mut state = self.lock();
+        for (partition, offset) in offsets {
+            if let Ok(index) = state.positions.binary_search_by_key(partition, |position| position.partition)
+                && let Some(position) = state.positions.get_mut(index)
+                && offset.saturating_add(1) <= position.sent
+            {
+                position.applied = position.applied.max(offset + 1);
+            }
+        }
+        let applied: u64 = state.positions.iter().map(|p| p.applied.abs_diff(p.start)).sum();
+        state.applied_total = Some(applied);
+        while state.progress_marks.front().is_some_and(|(_, total)| *total <= applied) {
+            state.progress_marks.pop_front();
+        }
+        state.apply_lag(now)
+    }
+
+    /// What operators see.
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        let state = self.lock();
+        let lag = state.apply_lag(now);
+        Snapshot {
+            feed: state.feed,
+            queued_bytes: state.bytes,
+            positions: state.positions.clone(),
+            apply_lag_messages: lag.map(|(messages, _)| messages),
+            apply_lag: lag.map(|(_, age)| age),
+            stalled: (!state.frames.is_empty()).then(|| now.saturating_duration_since(state.progress)),
+            sent_bytes: self.taken_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The next frame for the socket; `None` at the end of a closed session.
+    pub fn poll_frame(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Option<Bytes>> {
+        // Registered first: a frame that comes between the look and the registration must wake us.
+        self.waker.register(cx.waker());
+        let (frame, ask) = {
+            let mut state = self.lock();
+            let Some(frame) = state.frames.pop_front() else {
+                return if matches!(state.feed, Feed::Closing(_)) { Poll::Ready(None) } else { Poll::Pending };
+            };
+            state.bytes -= frame.len();
+            state.progress = Instant::now();
+            (frame, state.wants_more(self.limit))
+        };
+        self.taken_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        if ask {
+            self.join.send(Join { queue: Arc::clone(self) });
+        }
+        Poll::Ready(Some(frame))
+    }
+}
+
+impl State {
+    fn push(&mut self, frame: Bytes, now: Instant) {
+        if frame.is_empty() {
+            return;
+        }
+        if self.frames.is_empty() {
+            self.progress = now;
+        }
+        self.bytes += frame.len();
+        self.frames.push_back(frame);
+    }
+
+    /// Whether the store is to be asked now; notes that it is.
+    fn wants_more(&mut self, limit: usize) -> bool {
+        let wants = self.feed == (Feed::Behind { asked: false }) && self.bytes <= limit / 4;
+        if wants {
+            self.feed = Feed::Behind { asked: true };
+        }
+        wants
+    }
+
+    fn sent(&self, partition: i32) -> Option<i64> {
+        let index = self.positions.binary_search_by_key(&partition, |position| position.partition).ok()?;
+        self.positions.get(index).map(|position| position.sent)
+    }
+
+    fn add(&mut self, partition: i32, start: i64, dialect: Dialect, now: Instant) {
+        let position = Position { partition, start, sent: start, applied: start };
+        let at = self.positions.partition_point(|position| position.partition < partition);
+        self.positions.insert(at, position);
+        if dialect == Dialect::V2 {
+            self.push(ws_frame::text(&control::partition_added(partition, start)), now);
+        }
+    }
+
+    fn advance(&mut self, partition: i32, next: i64, now: Instant) {
+        if let Ok(index) = self.positions.binary_search_by_key(&partition, |position| position.partition)
+            && let Some(position) = self.positions.get_mut(index)
+        {
+            self.sent_total += next.abs_diff(position.sent);
+            position.sent = next;
+        }
+        let due = match self.progress_marks.back() {
+            Some((last, _)) => now.saturating_duration_since(*last) >= PROGRESS_MARK_INTERVAL,
+            None => true,
+        };
+        // Without reports nobody takes the marks away: the oldest ones stay, they tell the age.
+        if due && self.applied_total.is_some() && self.progress_marks.len() < MAX_PROGRESS_MARKS {
+            self.progress_marks.push_back((now, self.sent_total));
+        }
+    }
+
+    fn apply_lag(&self, now: Instant) -> Option<(u64, Duration)> {
+        let messages = self.sent_total.saturating_sub(self.applied_total?);
+        let age = match self.progress_marks.front() {
+            Some((since, _)) if messages > 0 => now.saturating_duration_since(*since),
+            _ => Duration::ZERO,
+        };
+        Some((messages, age))
+    }
+}
+
+/// The store's answer to a session that asked, under the queue's lock.
+#[derive(Debug)]
+pub struct Feeder<'a> {
+    queue: &'a SessionQueue,
+    state: MutexGuard<'a, State>,
+    now: Instant,
+    records: u64,
+}
+
+impl Feeder<'_> {
+    /// Whether the queue takes no more for now.
+    pub fn is_full(&self) -> bool {
+        self.state.bytes >= self.queue.limit
+    }
+
+    /// The session's cursor in a partition. One that is new to the session begins at `low`, and the client is told.
+    pub fn cursor(&mut self, partition: i32, low: i64) -> i64 {
+        if let Some(sent) = self.state.sent(partition) {
+            return sent;
+        }
+        self.state.add(partition, low, self.queue.info.dialect, self.now);
+        low
+    }
+
+    /// Queues a chunk from the cursor on.
+    pub fn chunk(&mut self, chunk: &Chunk) {
+        let Some(sent) = self.state.sent(chunk.partition) else { return };
+        if chunk.first > sent || chunk.next <= sent {
+            return;
+        }
+        let (frame, records) = match self.queue.info.dialect {
+            Dialect::V2 => chunk.message_from(sent),
+            Dialect::V1 => (encode_v1(chunk, sent), chunk.items_from(sent).filter(is_record).count() as u32),
+        };
+        self.records += u64::from(records);
+        self.state.advance(chunk.partition, chunk.next, self.now);
+        self.state.push(frame, self.now);
+    }
+
+    /// Names `[cursor, low)` as lost to this session; how many offsets that are.
+    pub fn gap(&mut self, partition: i32, low: i64, reason: GapReason) -> u64 {
+        let Some(sent) = self.state.sent(partition) else { return 0 };
+        let frame = match self.queue.info.dialect {
+            Dialect::V2 => {
+                let mut builder = FrameBuilder::with_capacity(32);
+                builder.gap(sent, low, reason);
+                builder.seal(partition, sent, low).message
+            }
+            Dialect::V1 => {
+                let mut out = Vec::new();
+                // v1 names the last applied offset; a client that never had one is not stale.
+                if sent > 0 && self.state.resume.as_ref().is_some_and(|resume| resume.from == From::Cursor) {
+                    let stale = control::cursor_stale(partition, sent - 1, low);
+                    ws_frame::append(&mut out, Opcode::Text, stale.as_bytes());
+                }
+                let gap = control::gap_v1(partition, low - sent, gap_name(reason));
+                ws_frame::append(&mut out, Opcode::Text, gap.as_bytes());
+                out.into()
+            }
+        };
+        self.state.advance(partition, low, self.now);
+        self.state.push(frame, self.now);
+        low.abs_diff(sent)
+    }
+
+    /// Records queued by this feeder.
+    pub const fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// The session has reached the end everywhere: it is live from here on. Tells the client when that ends a resume.
+    pub fn live(mut self, generation: u64) -> Joined {
+        let was_live = matches!(self.state.feed, Feed::Live(_));
+        self.state.feed = Feed::Live(generation);
+        let resume = self.state.resume.take();
+        let joined = if let Some(resume) = resume {
+            let replayed = resume.replayed + self.records;
+            let next: Vec<_> = self.state.positions.iter().map(|p| (p.partition, p.sent)).collect();
+            let text = control::replay_complete(resume.from, self.queue.info.dialect, replayed, &next);
+            self.state.push(ws_frame::text(&text), self.now);
+            Joined::Resumed { replayed, took: self.now.saturating_duration_since(resume.started) }
+        } else if was_live {
+            Joined::StayedLive
+        } else {
+            Joined::CaughtUp
+        };
+        let queue = self.queue;
+        drop(self);
+        queue.waker.wake();
+        joined
+    }
+
+    /// The queue is full before the end was reached: it asks again once it has drained.
+    pub fn behind(mut self) {
+        self.state.feed = Feed::Behind { asked: false };
+        let records = self.records;
+        if let Some(resume) = &mut self.state.resume {
+            resume.replayed += records;
+        }
+        let queue = self.queue;
+        drop(self);
+        queue.waker.wake();
+    }
+}
+
+const fn is_record(item: &(i64, i64, ItemRef<'_>)) -> bool {
+    matches!(item.2, ItemRef::Record(_))
+}
+
+/// The v1 form of a chunk from `cursor` on: a `cursor` frame and a binary frame per record, a `gap` frame for whatever is
+/// not delivered. Offsets without a record carry nothing to tell.
+fn encode_v1(chunk: &Chunk, cursor: i64) -> Bytes {
+    let mut out = Vec::with_capacity(chunk.message().len() + chunk.records as usize * 48);
+    let mut text = Vec::with_capacity(64);
+    for (first, next, item) in chunk.items_from(cursor) {
+        match item {
+            ItemRef::Record(value) => {
+                text.clear();
+                control::write_cursor_v1(&mut text, chunk.partition, first);
+                ws_frame::append(&mut out, Opcode::Text, &text);
+                ws_frame::append(&mut out, Opcode::Binary, value);
+            }
+            ItemRef::Skip(SkipReason::NoRecord | SkipReason::Filtered) => {}
+            ItemRef::Skip(reason) => {
+                let gap = control::gap_v1(chunk.partition, next - first, skip_name(reason));
+                ws_frame::append(&mut out, Opcode::Text, gap.as_bytes());
+            }
+            ItemRef::Gap(reason) => {
+                let gap = control::gap_v1(chunk.partition, next - first, gap_name(reason));
+                ws_frame::append(&mut out, Opcode::Text, gap.as_bytes());
+            }
+        }
+    }
+    out.into()
+}
+
+const fn gap_name(reason: GapReason) -> &'static str {
+    match reason {
+        GapReason::Unspecified => "unspecified",
+        GapReason::Retention => "retention",
+        GapReason::Unavailable => "unavailable",
+        GapReason::SkippedToLive => "skipped_to_live",
+    }
+}
+
+const fn skip_name(reason: SkipReason) -> &'static str {
+    match reason {
+        SkipReason::Unspecified => "unspecified",
+        SkipReason::NoRecord => "no_record",
+        SkipReason::Filtered => "filtered",
+        SkipReason::PayloadMissing => "payload_missing",
+        SkipReason::PayloadTooLarge => "payload_too_large",
+        SkipReason::UnknownFraming => "unknown_framing",
+        SkipReason::DecompressionFailed => "decompression_failed",
+        SkipReason::DecompressedTooLarge => "decompressed_too_large",
+        SkipReason::InvalidProtobuf => "invalid_protobuf",
+        SkipReason::SchemaVersion => "schema_version",
+        SkipReason::Internal => "internal",
+    }
+}

@@ -1,1 +1,270 @@
-//! Not written yet.
+//! The whole graph: who is spawned, on which thread, who sends what to whom, and what bounds it.
+//!
+//! The only place that names every actor. [`EDGES`] is what `dashstream topology` prints and the architecture document
+//! shows; [`groups`] spawns the same, downstream first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+
+use super::decode_policy::{DecodePolicy, DecodePolicyDeps};
+use super::dlq_publisher::{self, DlqPublisher, DlqPublisherDeps, DlqRetry};
+use super::dlq_ticket::Tickets;
+use super::kafka_ingest::{self, IngestParts, KafkaIngest};
+use super::lag_monitor::{LagMonitor, LagParts};
+use super::link::Link;
+use super::replay_store::{ReplayStore, ReplayStoreDeps, ReplayStoreSettings};
+use super::sequence_tracker::{SequenceTracker, SequenceTrackerDeps};
+use super::sessions::Sessions;
+use super::supervisor::{ChildSpec, GroupSpec, Running, StartContext, StartError};
+use crate::board::Board;
+use crate::kafka::dlq_producer::DlqProducer;
+use crate::messages::{Decoded, Ingested, Join, Leave, PartitionsOpened, PublishDeadLetter, Settled, Tracked};
+use crate::metrics::Metrics;
+use crate::pipeline::backoff::Backoff;
+use crate::pipeline::dead_letter::LetterContext;
+use crate::pipeline::decode::JudgeSettings;
+use crate::pipeline::restart::{Intensity, Policy, Strategy};
+use crate::pipeline::sequence::Limits;
+
+/// A message on its way between two actors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// Who sends.
+    pub from: &'static str,
+    /// Who receives.
+    pub to: &'static str,
+    /// What.
+    pub message: &'static str,
+    /// What bounds the messages that wait.
+    pub bound: &'static str,
+}
+
+const fn edge(from: &'static str, to: &'static str, message: &'static str, bound: &'static str) -> Edge {
+    Edge { from, to, message, bound }
+}
+
+/// Every edge of the graph, in the order of the flow.
+pub const EDGES: &[Edge] = &[
+    edge("Kafka", "KafkaIngest", "records", "kafka prefetch of 16 MiB"),
+    edge("KafkaIngest", "ReplayStore", "PartitionsOpened", "one per start and new partition"),
+    edge("KafkaIngest", "DecodePolicy", "Ingested", "kafka.in_flight_bytes, plus one batch"),
+    edge("DecodePolicy", "SequenceTracker", "Decoded", "the same bytes: the permit rides inside"),
+    edge("SequenceTracker", "ReplayStore", "Tracked", "the same bytes"),
+    edge("DecodePolicy", "DlqPublisher", "PublishDeadLetter", "dlq.max_in_flight letters"),
+    edge("DlqPublisher", "Kafka", "dead letters", "the same letters"),
+    edge("ReplayStore", "KafkaIngest", "Settled", "never awaited; by the records in flight"),
+    edge("DlqPublisher", "KafkaIngest", "Settled", "never awaited; by the letters in flight"),
+    edge("ClientSession", "ReplayStore", "Join", "one per session"),
+    edge("ReplayStore", "ClientSession", "chunks", "web.session_queue_bytes, plus one chunk"),
+    edge("ClientSession", "browser", "frames", "128 KiB socket buffer"),
+    edge("Kafka", "LagMonitor", "watermarks", "one poll at a time"),
+];
+
+/// The addresses that outlive every generation.
+#[derive(Clone, Debug, Default)]
+pub struct Links {
+    /// `DecodePolicy`.
+    pub ingested: Link<Ingested>,
+    /// `SequenceTracker`.
+    pub decoded: Link<Decoded>,
+    /// `ReplayStore`.
+    pub tracked: Link<Tracked>,
+    /// `ReplayStore`.
+    pub opened: Link<PartitionsOpened>,
+    /// `ReplayStore`.
+    pub join: Link<Join>,
+    /// `ReplayStore`.
+    pub leave: Link<Leave>,
+    /// `DlqPublisher`.
+    pub dead_letters: Link<PublishDeadLetter>,
+    /// `KafkaIngest`.
+    pub settled: Link<Settled>,
+    /// `KafkaIngest`, for the shutdown.
+    pub drain_ingest: Link<kafka_ingest::Drain>,
+    /// `DlqPublisher`, for the shutdown.
+    pub drain_letters: Link<dlq_publisher::Drain>,
+}
+
+/// Restart limits of every group.
+#[derive(Clone, Copy, Debug)]
+pub struct RestartSettings {
+    /// Restarts that are tolerated per window.
+    pub intensity: Intensity,
+    /// The waits before restarts.
+    pub backoff: Backoff,
+    /// How long an actor may leave a heartbeat unanswered.
+    pub heartbeat: Duration,
+}
+
+/// What the actors are made of. Everything here outlives every generation.
+#[derive(Clone)]
+pub struct Parts {
+    /// Addresses.
+    pub links: Links,
+    /// Positions.
+    pub board: Board,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Open sessions.
+    pub sessions: Sessions,
+    /// The right to have a dead letter on its way.
+    pub tickets: Tickets,
+    /// `KafkaIngest`.
+    pub ingest: IngestParts,
+    /// `DecodePolicy`.
+    pub judge: JudgeSettings,
+    /// Keys the hashes of threads.
+    pub hash_seed: u64,
+    /// `DecodePolicy`.
+    pub letters: LetterContext,
+    /// `ReplayStore`.
+    pub store: ReplayStoreSettings,
+    /// `DlqPublisher`.
+    pub letter_producer: Arc<DlqProducer>,
+    /// `LagMonitor`.
+    pub lag: LagParts,
+    /// Restart limits.
+    pub restarts: RestartSettings,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+/// How long an actor may take to stop before it is given up.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The supervised groups. The pipeline is one unit, restarted rest-for-one, downstream first; the two at its side are
+/// restarted alone.
+pub fn groups(parts: &Parts) -> Vec<GroupSpec> {
+    let group = |name, strategy, children| GroupSpec {
+        name,
+        strategy,
+        intensity: parts.restarts.intensity,
+        backoff: parts.restarts.backoff,
+        stop_timeout: STOP_TIMEOUT,
+        children,
+    };
+    vec![
+        group("side", Strategy::OneForOne, vec![dlq_publisher(parts), lag_monitor(parts)]),
+        group(
+            "pipeline",
+            Strategy::RestForOne,
+            vec![replay_store(parts), sequence_tracker(parts), decode_policy(parts), kafka_ingest(parts)],
+        ),
+    ]
+}
+
+type Start = Box<dyn FnMut(StartContext) -> Result<Running, StartError> + Send>;
+
+fn child(name: &'static str, thread: &'static str, parts: &Parts, start: Start) -> ChildSpec {
+    ChildSpec { name, policy: Policy::Permanent, heartbeat: Some(parts.restarts.heartbeat), thread, start }
+}
+
+fn replay_store(parts: &Parts) -> ChildSpec {
+    let all = parts.clone();
+    let start = move |life: StartContext| {
+        let deps = ReplayStoreDeps {
+            settings: all.store,
+            generation: life.generation,
+            settled: all.links.settled.clone(),
+            sessions: all.sessions.clone(),
+            board: all.board.clone(),
+            metrics: Arc::clone(&all.metrics),
+            pulse: life.pulse,
+            guard: life.guard,
+        };
+        let addr: Addr<ReplayStore> = ReplayStore::start_in_arbiter(&life.arbiter, |_| ReplayStore::new(deps));
+        all.links.tracked.publish(&addr);
+        all.links.opened.publish(&addr);
+        all.links.join.publish(&addr);
+        all.links.leave.publish(&addr);
+        Ok(Running::of(&addr))
+    };
+    child("ReplayStore", "pipeline", parts, Box::new(start))
+}
+
+fn sequence_tracker(parts: &Parts) -> ChildSpec {
+    let all = parts.clone();
+    let start = move |life: StartContext| {
+        let deps = SequenceTrackerDeps {
+            limits: Limits::default(),
+            board: all.board.clone(),
+            metrics: Arc::clone(&all.metrics),
+            downstream: all.links.tracked.clone(),
+            pulse: life.pulse,
+            guard: life.guard,
+        };
+        let addr = SequenceTracker::start_in_arbiter(&life.arbiter, |_| SequenceTracker::new(deps));
+        all.links.decoded.publish(&addr);
+        Ok(Running::of(&addr))
+    };
+    child("SequenceTracker", "pipeline", parts, Box::new(start))
+}
+
+fn decode_policy(parts: &Parts) -> ChildSpec {
+    let all = parts.clone();
+    let start = move |life: StartContext| {
+        let next = all.links.decoded.current().ok_or_else(|| StartError("SequenceTracker is not there".into()))?;
+        let deps = DecodePolicyDeps {
+            judge: all.judge.clone(),
+            hash_seed: all.hash_seed,
+            letters: all.letters.clone(),
+            next,
+            publisher: all.links.dead_letters.clone(),
+            tickets: all.tickets.clone(),
+            board: all.board.clone(),
+            metrics: Arc::clone(&all.metrics),
+            pulse: life.pulse,
+            guard: life.guard,
+        };
+        let addr = DecodePolicy::start_in_arbiter(&life.arbiter, |_| DecodePolicy::new(deps));
+        all.links.ingested.publish(&addr);
+        Ok(Running::of(&addr))
+    };
+    child("DecodePolicy", "pipeline", parts, Box::new(start))
+}
+
+fn kafka_ingest(parts: &Parts) -> ChildSpec {
+    let all = parts.clone();
+    let start = move |life: StartContext| {
+        let ingest = all.ingest.clone();
+        let addr = KafkaIngest::start_in_arbiter(&life.arbiter, |_| KafkaIngest::new(ingest, life.pulse, life.guard));
+        all.links.settled.publish(&addr);
+        all.links.drain_ingest.publish(&addr);
+        Ok(Running::of(&addr))
+    };
+    child("KafkaIngest", "ingest", parts, Box::new(start))
+}
+
+fn dlq_publisher(parts: &Parts) -> ChildSpec {
+    let all = parts.clone();
+    let start = move |life: StartContext| {
+        let deps = DlqPublisherDeps {
+            producer: Arc::clone(&all.letter_producer),
+            tickets: all.tickets.clone(),
+            retry: DlqRetry::default(),
+            metrics: Arc::clone(&all.metrics),
+        };
+        let publisher = |_: &mut _| DlqPublisher::new(deps, life.pulse, life.guard);
+        let addr = DlqPublisher::start_in_arbiter(&life.arbiter, publisher);
+        all.links.dead_letters.publish(&addr);
+        all.links.drain_letters.publish(&addr);
+        Ok(Running::of(&addr))
+    };
+    child("DlqPublisher", "side", parts, Box::new(start))
+}
+
+fn lag_monitor(parts: &Parts) -> ChildSpec {
+    let all = parts.clone();
+    let start = move |life: StartContext| {
+        let lag = all.lag.clone();
+        let addr = LagMonitor::start_in_arbiter(&life.arbiter, |_| LagMonitor::new(lag, life.pulse, life.guard));
+        Ok(Running::of(&addr))
+    };
+    child("LagMonitor", "side", parts, Box::new(start))
+}

@@ -1,1 +1,133 @@
-//! Not written yet.
+//! The command line: the tree of subcommands, and exit codes.
+//!
+//! One file per subcommand. Results go to standard output, everything else to standard error. It must not know how the
+//! service works; [`seam`] is where it meets the rest of the program.
+
+mod check_config;
+
+mod completions;
+
+mod default_config;
+
+pub mod demo;
+
+pub mod generate;
+
+mod man;
+
+mod serve;
+
+mod topology;
+
+mod seam;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::environment::Environment;
+use crate::config::problem::ConfigError;
+use crate::telemetry;
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done, or stopped in order.
+    Success = 0,
+    /// It could not start, or could not finish.
+    Failed = 1,
+    /// The command line or the configuration cannot be used (`EX_USAGE`).
+    Usage = 64,
+    /// The supervisor gave up; the platform should restart the process (`EX_SOFTWARE`).
+    Escalated = 70,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Live telemetry of AI-agent graphs, from Kafka to the browser, with no silent hole.
+#[derive(Debug, Parser)]
+#[command(name = "dashstream", version, propagate_version = true, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  dashstream demo                                    try it: everything in one process
+  KAFKA_BROKERS=kafka:9092 dashstream serve          serve a real topic
+  dashstream default-config > dashstream.toml        start a configuration file
+  dashstream check-config --config dashstream.toml   see what would be used
+
+Exit codes: 0 success, 1 failure, 64 unusable command line or configuration, 70 the supervisor gave up.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Demo(demo::Args),
+    Generate(generate::Args),
+    CheckConfig(check_config::Args),
+    DefaultConfig(default_config::Args),
+    Topology(topology::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// The configuration file, as several subcommands take it.
+#[derive(Debug, clap::Args)]
+struct FileArg {
+    /// Configuration file (TOML). Otherwise the one that DASHSTREAM_CONFIG names, otherwise none
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the command line and reports failures.
+pub fn main(args: impl IntoIterator<Item = OsString>, environment: &Environment) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are results; anything else is a usage error, which clap would report as 2.
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Success };
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    match run(cli.command, environment) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {}", telemetry::chain(error.as_ref()));
+            let exit = if error.is::<ConfigError>() { Exit::Usage } else { Exit::Failed };
+            exit.into()
+        }
+    }
+}
+
+fn run(command: Command, environment: &Environment) -> anyhow::Result<Exit> {
+    match command {
+        Command::Serve(args) => serve::run(&args, environment),
+        Command::Demo(args) => demo::run(&args, environment),
+        Command::Generate(args) => generate::run(&args, environment),
+        Command::CheckConfig(args) => check_config::run(&args, environment),
+        Command::DefaultConfig(args) => default_config::run(&args),
+        Command::Topology(args) => topology::run(&args, environment),
+        Command::Completions(args) => completions::run(&args, &mut Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
+    }
+}
+
+/// Writes a result to standard output. A reader that has seen enough (`| head`) is no failure.
+fn print(text: impl AsRef<[u8]>) -> anyhow::Result<Exit> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Exit::Success),
+    }
+}

@@ -3,3 +3,47 @@
 pub mod connection;
 
 pub mod security;
+
+pub mod errors;
+
+pub mod monitor;
+
+pub mod identity;
+
+pub mod settings;
+
+pub mod stop;
+
+pub mod topic;
+
+pub mod topic_watch;
+
+pub mod watermarks;
+
+pub mod batch;
+
+pub mod reader;
+
+mod opening;
+
+pub mod duties;
+
+mod read_loop;
+
+mod recovery;
+
+mod name_claim;
+
+mod duty_reader;
+
+pub mod membership;
+
+pub mod lag_poller;
+
+pub mod dlq_producer;
+
+pub mod load_producer;
+
+pub mod demo_broker;
+
+mod mock_ffi;

@@ -1,1 +1,327 @@
-//! Not written yet.
+//! What `/health` says: facts in, status with reasons out. It must not know how facts are gathered or shown.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Span of the windowed figures.
+pub const WINDOW: Duration = Duration::from_secs(120);
+/// Below this many records in the window an error rate says nothing.
+const MIN_SAMPLES: u64 = 100;
+/// An error rate above this degrades the service.
+const MAX_ERROR_RATE: f64 = 0.01;
+/// Kafka counts as lost when there was no contact for this long.
+const KAFKA_LOST: Duration = Duration::from_secs(10);
+/// An actor's restart is told for this long.
+const RESTART_TOLD: Duration = Duration::from_secs(30);
+
+/// The counters that `/health` shows over the window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records judged.
+    pub messages: u64,
+    /// Of these, unprocessable.
+    pub decode_errors: u64,
+    /// Of these, null or empty.
+    pub payload_missing: u64,
+    /// Faults of Kafka or the network.
+    pub infrastructure_errors: u64,
+    /// Sends that failed.
+    pub send_failed: u64,
+    /// Clients that did not read in time.
+    pub send_timeout: u64,
+    /// Dead letters lost.
+    pub dlq_failures: u64,
+    /// Offsets lost before they could be read.
+    pub lost_offsets: u64,
+}
+
+impl Counts {
+    fn since(self, earlier: Self) -> Self {
+        Self {
+            messages: self.messages.saturating_sub(earlier.messages),
+            decode_errors: self.decode_errors.saturating_sub(earlier.decode_errors),
+            payload_missing: self.payload_missing.saturating_sub(earlier.payload_missing),
+            infrastructure_errors: self.infrastructure_errors.saturating_sub(earlier.infrastructure_errors),
+            send_failed: self.send_failed.saturating_sub(earlier.send_failed),
+            send_timeout: self.send_timeout.saturating_sub(earlier.send_timeout),
+            dlq_failures: self.dlq_failures.saturating_sub(earlier.dlq_failures),
+            lost_offsets: self.lost_offsets.saturating_sub(earlier.lost_offsets),
+        }
+    }
+}
+
+/// Windowed figures from samples of the lifetime counters: nothing is paid per record.
+#[derive(Debug, Default)]
+pub struct Samples(VecDeque<(Instant, Counts)>);
+
+impl Samples {
+    /// Keeps a sample; those that the window no longer needs go.
+    pub fn add(&mut self, now: Instant, counts: Counts) {
+        self.0.push_back((now, counts));
+        // The newest sample at or beyond the window's far edge is the base to subtract.
+        while self.0.get(1).is_some_and(|(at, _)| now.saturating_duration_since(*at) >= WINDOW) {
+            self.0.pop_front();
+        }
+    }
+
+    /// What was counted in the window that ends now.
+    pub fn windowed(&self, now: Instant, counts: Counts) -> Counts {
+        let base = self
+            .0
+            .iter()
+            .rev()
+            .find(|(at, _)| now.saturating_duration_since(*at) >= WINDOW)
+            .map_or(Counts::default(), |(_, base)| *base);
+        counts.since(base)
+    }
+}
+
+/// An actor, as the supervisor knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActorFacts {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it runs.
+    pub up: bool,
+    /// Time since it was last restarted, if it ever was.
+    pub restarted: Option<Duration>,
+}
+
+/// Everything that the status depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The service is stopping.
+    pub draining: bool,
+    /// Time since the start.
+    pub uptime: Duration,
+    /// Time since Kafka last answered; `None` when it never did.
+    pub kafka_contact: Option<Duration>,
+    /// The topic is not there.
+    pub topic_missing: bool,
+    /// The positions of the topic are known, reading has begun.
+    pub reading: bool,
+    /// Ingest stopped at a record that cannot be processed: partition and offset.
+    pub paused_at: Option<(i32, i64)>,
+    /// The bytes in flight are at their limit for this long: a stage does not keep up or is stuck.
+    pub credit_exhausted: Option<Duration>,
+    /// The actors.
+    pub actors: Vec<ActorFacts>,
+    /// Figures over the window.
+    pub window: Counts,
+}
+
+/// The verdict on the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// Everything works.
+    Healthy,
+    /// It works, but something is lost, late or failing.
+    Degraded,
+    /// It has not begun to read.
+    Starting,
+    /// Kafka cannot be reached.
+    Reconnecting,
+    /// Ingest waits for an operator.
+    Paused,
+    /// It is stopping.
+    Draining,
+}
+
+impl Status {
+    /// The value in `/health`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Starting => "starting",
+            Self::Reconnecting => "reconnecting",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// Whether new clients should be sent here.
+    pub const fn is_ready(self) -> bool {
+        matches!(self, Self::Healthy | Self::Degraded | Self::Paused)
+    }
+}
+
+/// Why the status is what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// For machines; a closed set.
+    pub code: &'static str,
+    /// For people: what is the case.
+    pub detail: String,
+    /// What to look at or do.
+    pub hint: &'static str,
+}
+
+/// The rule. The worst finding gives the status, all are told.
+pub fn assess(facts: &Facts) -> (Status, Vec<Reason>) {
+    let mut status = Status::Healthy;
+    let mut reasons = Vec::new();
+    let mut found = |at_least: Status, code, detail: String, hint| {
+        status = status.max(at_least);
+        reasons.push(Reason { code, detail, hint });
+    };
+    if facts.draining {
+        found(Status::Draining, "draining", "the service is stopping".into(), "clients reconnect elsewhere");
+    }
+    if let Some((partition, offset)) = facts.paused_at {
+        let detail = format!("ingest stopped at partition {partition}, offset {offset}");
+        found(Status::Paused, "paused", detail, "inspect the record; continue by retry or by setting it aside");
+    }
+    kafka(facts, &mut found);
+    if let Some(since) = facts.credit_exhausted.filter(|since| *since >= Duration::from_secs(5)) {
+        let detail = format!("the bytes in flight have been at their limit for {} s", since.as_secs());
+        found(Status::Degraded, "pipeline_full", detail, "a stage does not keep up; see dashstream_in_flight_bytes");
+    }
+    for actor in &facts.actors {
+        if !actor.up {
+            let detail = format!("{} is down", actor.name);
+            found(Status::Degraded, "actor_down", detail, "it is being restarted; see the log for the cause");
+        } else if let Some(ago) = actor.restarted.filter(|ago| *ago < RESTART_TOLD) {
+            let detail = format!("{} was restarted {} s ago", actor.name, ago.as_secs());
+            found(Status::Degraded, "actor_restarted", detail, "see the log for the cause");
+        }
+    }
+    rates(&facts.window, &mut found);
+    (status, reasons)
+}
+
+fn kafka(facts: &Facts, found: &mut impl FnMut(Status, &'static str, String, &'static str)) {
+    match facts.kafka_contact {
+        None if facts.uptime < KAFKA_LOST => {
+            found(Status::Starting, "kafka_connecting", "no answer from Kafka yet".into(), "wait a moment");
+        }
+        None => found(
+            Status::Reconnecting,
+            "kafka_unreachable",
+            "Kafka has never answered".into(),
+            "check KAFKA_BROKERS, the network and the security settings",
+        ),
+        Some(ago) if ago >= KAFKA_LOST => {
+            let detail = format!("no answer from Kafka for {} s", ago.as_secs());
+            found(Status::Reconnecting, "kafka_unreachable", detail, "check the brokers and the network");
+        }
+        Some(_) if facts.topic_missing => found(
+            Status::Reconnecting,
+            "topic_missing",
+            "the topic does not exist".into(),
+            "create it, or check KAFKA_TOPIC; reading begins by itself",
+        ),
+        Some(_) if !facts.reading => {
+            found(Status::Starting, "reading_positions", "finding where to read".into(), "wait a moment");
+        }
+        Some(_) => {}
+    }
+}
+
+fn rates(window: &Counts, found: &mut impl FnMut(Status, &'static str, String, &'static str)) {
+    let rate = |errors: u64| errors as f64 / window.messages.max(1) as f64;
+    if window.messages >= MIN_SAMPLES && rate(window.payload_missing) > MAX_ERROR_RATE {
+        let detail = format!("{} of {} records had no payload", window.payload_missing, window.messages);
+        found(Status::Degraded, "payload_missing_rate", detail, "a producer sends null values; see the dead letters");
+    }
+    let undecodable = window.decode_errors.saturating_sub(window.payload_missing);
+    if window.messages >= MIN_SAMPLES && rate(undecodable) > MAX_ERROR_RATE {
+        let detail = format!("{undecodable} of {} records could not be decoded", window.messages);
+        found(Status::Degraded, "decode_error_rate", detail, "see websocket_decode_errors_total and the dead letters");
+    }
+    if window.dlq_failures > 0 {
+        let detail = format!("{} dead letters were lost", window.dlq_failures);
+        found(Status::Degraded, "dead_letters_lost", detail, "check that the dead-letter topic exists and is writable");
+    }
+    if window.lost_offsets > 0 {
+        let detail = format!("{} offsets were gone before they could be read", window.lost_offsets);
+        found(Status::Degraded, "offsets_lost", detail, "retention is shorter than the backlog; raise it or scale out");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fine() -> Facts {
+        Facts {
+            uptime: Duration::from_secs(3600),
+            kafka_contact: Some(Duration::from_secs(1)),
+            reading: true,
+            actors: vec![ActorFacts { name: "ReplayStore", up: true, restarted: None }],
+            ..Facts::default()
+        }
+    }
+
+    fn codes(facts: &Facts) -> (Status, Vec<&'static str>) {
+        let (status, reasons) = assess(facts);
+        (status, reasons.iter().map(|reason| reason.code).collect())
+    }
+
+    #[test]
+    fn an_idle_topic_is_healthy() {
+        assert_eq!(codes(&fine()), (Status::Healthy, vec![]));
+    }
+
+    #[test]
+    fn each_fault_alone_has_its_own_reason() {
+        let secs = Duration::from_secs;
+        let window = |counts| Facts { window: counts, ..fine() };
+        let table = [
+            (Facts { draining: true, ..fine() }, Status::Draining, "draining"),
+            (Facts { paused_at: Some((2, 7)), ..fine() }, Status::Paused, "paused"),
+            (Facts { kafka_contact: None, uptime: secs(2), ..fine() }, Status::Starting, "kafka_connecting"),
+            (Facts { kafka_contact: None, ..fine() }, Status::Reconnecting, "kafka_unreachable"),
+            (Facts { kafka_contact: Some(secs(10)), ..fine() }, Status::Reconnecting, "kafka_unreachable"),
+            (Facts { topic_missing: true, ..fine() }, Status::Reconnecting, "topic_missing"),
+            (Facts { reading: false, ..fine() }, Status::Starting, "reading_positions"),
+            (Facts { credit_exhausted: Some(secs(5)), ..fine() }, Status::Degraded, "pipeline_full"),
+            (
+                window(Counts { messages: 100, decode_errors: 2, ..Counts::default() }),
+                Status::Degraded,
+                "decode_error_rate",
+            ),
+            (
+                window(Counts { messages: 100, decode_errors: 30, payload_missing: 30, ..Counts::default() }),
+                Status::Degraded,
+                "payload_missing_rate",
+            ),
+            (window(Counts { dlq_failures: 1, ..Counts::default() }), Status::Degraded, "dead_letters_lost"),
+            (window(Counts { lost_offsets: 1, ..Counts::default() }), Status::Degraded, "offsets_lost"),
+        ];
+        for (facts, status, code) in table {
+            assert_eq!(codes(&facts), (status, vec![code]), "{facts:?}");
+        }
+        let actor = |up, restarted| ActorFacts { name: "DecodePolicy", up, restarted };
+        let down = Facts { actors: vec![actor(false, None)], ..fine() };
+        assert_eq!(codes(&down), (Status::Degraded, vec!["actor_down"]));
+        let restarted = Facts { actors: vec![actor(true, Some(secs(3)))], ..fine() };
+        assert_eq!(codes(&restarted), (Status::Degraded, vec!["actor_restarted"]));
+        let long_ago = Facts { actors: vec![actor(true, Some(secs(60)))], ..fine() };
+        assert_eq!(codes(&long_ago), (Status::Healthy, vec![]));
+    }
+
+    #[test]
+    fn one_error_of_few_records_degrades_nothing() {
+        let window = Counts { messages: 99, decode_errors: 50, ..Counts::default() };
+        assert_eq!(codes(&Facts { window, ..fine() }).0, Status::Healthy);
+    }
+
+    #[test]
+    fn windowed_figures_rise_at_once_and_are_gone_after_the_window() {
+        let start = Instant::now();
+        let at = |secs| start + Duration::from_secs(secs);
+        let mut samples = Samples::default();
+        let mut total = Counts::default();
+        samples.add(at(0), total);
+        total.messages = 5;
+        assert_eq!(samples.windowed(at(1), total).messages, 5);
+        for second in 1..=121 {
+            samples.add(at(second), total);
+        }
+        assert_eq!(samples.windowed(at(121), total).messages, 0);
+        total.messages = 12;
+        assert_eq!(samples.windowed(at(122), total).messages, 7);
+        assert!(samples.0.len() <= 122);
+    }
+}

@@ -7,7 +7,11 @@ pub mod record;
 
 pub mod credit;
 
+pub mod epoch;
+
 pub mod decode;
+
+mod numbered;
 
 pub mod dead_letter;
 
@@ -15,7 +19,11 @@ pub mod sequence;
 
 pub mod settled;
 
+pub mod assemble;
+
 pub mod window;
+
+pub mod start;
 
 pub mod pacing;
 
@@ -24,3 +32,7 @@ pub mod lag;
 pub mod health;
 
 pub mod backoff;
+
+pub mod restart;
+
+pub mod flood;

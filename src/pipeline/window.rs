@@ -1,1 +1,364 @@
-//! Not written yet.
+//! The memory window: the newest chunks of every partition under one byte budget and one record bound.
+//!
+//! Per partition it covers `[low, next)` without holes. The oldest chunk of all goes first, whichever partition it
+//! belongs to. It must not know sessions.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::assemble::Misaligned;
+use crate::wire::stream_frame::{Content, FrameBuilder, Mark, Sealed};
+
+/// A contiguous range of one partition, encoded once and shared by everyone.
+#[derive(Debug)]
+pub struct Chunk {
+    /// The partition.
+    pub partition: i32,
+    /// The first offset covered.
+    pub first: i64,
+    /// The offset after the last one covered.
+    pub next: i64,
+    /// How many records it holds.
+    pub records: u32,
+    sealed: Sealed,
+}
+
+impl Chunk {
+    /// A chunk that covers `[first, next)`.
+    pub const fn new(partition: i32, first: i64, next: i64, records: u32, sealed: Sealed) -> Self {
+        Self { partition, first, next, records, sealed }
+    }
+
+    /// The v2 WebSocket message of the whole chunk.
+    pub const fn message(&self) -> &Bytes {
+        &self.sealed.message
+    }
+
+    /// The memory that it holds, in bytes.
+    pub fn weight(&self) -> usize {
+        self.sealed.message.len() + self.sealed.marks.capacity() * size_of::<Mark>() + size_of::<Self>() + 64
+    }
+
+    /// The v2 message of the part from `cursor` on, and how many records it holds.
+    pub fn message_from(&self, cursor: i64) -> (Bytes, u32) {
+        if cursor <= self.first {
+            return (self.message().clone(), self.records);
+        }
+        let marks = &self.sealed.marks;
+        // The item that holds the cursor: it can only be cut when it is a range.
+        let after = marks.partition_point(|mark| mark.first <= cursor);
+        let holds = after.saturating_sub(1);
+        let mut builder = FrameBuilder::with_capacity(self.message().len());
+        let whole_from = match marks.get(holds) {
+            Some(mark) if mark.first < cursor => {
+                let end = marks.get(after).map_or(self.next, |mark| mark.first);
+                match mark.content {
+                    Content::Skip(reason) => builder.skip(cursor, end, reason),
+                    Content::Gap(reason) => builder.gap(cursor, end, reason),
+                    Content::Record { .. } => {}
+                }
+                after
+            }
+            _ => holds,
+        };
+        let records = marks.get(whole_from..).map_or(0, count_records);
+        builder.copy_items(&self.sealed, whole_from);
+        (builder.seal(self.partition, cursor, self.next).message, records)
+    }
+
+    /// The items from `cursor` on: first offset, next offset, and what lies there.
+    pub fn items_from(&self, cursor: i64) -> impl Iterator<Item = (i64, i64, ItemRef<'_>)> {
+        let marks = &self.sealed.marks;
+        marks.iter().enumerate().filter_map(move |(index, mark)| {
+            let next = marks.get(index + 1).map_or(self.next, |mark| mark.first);
+            let item = match mark.content {
+                Content::Record { start, len } => {
+                    ItemRef::Record(self.sealed.message.get(start as usize..(start + len) as usize)?)
+                }
+                Content::Skip(reason) => ItemRef::Skip(reason),
+                Content::Gap(reason) => ItemRef::Gap(reason),
+            };
+            (next > cursor).then(|| (mark.first.max(cursor), next, item))
+        })
+    }
+
+    /// The first offset that is kept when the oldest `records` records are left out.
+    fn floor_without(&self, records: u32) -> i64 {
+        let is_record = |mark: &&Mark| matches!(mark.content, Content::Record { .. });
+        self.sealed.marks.iter().filter(is_record).nth(records as usize).map_or(self.next, |mark| mark.first)
+    }
+}
+
+fn count_records(marks: &[Mark]) -> u32 {
+    marks.iter().filter(|mark| matches!(mark.content, Content::Record { .. })).count() as u32
+}
+
+/// What lies at a range of offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemRef<'a> {
+    /// A record's value.
+    Record(&'a [u8]),
+    /// Nothing for the client.
+    Skip(crate::wire::stream::SkipReason),
+    /// Lost.
+    Gap(crate::wire::stream::GapReason),
+}
+
+#[derive(Debug)]
+struct PartitionWindow {
+    low: i64,
+    next: i64,
+    chunks: VecDeque<Arc<Chunk>>,
+}
+
+/// What the window has at a cursor.
+#[derive(Clone, Debug)]
+pub enum Read {
+    /// The cursor lies below the window, which begins here.
+    Below(i64),
+    /// A chunk that holds the cursor.
+    Chunk(Arc<Chunk>),
+    /// Nothing yet: the cursor has reached the end, or lies beyond it.
+    End,
+}
+
+/// The window over all partitions.
+#[derive(Debug)]
+pub struct Window {
+    max_bytes: usize,
+    max_records: usize,
+    bytes: usize,
+    records: usize,
+    partitions: BTreeMap<i32, PartitionWindow>,
+    /// The partition of each chunk, oldest first.
+    order: VecDeque<i32>,
+    /// Records of the oldest chunk that no longer count as kept.
+    dropped_of_oldest: u32,
+}
+
+impl Window {
+    /// An empty window of at most `max_bytes` and `max_records`. The newest chunk is kept even when it alone is larger.
+    pub const fn new(max_bytes: usize, max_records: usize) -> Self {
+        Self {
+            max_bytes,
+            max_records,
+            bytes: 0,
+            records: 0,
+            partitions: BTreeMap::new(),
+            order: VecDeque::new(),
+            dropped_of_oldest: 0,
+        }
+    }
+
+    /// Begins a partition at `start`, unless it is there already.
+    pub fn open(&mut self, partition: i32, start: i64) {
+        let empty = PartitionWindow { low: start, next: start, chunks: VecDeque::new() };
+        self.partitions.entry(partition).or_insert(empty);
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.max_bytes, self.max_records);
+    }
+
+    /// Bytes held.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Records held.
+    pub const fn records(&self) -> usize {
+        self.records - self.dropped_of_oldest as usize
+    }
+
+    /// Partition, first offset kept and end, ascending by partition.
+    pub fn bounds(&self) -> impl Iterator<Item = (i32, i64, i64)> {
+        self.partitions.iter().map(|(partition, window)| (*partition, window.low, window.next))
+    }
+
+    /// First offset kept and end of a partition.
+    pub fn bounds_of(&self, partition: i32) -> Option<(i64, i64)> {
+        self.partitions.get(&partition).map(|window| (window.low, window.next))
+    }
+
+    /// Appends a chunk and makes room for it.
+    ///
+    /// # Errors
+    /// When it does not begin where its partition ends; nothing changes then.
+    pub fn append(&mut self, chunk: Arc<Chunk>) -> Result<(), Misaligned> {
+        let window = self.partitions.entry(chunk.partition).or_insert_with(|| PartitionWindow {
+            low: chunk.first,
+            next: chunk.first,
+            chunks: VecDeque::new(),
+        });
+        if chunk.first != window.next {
+            return Err(Misaligned { expected: window.next, found: chunk.first });
+        }
+        window.next = chunk.next;
+        self.bytes += chunk.weight();
+        self.records += chunk.records as usize;
+        self.order.push_back(chunk.partition);
+        window.chunks.push_back(chunk);
+        self.make_room();
+        Ok(())
+    }
+
+    /// What there is at `cursor`. An unknown partition has nothing.
+    pub fn read(&self, partition: i32, cursor: i64) -> Read {
+        let Some(window) = self.partitions.get(&partition) else { return Read::End };
+        if cursor < window.low {
+            return Read::Below(window.low);
+        }
+        let index = window.chunks.partition_point(|chunk| chunk.next <= cursor);
+        window.chunks.get(index).map_or(Read::End, |chunk| Read::Chunk(Arc::clone(chunk)))
+    }
+
+    fn make_room(&mut self) {
+        while self.order.len() > 1 {
+            let Some(oldest) = self.oldest() else { return };
+            let whole = oldest.records as usize;
+            let over_bytes = self.bytes > self.max_bytes;
+            if !over_bytes && self.records.saturating_sub(whole) < self.max_records {
+                break;
+            }
+            self.drop_oldest();
+        }
+        if self.records > self.max_records
+            && let Some(oldest) = self.oldest()
+        {
+            self.dropped_of_oldest = (self.records - self.max_records) as u32;
+            let floor = oldest.floor_without(self.dropped_of_oldest);
+            if let Some(window) = self.partitions.get_mut(&oldest.partition) {
+                window.low = window.low.max(floor);
+            }
+        }
+    }
+
+    fn oldest(&self) -> Option<Arc<Chunk>> {
+        let partition = self.order.front()?;
+        self.partitions.get(partition)?.chunks.front().cloned()
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(partition) = self.order.pop_front() else { return };
+        self.dropped_of_oldest = 0;
+        if let Some(window) = self.partitions.get_mut(&partition)
+            && let Some(chunk) = window.chunks.pop_front()
+        {
+            window.low = chunk.next;
+            self.bytes -= chunk.weight();
+            self.records -= chunk.records as usize;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::stream::{Frame, SkipReason, item};
+    use proptest::prelude::*;
+    use prost::Message;
+
+    fn chunk(partition: i32, first: i64, records: i64, value: usize) -> Arc<Chunk> {
+        let mut builder = FrameBuilder::with_capacity(0);
+        for offset in first..first + records {
+            builder.record(offset, 0, &vec![1; value], &[]);
+        }
+        let next = first + records;
+        Arc::new(Chunk::new(partition, first, next, records as u32, builder.seal(partition, first, next)))
+    }
+
+    #[test]
+    fn the_newest_records_are_kept_to_the_exact_number() {
+        for size in [1, 3, 7, 20, 33] {
+            let mut window = Window::new(usize::MAX, 20);
+            window.open(0, 0);
+            let mut offset = 0;
+            while offset < 100 {
+                window.append(chunk(0, offset, size.min(100 - offset), 10)).unwrap();
+                offset += size.min(100 - offset);
+                assert_eq!(window.records(), 20.min(offset as usize), "chunks of {size}");
+                assert_eq!(window.bounds_of(0), Some(((offset - 20).max(0), offset)));
+            }
+        }
+    }
+
+    #[test]
+    fn the_byte_budget_is_shared_and_the_oldest_goes_first() {
+        let weight = chunk(1, 3, 1, 1000).weight();
+        let mut window = Window::new(weight * 4, usize::MAX);
+        for (partition, first) in [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (1, 3)] {
+            window.append(chunk(partition, first, 1, 1000)).unwrap();
+            assert!(window.bytes() <= weight * 4);
+        }
+        assert_eq!(window.bounds().collect::<Vec<_>>(), vec![(0, 2, 2), (1, 0, 4)]);
+        assert!(matches!(window.read(0, 0), Read::Below(2)));
+        assert!(matches!(window.read(0, 2), Read::End));
+        assert!(matches!(window.read(1, 9), Read::End));
+    }
+
+    #[test]
+    fn one_chunk_over_the_budget_is_kept_alone() {
+        let mut window = Window::new(10, 5);
+        window.append(chunk(0, 0, 3, 1000)).unwrap();
+        window.append(chunk(0, 3, 3, 1000)).unwrap();
+        assert_eq!(window.bounds_of(0), Some((3, 6)));
+    }
+
+    #[test]
+    fn a_chunk_that_does_not_touch_is_refused() {
+        let mut window = Window::new(usize::MAX, usize::MAX);
+        window.open(0, 5);
+        assert_eq!(window.append(chunk(0, 6, 1, 1)), Err(Misaligned { expected: 5, found: 6 }));
+        assert_eq!(window.append(chunk(0, 4, 1, 1)), Err(Misaligned { expected: 5, found: 4 }));
+        window.append(chunk(0, 5, 1, 1)).unwrap();
+    }
+
+    proptest! {
+        /// From any cursor, both ways of reading give exactly the offsets from the cursor on.
+        #[test]
+        fn a_part_of_a_chunk_covers_exactly_the_rest(
+            runs in proptest::collection::vec((any::<bool>(), 1..4_i64), 1..12),
+            from in 0..40_i64,
+        ) {
+            let mut builder = FrameBuilder::with_capacity(0);
+            let (mut at, mut records) = (100, 0);
+            for (record, len) in &runs {
+                if *record {
+                    for offset in at..at + len { builder.record(offset, 0, &offset.to_be_bytes(), &[]); records += 1; }
+                } else {
+                    builder.skip(at, at + len, SkipReason::NoRecord);
+                }
+                at += len;
+            }
+            let chunk = Chunk::new(4, 100, at, records, builder.seal(4, 100, at));
+            let cursor = (95 + from).min(at - 1);
+            let (message, count) = chunk.message_from(cursor);
+            let start = match message[1] { 126 => 4, 127 => 10, _ => 2 };
+            let frame = Frame::decode(&message[start..]).unwrap();
+            prop_assert_eq!(frame.first_offset, cursor.max(100));
+            prop_assert_eq!(frame.next_offset, at);
+            let mut position = frame.first_offset;
+            let mut seen = 0;
+            for (item, (first, next, item_ref)) in frame.items.iter().zip(chunk.items_from(cursor)) {
+                prop_assert_eq!(first, position);
+                match item.kind.as_ref().unwrap() {
+                    item::Kind::Record(record) => {
+                        prop_assert_eq!(record.offset, first);
+                        prop_assert_eq!(ItemRef::Record(&record.value), item_ref);
+                        prop_assert_eq!(&record.value[..], &first.to_be_bytes()[..]);
+                        seen += 1;
+                    }
+                    item::Kind::Skip(skip) => prop_assert_eq!((skip.first_offset, skip.next_offset), (first, next)),
+                    item::Kind::Gap(_) => prop_assert!(false),
+                }
+                position = next;
+            }
+            prop_assert_eq!(position, at);
+            prop_assert_eq!(seen, count);
+            prop_assert_eq!(frame.items.len(), chunk.items_from(cursor).count());
+        }
+    }
+}

@@ -1,1 +1,13 @@
-//! Not written yet.
+//! HTTP: the WebSocket upgrade, health, metrics and the page. The only place that knows actix-web's routing.
+
+pub mod admission;
+
+pub mod client_address;
+
+pub mod websocket;
+
+pub mod assets;
+
+pub mod status;
+
+pub mod server;

@@ -1,5 +1,12 @@
 //! Bytes to types and back: no IO, no clock, no policy.
 
+pub mod framing;
+
+pub mod schema;
+
+#[cfg(test)]
+mod schema_tests;
+
 pub mod control;
 
 pub mod close_code;

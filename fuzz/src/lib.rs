@@ -1,0 +1,23 @@
+//! The record decoder, file by file, for the fuzz targets.
+
+#[path = "../../src/wire"]
+pub mod wire {
+    pub mod framing;
+
+    pub mod schema;
+
+    #[allow(clippy::all, reason = "generated code")]
+    pub mod telemetry {
+        include!(concat!(env!("OUT_DIR"), "/dashstream.v1.rs"));
+    }
+}
+
+#[path = "../../src/pipeline"]
+pub mod pipeline {
+    pub mod decode;
+
+    mod numbered;
+}
+
+#[path = "../oracle.rs"]
+pub mod oracle;

@@ -1,0 +1,103 @@
+//! Counts what became of the records of a batch: outcomes, kinds, age.
+//!
+//! Once per batch, not per record. It must not decide which records count.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::{Histogram, IntCounter};
+
+use crate::metrics::Metrics;
+use crate::pipeline::decode::{Kind, Verdict};
+
+/// The time at which a batch is judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    unix_us: i64,
+}
+
+impl Now {
+    pub(super) fn read() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { unix_us: i64::try_from(since.as_micros()).unwrap_or(i64::MAX) }
+    }
+
+    pub(super) const fn unix_ms(self) -> i64 {
+        self.unix_us / 1000
+    }
+}
+
+/// The outcomes of one batch.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    delivered: u64,
+    unprocessable: [u64; Kind::ALL.len()],
+    /// Age in microseconds of the first and the last record that states a time: enough for a picture, at no cost per record.
+    first_age_us: Option<i64>,
+    last_age_us: Option<i64>,
+}
+
+impl Tally {
+    pub(super) fn note(&mut self, verdict: Verdict, now: Now) {
+        match verdict {
+            Verdict::Deliver(meta) => {
+                self.delivered += 1;
+                if meta.timestamp_us > 0 {
+                    let age = now.unix_us.saturating_sub(meta.timestamp_us);
+                    if self.first_age_us.is_none() {
+                        self.first_age_us = Some(age);
+                    } else {
+                        self.last_age_us = Some(age);
+                    }
+                }
+            }
+            Verdict::Unprocessable(kind) => {
+                if let Some(count) = self.unprocessable.get_mut(kind as usize) {
+                    *count += 1;
+                }
+            }
+        }
+    }
+}
+
+/// The counters of outcomes, looked up once.
+#[derive(Debug)]
+pub(super) struct Outcomes {
+    success: IntCounter,
+    error: IntCounter,
+    kinds: [IntCounter; Kind::ALL.len()],
+    payload_missing: IntCounter,
+    latency_ms: Histogram,
+    clock_skew: IntCounter,
+}
+
+impl Outcomes {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self {
+            success: metrics.kafka_messages.with_label_values(&["success"]),
+            error: metrics.kafka_messages.with_label_values(&["error"]),
+            kinds: Kind::ALL.map(|kind| metrics.decode_errors.with_label_values(&[kind.as_str()])),
+            payload_missing: metrics.payload_missing.clone(),
+            latency_ms: metrics.e2e_latency.with_label_values(&["producer_to_consumer"]),
+            clock_skew: metrics.clock_skew.clone(),
+        }
+    }
+
+    pub(super) fn add(&self, tally: &Tally) {
+        self.success.inc_by(tally.delivered);
+        self.error.inc_by(tally.unprocessable.iter().sum());
+        for (kind, (counter, count)) in Kind::ALL.iter().zip(self.kinds.iter().zip(tally.unprocessable)) {
+            counter.inc_by(count);
+            if *kind == Kind::PayloadMissing {
+                self.payload_missing.inc_by(count);
+            }
+        }
+        for age_us in [tally.first_age_us, tally.last_age_us].into_iter().flatten() {
+            if age_us < 0 {
+                self.clock_skew.inc();
+            } else {
+                #[allow(clippy::cast_precision_loss, reason = "a latency in a histogram")]
+                self.latency_ms.observe(age_us as f64 / 1000.0);
+            }
+        }
+    }
+}

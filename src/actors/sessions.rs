@@ -1,0 +1,148 @@
+//! The register of open sessions: for the store's new generation, the watchdog, the scrape and the shutdown.
+//!
+//! It is locked when sessions come and go and when somebody looks at all of them, never per record.
+
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::session_queue::{Feed, SessionQueue};
+use crate::metrics::Metrics;
+use crate::wire::close_code::CloseCode;
+
+/// A handle on a session's socket that works while its actor is frozen.
+#[derive(Debug)]
+pub struct SocketHandle(TcpStream);
+
+impl SocketHandle {
+    /// Wraps a duplicate of the socket.
+    pub const fn new(socket: TcpStream) -> Self {
+        Self(socket)
+    }
+
+    /// Ends the connection in both directions.
+    pub fn shut_down(&self) {
+        // Already closed by the peer is as good.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// An open session.
+#[derive(Clone, Debug)]
+pub struct OpenSession {
+    /// Its queue.
+    pub queue: Arc<SessionQueue>,
+    /// Its socket, when known.
+    pub socket: Option<Arc<SocketHandle>>,
+}
+
+/// All open sessions. Cloning shares the register.
+#[derive(Clone, Debug, Default)]
+pub struct Sessions(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    last: AtomicU64,
+    open: Mutex<BTreeMap<u64, OpenSession>>,
+}
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, OpenSession>> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number for a new session.
+    pub fn next_number(&self) -> u64 {
+        self.0.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Registers a session until the returned guard is dropped.
+    pub fn register(&self, session: OpenSession) -> Registered {
+        let number = session.queue.info.session;
+        self.lock().insert(number, session);
+        Registered { sessions: self.clone(), number }
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them, oldest first.
+    pub fn all(&self) -> Vec<OpenSession> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Says good-bye to all.
+    pub fn close_all(&self, code: CloseCode, now: Instant) {
+        for session in self.all() {
+            session.queue.close(code, now);
+        }
+    }
+
+    /// Ends the connection of each session whose socket has taken nothing for `limit` although something waits.
+    pub fn end_stalled(&self, limit: Duration, now: Instant, metrics: &Metrics) {
+        for session in self.all() {
+            let stalled = session.queue.snapshot(now).stalled;
+            if stalled.is_some_and(|stalled| stalled >= limit) {
+                metrics.send_timeout.inc();
+                metrics.sessions_closed.with_label_values(&[CloseCode::SlowClient.name()]).inc();
+                tracing::warn!(
+                    session = session.queue.info.session,
+                    address = %session.queue.info.address,
+                    seconds = limit.as_secs(),
+                    "client has not read for too long; ending its connection"
+                );
+                session.queue.close(CloseCode::SlowClient, now);
+                if let Some(socket) = session.socket {
+                    socket.shut_down();
+                }
+            }
+        }
+    }
+
+    /// Sets the gauges that are sums over sessions.
+    pub fn publish(&self, metrics: &Metrics, now: Instant) {
+        let (mut idle, mut live, mut behind, mut closing) = (0, 0, 0, 0);
+        let (mut queued, mut lag_messages, mut lag_seconds) = (0, 0, 0.0_f64);
+        for session in self.all() {
+            let snapshot = session.queue.snapshot(now);
+            match snapshot.feed {
+                Feed::Idle => idle += 1,
+                Feed::Live(_) => live += 1,
+                Feed::Behind { .. } => behind += 1,
+                Feed::Closing(_) => closing += 1,
+            }
+            queued += snapshot.queued_bytes;
+            lag_messages += snapshot.apply_lag_messages.unwrap_or(0);
+            lag_seconds = lag_seconds.max(snapshot.apply_lag.unwrap_or_default().as_secs_f64());
+        }
+        metrics.connected_clients.set(idle + live + behind + closing);
+        for (state, count) in [("idle", idle), ("live", live), ("catching_up", behind), ("closing", closing)] {
+            metrics.sessions.with_label_values(&[state]).set(count);
+        }
+        metrics.queued_bytes.set(i64::try_from(queued).unwrap_or(i64::MAX));
+        metrics.apply_lag_messages.set(i64::try_from(lag_messages).unwrap_or(i64::MAX));
+        metrics.apply_lag_seconds.set(lag_seconds);
+    }
+}
+
+/// Takes the session off the register on drop, so that a slot cannot leak.
+#[derive(Debug)]
+pub struct Registered {
+    sessions: Sessions,
+    number: u64,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.sessions.lock().remove(&self.number);
+    }
+}

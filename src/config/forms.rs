@@ -1,0 +1,204 @@
+//! The forms that texts in the configuration may have.
+//!
+//! Each check takes a text that is not empty and gives its normal form, or a remark on what is wrong. A remark never
+//! repeats the text, which may be a secret.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use super::setting::Form;
+
+/// Kafka bootstrap addresses.
+pub const BROKERS: Form = Form { allowed: "host:port, several separated by commas", empty: None, check: check_brokers };
+
+/// A Kafka topic.
+pub const TOPIC: Form = Form { allowed: KAFKA_NAME, empty: None, check: check_kafka_name };
+
+/// The topic of dead letters.
+pub const DLQ_TOPIC: Form =
+    Form { allowed: KAFKA_NAME, empty: Some("the source topic with -dlq appended"), check: check_kafka_name };
+
+/// A consumer group.
+pub const GROUP: Form = Form { allowed: "1 to 255 printable characters", empty: None, check: check_label };
+
+/// A static member id.
+pub const MEMBER: Form =
+    Form { allowed: KAFKA_NAME, empty: Some("derived from host and port"), check: check_kafka_name };
+
+/// Any short text; empty: not used.
+pub const LABEL: Form = Form { allowed: "1 to 255 printable characters", empty: Some("not used"), check: check_label };
+
+/// A file; empty: not used.
+pub const FILE: Form = Form { allowed: "the path of a readable file", empty: Some("not used"), check: check_path };
+
+/// A password; empty: none.
+pub const PASSWORD: Form = Form { allowed: "a text of at most 4096 bytes", empty: Some("none"), check: check_password };
+
+/// An address to listen on.
+pub const HOST: Form = Form { allowed: "an IP address or a host name", empty: None, check: check_host };
+
+/// An address range.
+pub const NETWORK: Form =
+    Form { allowed: "IP addresses or address ranges such as 10.0.0.0/8", empty: None, check: check_network };
+
+/// A Redis server.
+pub const REDIS: Form = Form {
+    allowed: "redis://[user:password@]host[:port][/database] or rediss://…",
+    empty: Some("no Redis"),
+    check: check_redis,
+};
+
+/// An OTLP collector.
+pub const OTLP: Form =
+    Form { allowed: "http://host[:port][/path] or https://…", empty: Some("no export"), check: check_otlp };
+
+/// A log filter.
+pub const LOG_FILTER: Form = Form {
+    allowed: "a level (off, error, warn, info, debug, trace), or target=level pairs separated by commas",
+    empty: None,
+    check: check_log_filter,
+};
+
+const KAFKA_NAME: &str = "1 to 249 letters, digits, dots, hyphens and underscores";
+
+fn check_brokers(text: &str) -> Result<String, String> {
+    let mut brokers = Vec::new();
+    for broker in text.split(',').map(str::trim) {
+        if broker.contains("://") {
+            return Err("without a scheme; security is set by kafka.security.protocol".into());
+        }
+        let (host, port) = match broker.rsplit_once(':') {
+            // The colons of a bare IPv6 address separate no port.
+            Some((host, _)) if host.contains(':') && !host.starts_with('[') => {
+                return Err("an IPv6 address needs brackets".into());
+            }
+            Some((host, port)) if !broker.ends_with(']') => (host, Some(port)),
+            _ => (broker, None),
+        };
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        match bare {
+            Some(address) => drop(std::net::Ipv6Addr::from_str(address).map_err(|_| "a broken IPv6 address")?),
+            None => drop(check_host(host).map_err(|_| "a broken host name")?),
+        }
+        if let Some(port) = port {
+            check_port(port)?;
+        }
+        brokers.push(broker);
+    }
+    Ok(brokers.join(","))
+}
+
+fn check_port(port: &str) -> Result<(), String> {
+    match port.parse::<u16>() {
+        Ok(1..) if port.bytes().all(|byte| byte.is_ascii_digit()) => Ok(()),
+        _ => Err("a port is a number from 1 to 65535".into()),
+    }
+}
+
+/// The rule of Kafka for topics, which it also applies to static member ids.
+fn check_kafka_name(text: &str) -> Result<String, String> {
+    if text == "." || text == ".." {
+        return Err("not . or ..".into());
+    }
+    if text.len() > 249 {
+        return Err("too long".into());
+    }
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if text.bytes().all(legal) { Ok(text.into()) } else { Err("another character is in it".into()) }
+}
+
+fn check_label(text: &str) -> Result<String, String> {
+    if text.chars().count() > 255 {
+        return Err("too long".into());
+    }
+    if text.chars().any(char::is_control) {
+        return Err("a control character is in it".into());
+    }
+    if text.trim() == text { Ok(text.into()) } else { Err("blanks at an end".into()) }
+}
+
+fn check_path(text: &str) -> Result<String, String> {
+    if text.contains('\0') || text.len() > 4_096 { Err("not a path".into()) } else { Ok(text.into()) }
+}
+
+fn check_password(text: &str) -> Result<String, String> {
+    if text.contains('\0') || text.len() > 4_096 { Err("not a password".into()) } else { Ok(text.into()) }
+}
+
+fn check_host(text: &str) -> Result<String, String> {
+    if IpAddr::from_str(text).is_ok() {
+        return Ok(text.into());
+    }
+    if text.starts_with('[') {
+        return Err("without brackets".into());
+    }
+    let legal = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    // A name of digits only is a mistyped address, and would be looked up in vain.
+    let digits = name.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()));
+    if text.len() <= 253 && !digits && name.split('.').all(legal) { Ok(text.into()) } else { Err("neither".into()) }
+}
+
+fn check_network(text: &str) -> Result<String, String> {
+    if let Ok(address) = IpAddr::from_str(text) {
+        return Ok(IpNet::from(address).to_string());
+    }
+    let network = IpNet::from_str(text).map_err(|_| "neither an address nor a range")?;
+    // Guessing which part of 10.1.2.3/8 was meant would trust the wrong proxies.
+    if network.addr() == network.network() {
+        Ok(network.to_string())
+    } else {
+        Err(format!("the range has bits beyond its prefix, perhaps {} was meant", network.trunc()))
+    }
+}
+
+fn check_redis(text: &str) -> Result<String, String> {
+    let url = check_url(text, &["redis", "rediss"])?;
+    let database = url.path().trim_start_matches('/');
+    if !database.is_empty() && database.parse::<u16>().is_err() {
+        return Err("the database is a number".into());
+    }
+    Ok(text.into())
+}
+
+fn check_otlp(text: &str) -> Result<String, String> {
+    check_url(text, &["http", "https"]).map(|_| text.into())
+}
+
+fn check_url(text: &str, schemes: &[&str]) -> Result<url::Url, String> {
+    if text.len() > 4_096 || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err("blanks or control characters are in it, or it is too long".into());
+    }
+    let url = url::Url::parse(text).map_err(|error| error.to_string())?;
+    if !schemes.contains(&url.scheme()) {
+        return Err("another scheme".into());
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("the host is missing".into());
+    }
+    if url.port() == Some(0) {
+        return Err("a port is a number from 1 to 65535".into());
+    }
+    Ok(url)
+}
+
+fn check_log_filter(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for directive in text.split(',').map(str::trim) {
+        let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(directive));
+        // The filter would take a mistyped level for the name of a target, and silence everything else.
+        let is_target = directive.starts_with("dashstream") || directive.contains(['=', '[', ':', '_']);
+        if !is_level && !is_target {
+            return Err("a word that is no level; for a target write target=level".into());
+        }
+    }
+    crate::telemetry::filter(text).map(|_| text.into()).map_err(|_| "a directive cannot be read".into())
+}

@@ -1,0 +1,280 @@
+//! The membership: a member of the group that owns duties and commits, and never reads a record.
+//!
+//! Its own thread and consumer. What it is assigned is kept paused; assignments are passed on to the reader, and what is
+//! settled is committed, each time with the name of the epoch.
+
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::duties::{Duties, ToCommit};
+use super::identity::ProcessIdentity;
+use super::monitor::{KafkaMonitor, log_library};
+use super::name_claim::{refusal, wait_for_name};
+use super::opening::commits;
+use super::reader::ReaderCommand;
+use super::settings::IngestSettings;
+use super::stop::Stop;
+
+/// The longest that a command or the stop signal waits.
+const TURN: Duration = Duration::from_millis(50);
+/// How long a revoked partition may settle what is in flight.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// What the membership needs.
+pub struct MembershipParts {
+    /// Names and times.
+    pub settings: IngestSettings,
+    /// Who this process is.
+    pub identity: ProcessIdentity,
+    /// What is owned.
+    pub duties: Arc<Duties>,
+    /// Where faults go.
+    pub monitor: Arc<KafkaMonitor>,
+    /// Ends the membership.
+    pub stop: Stop,
+    /// Where assignments go.
+    pub reader: SyncSender<ReaderCommand>,
+    /// Asks for the last commit; the time is the deadline. Answered by ending.
+    pub finish: Receiver<Instant>,
+}
+
+/// Why a membership ended.
+#[derive(Debug)]
+pub enum MembershipEnd {
+    /// As it was told; whether all that was settled is committed.
+    Stopped {
+        /// Nothing settled is left to commit.
+        committed: bool,
+    },
+    /// Another process uses the same member id; this one must not go on.
+    Refused(String),
+    /// The client gave up.
+    Failed(KafkaError),
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    gained: Vec<i32>,
+    answered: bool,
+    /// What comes from now on is only the closing.
+    closing: bool,
+}
+
+struct MemberContext {
+    settings: IngestSettings,
+    duties: Arc<Duties>,
+    monitor: Arc<KafkaMonitor>,
+    stop: Stop,
+    seen: Mutex<Seen>,
+}
+
+/// Takes part in the group until told to end. `ended` is told why before the consumer is closed, which may take seconds.
+pub fn run(parts: &MembershipParts, ended: impl FnOnce(MembershipEnd)) {
+    match create(parts) {
+        Ok(consumer) => {
+            let end = take_part(parts, &consumer).unwrap_or_else(MembershipEnd::Failed);
+            parts.monitor.set_member(false);
+            consumer.context().lock().closing = true;
+            ended(end);
+        }
+        Err(error) => ended(MembershipEnd::Failed(error)),
+    }
+}
+
+fn create(parts: &MembershipParts) -> KafkaResult<BaseConsumer<MemberContext>> {
+    let context = MemberContext {
+        settings: parts.settings.clone(),
+        duties: Arc::clone(&parts.duties),
+        monitor: Arc::clone(&parts.monitor),
+        stop: parts.stop.clone(),
+        seen: Mutex::default(),
+    };
+    let identity = format!("{}-member.{}", parts.settings.connection.client_id, parts.identity);
+    parts.settings.member_config(&identity).create_with_context(context)
+}
+
+fn take_part(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) -> KafkaResult<MembershipEnd> {
+    if let Some(end) = wait_for_name(parts, consumer) {
+        return Ok(end);
+    }
+    consumer.subscribe(&[&parts.settings.topic])?;
+    member_loop(parts, consumer)
+}
+
+fn member_loop(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) -> KafkaResult<MembershipEnd> {
+    let mut told = false;
+    let mut next_commit = Instant::now() + parts.settings.commit_interval;
+    loop {
+        if parts.stop.is_stopped() {
+            return Ok(MembershipEnd::Stopped { committed: false });
+        }
+        if let Ok(deadline) = parts.finish.try_recv() {
+            return Ok(MembershipEnd::Stopped { committed: last_commit(parts, consumer, deadline) });
+        }
+        // Paused partitions deliver nothing; a stray record would be read by the reader anyway.
+        if let Some(Err(error)) = consumer.poll(TURN)
+            && let Some(end) = judge(parts, consumer, &error)
+        {
+            return end;
+        }
+        if pass_on(parts, consumer) && !told {
+            told = parts.reader.send(ReaderCommand::Assigned).is_ok();
+        }
+        if Instant::now() >= next_commit {
+            next_commit = Instant::now() + parts.settings.commit_interval;
+            consumer.context().commit(consumer, parts.duties.to_commit(None));
+        }
+    }
+}
+
+/// Whether an error ends the membership.
+fn judge(
+    parts: &MembershipParts,
+    consumer: &BaseConsumer<MemberContext>,
+    error: &KafkaError,
+) -> Option<KafkaResult<MembershipEnd>> {
+    let (code, _) = consumer.client().fatal_error()?;
+    parts.duties.lose_all();
+    parts.monitor.set_member(false);
+    Some(match code {
+        RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::Fenced => {
+            Ok(MembershipEnd::Refused(refusal(parts, "another process has joined the group with it")))
+        }
+        _ => Err(error.clone()),
+    })
+}
+
+/// Passes new assignments on, with the group's commits. True once the group has answered for the first time and all of
+/// its answer was passed on. What fails is tried again in the next turn.
+fn pass_on(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) -> bool {
+    let (gained, answered) = {
+        let mut seen = consumer.context().lock();
+        (std::mem::take(&mut seen.gained), seen.answered)
+    };
+    if gained.is_empty() {
+        return answered;
+    }
+    match commits(consumer, &parts.settings.topic, &gained) {
+        Ok(found) => {
+            parts.monitor.set_member(true);
+            tracing::info!(partitions = ?gained, "the group assigned partitions");
+            for (partition, committed) in gained.into_iter().zip(found) {
+                let term = parts.duties.gain(partition);
+                // The reader is gone only when everything is about to end.
+                let _ = parts.reader.send(ReaderCommand::Own { partition, term, committed });
+            }
+            true
+        }
+        Err(error) => {
+            parts.monitor.fault("member", "fetch the group's commits", &error, "");
+            consumer.context().lock().gained.extend(gained);
+            false
+        }
+    }
+}
+
+/// Commits what is settled until nothing is left or the deadline has passed.
+fn last_commit(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>, deadline: Instant) -> bool {
+    while Instant::now() < deadline && !parts.stop.is_stopped() {
+        let Some(left) = parts.duties.to_commit(None) else { return true };
+        consumer.context().commit(consumer, Some(left));
+        let _ = consumer.poll(Duration::from_millis(20));
+    }
+    parts.duties.to_commit(None).is_none()
+}
+
+impl MemberContext {
+    /// Commits and waits for the answer, which the library gives within the session timeout. (Of a commit that is not
+    /// waited for, its event interface tells nothing.) What failed stays to be committed.
+    fn commit(&self, consumer: &BaseConsumer<Self>, what: Option<ToCommit>) {
+        let Some(ToCommit { epoch_name, offsets }) = what else { return };
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (partition, offset) in &offsets {
+            let mut entry = list.add_partition(&self.settings.topic, *partition);
+            // Cannot fail: a settled offset is never negative.
+            let _ = entry.set_offset(Offset::Offset(*offset));
+            entry.set_metadata(&epoch_name);
+        }
+        let result = match consumer.commit(&list, CommitMode::Sync) {
+            Ok(()) => {
+                for (partition, offset) in offsets {
+                    self.duties.confirm(partition, offset, &epoch_name);
+                }
+                "ok"
+            }
+            // Nothing to commit is no fault and no commit.
+            Err(error) if self.monitor.fault("member", "commit", &error, "").is_none() => return,
+            Err(_) => "failed",
+        };
+        self.monitor.metrics().commits.with_label_values(&[result]).inc();
+    }
+
+    fn ending(&self) -> bool {
+        self.stop.is_stopped() || self.lock().closing
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn partitions_of(list: &TopicPartitionList) -> Vec<i32> {
+    list.elements().iter().map(|entry| entry.partition()).collect()
+}
+
+impl ClientContext for MemberContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_library("member", level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if !self.ending() {
+            self.monitor.fault("member", "connect", &error, reason);
+        }
+    }
+}
+
+impl ConsumerContext for MemberContext {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Rebalance::Revoke(list) = rebalance else { return };
+        let revoked = partitions_of(list);
+        self.lock().gained.retain(|partition| !revoked.contains(partition));
+        if revoked.is_empty() {
+            return;
+        }
+        if !self.ending() && !consumer.assignment_lost() {
+            let drained = self.duties.wait_settled(&revoked, DRAIN);
+            self.commit(consumer, self.duties.to_commit(Some(&revoked)));
+            tracing::info!(partitions = ?revoked, drained, "the group took partitions away");
+        }
+        for partition in revoked {
+            self.duties.lose(partition);
+        }
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(list) => {
+                if list.count() > 0
+                    && let Err(error) = consumer.pause(list)
+                {
+                    self.monitor.fault("member", "pause partitions", &error, "");
+                }
+                let mut seen = self.lock();
+                seen.answered = true;
+                seen.gained.extend(partitions_of(list));
+            }
+            Rebalance::Revoke(_) => {}
+            Rebalance::Error(error) => {
+                self.monitor.fault("member", "rebalance", error, "");
+            }
+        }
+    }
+}

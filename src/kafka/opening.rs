@@ -1,0 +1,180 @@
+//! Opens the topic for the reader: asks Kafka for commits and bounds, lets the plan decide, publishes the outcome.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::monitor::MonitorContext;
+use super::reader::{ReaderParts, Stopped};
+use super::settings::{ASK, RETRY};
+use super::watermarks::{Watermarks, watermarks};
+use crate::board::Epoch;
+use crate::messages::{PartitionStart, PartitionsOpened};
+use crate::pipeline::epoch::{Committed, Known, Opening, ResetPolicy, TopicFacts, epoch_name, plan};
+
+/// How long the group's commits are waited for. Live data must not wait for the group for ever; after this, reading starts
+/// at the end, and the duties are caught up with as soon as the group answers.
+const COMMITS_WAIT: Duration = Duration::from_secs(30);
+
+/// An epoch as the reader goes on in it.
+pub(super) struct Opened {
+    pub(super) epoch: Epoch,
+    pub(super) opening: Opening,
+    /// Terms of partitions that were assigned before the epoch was opened.
+    pub(super) terms: Vec<(i32, u64)>,
+}
+
+/// Opens all partitions. `anew`: the topic is known to be another one than before.
+pub(super) fn open_topic(
+    parts: &ReaderParts,
+    consumer: &BaseConsumer<MonitorContext>,
+    facts: &TopicFacts,
+    anew: bool,
+) -> Result<Opened, Stopped> {
+    let name = epoch_name(&parts.settings.topic, facts);
+    let partitions: Vec<i32> = (0..facts.partitions).collect();
+    let (known, reset) = learn(parts, consumer, &partitions, parts.settings.reset)?;
+    let previous = parts.board.epoch();
+    let previous_name = (previous.number > 0).then_some(previous.name.as_str());
+    let opening = plan(&name, previous_name, anew, reset, &known);
+    let (epoch, terms) = if opening.new_epoch {
+        let epoch = Epoch { number: previous.number + 1, name };
+        parts.board.open_epoch(epoch.clone());
+        (epoch.clone(), parts.duties.open_epoch(epoch.number, &epoch.name))
+    } else {
+        (previous, Vec::new())
+    };
+    if opening.recreated {
+        parts.monitor.metrics().epochs.inc();
+        tracing::warn!(
+            topic = parts.settings.topic,
+            epoch = epoch.name,
+            "the topic is another one than before: its offsets start again"
+        );
+    }
+    tracing::info!(
+        topic = parts.settings.topic,
+        epoch = epoch.name,
+        number = epoch.number,
+        partitions = facts.partitions,
+        "topic opened"
+    );
+    publish(parts, &epoch, &opening);
+    Ok(Opened { epoch, opening, terms })
+}
+
+/// Opens partitions that the topic has gained. All that they hold is new, so they are read from their start.
+pub(super) fn open_more(
+    parts: &ReaderParts,
+    consumer: &BaseConsumer<MonitorContext>,
+    epoch: &Epoch,
+    partitions: &[i32],
+) -> Result<Opening, Stopped> {
+    let (known, _) = learn(parts, consumer, partitions, ResetPolicy::Earliest)?;
+    let opening = plan(&epoch.name, Some(&epoch.name), false, ResetPolicy::Earliest, &known);
+    tracing::info!(topic = parts.settings.topic, ?partitions, "new partitions opened");
+    publish(parts, epoch, &opening);
+    Ok(opening)
+}
+
+fn publish(parts: &ReaderParts, epoch: &Epoch, opening: &Opening) {
+    let mut partitions = Vec::with_capacity(opening.starts.len());
+    for start in &opening.starts {
+        let board = parts.board.partition(start.partition);
+        board.start.set(start.first);
+        board.end_at_start.set(start.end);
+        board.fetched.set(start.first);
+        partitions.push(PartitionStart { partition: start.partition, start: start.first, end: start.end });
+    }
+    parts.opened.do_send(PartitionsOpened { epoch: epoch.clone(), partitions });
+}
+
+/// Asks until everything is known that the plan needs. Answers also the reset policy that is to be used.
+fn learn(
+    parts: &ReaderParts,
+    consumer: &BaseConsumer<MonitorContext>,
+    partitions: &[i32],
+    reset: ResetPolicy,
+) -> Result<(Vec<Known>, ResetPolicy), Stopped> {
+    let topic = parts.settings.topic.as_str();
+    let deadline = Instant::now() + COMMITS_WAIT;
+    let commits = ask(parts, "fetch the group's commits", Some(deadline), || commits(consumer, topic, partitions))?;
+    let reset = if commits.is_some() { reset } else { ResetPolicy::Latest };
+    if commits.is_none() {
+        tracing::warn!(group = parts.settings.group, "the group does not tell its commits; reading starts at the end");
+    }
+    let mut commits = commits.unwrap_or_default().into_iter();
+    let marks = ask_bounds(parts, consumer, partitions)?;
+    let known = marks
+        .into_iter()
+        .map(|Watermarks { partition, low, high }| {
+            let board = parts.board.partition(partition);
+            let committed = commits.next().flatten();
+            Known { partition, low, high, committed, stored: board.stored.get(), window_low: board.window_low.get() }
+        })
+        .collect();
+    Ok((known, reset))
+}
+
+/// The bounds of partitions; asks until Kafka answers.
+pub(super) fn ask_bounds(
+    parts: &ReaderParts,
+    consumer: &BaseConsumer<MonitorContext>,
+    partitions: &[i32],
+) -> Result<Vec<Watermarks>, Stopped> {
+    let topic = parts.settings.topic.as_str();
+    let marks = ask(parts, "look up the bounds of the topic", None, || watermarks(consumer, topic, partitions, ASK))?;
+    Ok(marks.unwrap_or_default())
+}
+
+/// Asks with backoff until there is an answer or `deadline` has passed.
+fn ask<T>(
+    parts: &ReaderParts,
+    doing: &str,
+    deadline: Option<Instant>,
+    mut question: impl FnMut() -> KafkaResult<T>,
+) -> Result<Option<T>, Stopped> {
+    for attempt in 0.. {
+        match question() {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(error) => {
+                parts.monitor.fault("reader", doing, &error, "");
+                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    return Ok(None);
+                }
+            }
+        }
+        if parts.stop.wait(RETRY.delay(attempt, fastrand::f64())) {
+            return Err(Stopped);
+        }
+    }
+    Ok(None)
+}
+
+/// The group's commits, in the order of `partitions`.
+pub(super) fn commits<C: rdkafka::consumer::ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[i32],
+) -> KafkaResult<Vec<Option<Committed>>> {
+    let mut asked = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        asked.add_partition(topic, *partition);
+    }
+    let answered = consumer.committed_offsets(asked, ASK)?;
+    partitions
+        .iter()
+        .map(|partition| {
+            let Some(found) = answered.find_partition(topic, *partition) else { return Ok(None) };
+            found.error()?;
+            Ok(match found.offset() {
+                Offset::Offset(offset) if offset >= 0 => {
+                    Some(Committed { offset, metadata: found.metadata().to_owned() })
+                }
+                _ => None,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,175 @@
+//! The reader: reads every partition by plain assignment and hands contiguous batches to the pipeline.
+//!
+//! Its own thread, because polling and dropping a consumer block. No rebalance touches it; it waits for nothing but credit
+//! and Kafka. It must not look into a record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+use actix::Recipient;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::KafkaError;
+
+use super::duties::Duties;
+use super::monitor::{KafkaMonitor, MonitorContext};
+use super::read_loop::Reader;
+use super::settings::IngestSettings;
+use super::stop::Stop;
+use crate::board::Board;
+use crate::messages::{Ingested, PartitionsOpened};
+use crate::pipeline::credit::Credit;
+use crate::pipeline::epoch::{Committed, TopicFacts};
+
+/// The longest that a command or the stop signal waits for the reader.
+pub(super) const TURN: Duration = Duration::from_millis(100);
+
+/// What the other threads tell the reader.
+#[derive(Clone, Debug)]
+pub enum ReaderCommand {
+    /// The topic is there, and what it looks like.
+    Facts {
+        /// What was learned.
+        facts: TopicFacts,
+        /// The number of the epoch in which partitions were seen to end before what was already read of them.
+        went_back: Option<u64>,
+    },
+    /// The group assigned a partition under a term.
+    Own {
+        /// The partition.
+        partition: i32,
+        /// The term.
+        term: u64,
+        /// The group's commit.
+        committed: Option<Committed>,
+    },
+    /// The group has told which partitions are assigned, perhaps none.
+    Assigned,
+}
+
+/// What the reader needs.
+#[derive(Clone)]
+pub struct ReaderParts {
+    /// Names, limits, times.
+    pub settings: IngestSettings,
+    /// Where positions are published.
+    pub board: Board,
+    /// Bytes in flight.
+    pub credit: Credit,
+    /// Where faults go.
+    pub monitor: Arc<KafkaMonitor>,
+    /// Who owns what.
+    pub duties: Arc<Duties>,
+    /// Ends the thread.
+    pub stop: Stop,
+    /// Ends the reading, but not the thread.
+    pub drain: Stop,
+    /// Set by the reader once it has sent its last batch because of `drain`.
+    pub drained: Stop,
+    /// Asks the watch for a look at the topic.
+    pub look_now: SyncSender<()>,
+    /// Where batches go. The address of one generation: if that one dies, what was sent is lost with it and the reader has
+    /// to be started anew.
+    pub records: Recipient<Ingested>,
+    /// Where openings are announced.
+    pub opened: Recipient<PartitionsOpened>,
+    /// Told when a helper of the reader cannot go on: everything has to be started anew.
+    pub failed: Failed,
+}
+
+/// Called with the reason.
+pub type Failed = Arc<dyn Fn(String) + Send + Sync>;
+
+/// The stop signal was given.
+pub(super) struct Stopped;
+
+/// Why a reader ended.
+pub(super) enum End {
+    Stopped,
+    /// The topic is another one than before.
+    Anew,
+    Fatal(KafkaError),
+}
+
+impl From<Stopped> for End {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+/// Reads until stopped.
+///
+/// # Errors
+/// When no client can be made, or the client gave up for good.
+pub fn run(parts: ReaderParts, commands: Receiver<ReaderCommand>) -> Result<(), KafkaError> {
+    let mut wishes = Wishes::default();
+    let assignment_deadline = Instant::now() + parts.settings.assignment_wait;
+    let mut anew = false;
+    loop {
+        let context = MonitorContext { client: "reader", monitor: Arc::clone(&parts.monitor) };
+        let config = parts.settings.reading_config("reader", parts.settings.prefetch_kib);
+        let consumer: BaseConsumer<MonitorContext> = config.create_with_context(context)?;
+        if wishes.wait(&parts, &commands, assignment_deadline).is_err() {
+            parts.drained.stop();
+            drop_elsewhere(consumer);
+            return Ok(());
+        }
+        let end = Reader::open(&parts, &consumer, &mut wishes, anew)
+            .map_err(End::from)
+            .and_then(|mut reader| reader.read_on(&commands));
+        // Closing a consumer may take seconds when brokers are away; nobody has to wait for it.
+        drop_elsewhere(consumer);
+        match end {
+            Ok(()) | Err(End::Stopped) => return Ok(()),
+            Err(End::Fatal(error)) => return Err(error),
+            // A consumer keeps what it knows of the old topic (leader epochs, errors), so the new one gets its own.
+            Err(End::Anew) => anew = true,
+        }
+    }
+}
+
+fn drop_elsewhere(consumer: BaseConsumer<MonitorContext>) {
+    // Without another thread it is dropped here, which is slow but right.
+    let _ = std::thread::Builder::new().name("kafka-close".into()).spawn(move || drop(consumer));
+}
+
+/// Commands that wait for the topic to be opened.
+#[derive(Default)]
+pub(super) struct Wishes {
+    pub(super) facts: Option<TopicFacts>,
+    pub(super) assigned: bool,
+    pub(super) owns: BTreeMap<i32, (u64, Option<Committed>)>,
+}
+
+impl Wishes {
+    /// Waits for facts about the topic, and until `deadline` for the first assignment.
+    fn wait(
+        &mut self,
+        parts: &ReaderParts,
+        commands: &Receiver<ReaderCommand>,
+        deadline: Instant,
+    ) -> Result<(), Stopped> {
+        while !parts.stop.is_stopped() && !parts.drain.is_stopped() {
+            if self.facts.is_some() && (self.assigned || Instant::now() >= deadline) {
+                return Ok(());
+            }
+            match commands.recv_timeout(TURN) {
+                Ok(command) => self.take(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
+            }
+        }
+        Err(Stopped)
+    }
+
+    pub(super) fn take(&mut self, command: ReaderCommand) {
+        match command {
+            ReaderCommand::Facts { facts, .. } => self.facts = Some(facts),
+            ReaderCommand::Own { partition, term, committed } => {
+                self.owns.insert(partition, (term, committed));
+            }
+            ReaderCommand::Assigned => self.assigned = true,
+        }
+    }
+}

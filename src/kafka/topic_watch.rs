@@ -1,0 +1,176 @@
+//! Watches the topic: how many partitions it has, whether it is still the same one, whether Kafka answers at all.
+//!
+//! Own client, own thread. It reports facts to the reader and draws no conclusion that needs the reader's state.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::monitor::{KafkaMonitor, MonitorContext, TopicState};
+use super::reader::ReaderCommand;
+use super::settings::{ASK, IngestSettings, RETRY};
+use super::stop::Stop;
+use super::topic::topic_id;
+use super::watermarks::ends;
+use crate::board::Board;
+use crate::pipeline::epoch::TopicFacts;
+
+/// So many unanswered questions for the topic id, and none answered, mean that the cluster does not know ids.
+const ID_TRIES: u32 = 3;
+
+/// What the watch needs.
+pub struct TopicWatch {
+    /// Names and times.
+    pub settings: IngestSettings,
+    /// The reader's positions, for clusters without topic ids.
+    pub board: Board,
+    /// Where faults go.
+    pub monitor: Arc<KafkaMonitor>,
+    /// Ends the watch.
+    pub stop: Stop,
+    /// Where facts go.
+    pub reader: SyncSender<ReaderCommand>,
+    /// Somebody wants to know now.
+    pub look_now: Receiver<()>,
+}
+
+struct Ids {
+    known: Option<String>,
+    unanswered: u32,
+    supported: bool,
+}
+
+impl TopicWatch {
+    /// Watches until stopped.
+    ///
+    /// # Errors
+    /// When no client can be made from the settings.
+    pub fn run(self) -> Result<(), KafkaError> {
+        let context = MonitorContext { client: "topic-watch", monitor: Arc::clone(&self.monitor) };
+        let client: BaseConsumer<MonitorContext> =
+            self.settings.asking_config("topic-watch").create_with_context(context)?;
+        let mut ids = Ids { known: None, unanswered: 0, supported: !self.settings.topic_id_timeout.is_zero() };
+        let (mut told, mut failures, mut went_back) = (None, 0, 0);
+        while !self.stop.is_stopped() {
+            let epoch = self.board.epoch_number();
+            // Errors of connections are served here; without a group there is nothing else to come.
+            while client.poll(Duration::ZERO).is_some() {}
+            let wait = match self.look(&client, &mut ids) {
+                Ok((facts, behind)) => {
+                    failures = 0;
+                    went_back = if behind { went_back + 1 } else { 0 };
+                    let back = (went_back >= 2).then_some(epoch);
+                    if back.is_some() || told.as_ref() != Some(&facts) {
+                        let command = ReaderCommand::Facts { facts: facts.clone(), went_back: back };
+                        if self.reader.send(command).is_err() {
+                            return Ok(());
+                        }
+                        told = Some(facts);
+                        went_back = 0;
+                    }
+                    self.settings.metadata_interval
+                }
+                Err(missing) => {
+                    // After a topic was away it is told anew, even if it looks the same.
+                    if missing {
+                        told = None;
+                    }
+                    failures += 1;
+                    RETRY.delay(failures - 1, fastrand::f64())
+                }
+            };
+            if self.pause(wait) {
+                told = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits; true when somebody asked for a look meanwhile.
+    fn pause(&self, wait: Duration) -> bool {
+        let end = Instant::now() + wait;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.stop.is_stopped() {
+                return false;
+            }
+            match self.look_now.recv_timeout(left.min(Duration::from_millis(100))) {
+                Ok(()) => return true,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return self.stop.wait(left),
+            }
+        }
+    }
+
+    /// One look. `Ok`: the facts, and whether offsets seem to have gone back (asked only where ids do not tell). `Err`:
+    /// whether the topic is missing.
+    fn look(&self, client: &BaseConsumer<MonitorContext>, ids: &mut Ids) -> Result<(TopicFacts, bool), bool> {
+        let topic = self.settings.topic.as_str();
+        let fetched: Vec<_> =
+            self.board.partitions().iter().filter_map(|p| Some((p.partition, p.fetched.get()?))).collect();
+        let metadata = client.fetch_metadata(Some(topic), ASK).map_err(|error| {
+            self.monitor.fault("topic-watch", "fetch the topic's metadata", &error, "");
+            false
+        })?;
+        let partitions = match metadata.topics().iter().find(|found| found.name() == topic) {
+            Some(found) => match found.error() {
+                None if !found.partitions().is_empty() => i32::try_from(found.partitions().len()).unwrap_or(i32::MAX),
+                None => return Err(self.missing(RDKafkaErrorCode::UnknownTopicOrPartition)),
+                Some(code) => return Err(self.missing(code.into())),
+            },
+            None => return Err(self.missing(RDKafkaErrorCode::UnknownTopicOrPartition)),
+        };
+        self.monitor.contact(TopicState::Present);
+        let cluster_id = client.client().fetch_cluster_id(ASK).unwrap_or_default();
+        self.ask_id(client, ids);
+        let behind = !ids.supported && self.went_back(client, &fetched, partitions);
+        Ok((TopicFacts { cluster_id, topic_id: ids.known.clone(), partitions }, behind))
+    }
+
+    /// The topic's id, as long as the cluster seems to know ids. An unanswered question keeps the last answer.
+    fn ask_id(&self, client: &BaseConsumer<MonitorContext>, ids: &mut Ids) {
+        if !ids.supported {
+            return;
+        }
+        match topic_id(client.client(), &self.settings.topic, self.settings.topic_id_timeout) {
+            Some(id) => ids.known = Some(id),
+            None if ids.known.is_none() => {
+                ids.unanswered += 1;
+                if ids.unanswered >= ID_TRIES {
+                    ids.supported = false;
+                    tracing::info!(
+                        topic = self.settings.topic,
+                        "the cluster does not tell topic ids; a re-created topic is noticed by its offsets"
+                    );
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Whether a partition ends before what was already read of it when the look began.
+    fn went_back(&self, client: &BaseConsumer<MonitorContext>, fetched: &[(i32, i64)], partitions: i32) -> bool {
+        let asked: Vec<i32> = fetched.iter().map(|(partition, _)| *partition).filter(|p| *p < partitions).collect();
+        match ends(client, &self.settings.topic, &asked, ASK) {
+            Ok(ends) => ends.iter().zip(asked.iter()).any(|(end, partition)| {
+                fetched.iter().any(|(fetched, position)| fetched == partition && position > end)
+            }),
+            Err(error) => {
+                self.monitor.fault("topic-watch", "look up the end of the topic", &error, "");
+                false
+            }
+        }
+    }
+
+    /// Kafka answered, but has no such topic (or no leader for it yet). Answers whether it is missing.
+    fn missing(&self, code: RDKafkaErrorCode) -> bool {
+        let missing = code == RDKafkaErrorCode::UnknownTopicOrPartition;
+        self.monitor.contact(if missing { TopicState::Missing } else { TopicState::Unknown });
+        let error = KafkaError::MetadataFetch(code);
+        self.monitor.fault("topic-watch", "find the topic", &error, &format!("topic {}: {code}", self.settings.topic));
+        missing
+    }
+}

@@ -1,0 +1,192 @@
+//! Sequence findings per thread (tenant and thread id together), in bounded memory.
+//!
+//! [`Tracker`] remembers the threads that were seen last; `line` judges the numbers of one thread. It must
+//! not know tenants, records or partitions, and never withholds anything.
+//!
+//! Bounds: at most [`Limits::threads`] are tracked. One more, and the [`Limits::prune_batch`] least recently used are
+//! forgotten; of those, the ids of the last [`Limits::remembered`] are kept. A thread that comes back after it was
+//! forgotten has its next number taken as a new baseline, in silence, so there is no false gap; a real gap at that very
+//! place stays unseen. Whether its id was still remembered only decides whether it counts as a new thread.
+
+mod line;
+
+use std::hash::{BuildHasherDefault, Hasher};
+
+use hashlink::LruCache;
+
+use self::line::Thread;
+use crate::pipeline::decode::SequenceItem;
+
+/// What the check found at one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Sequences are missing: `found - expected` of them.
+    Gap {
+        /// The sequence that should have come.
+        expected: u64,
+        /// The sequence that came.
+        found: u64,
+    },
+    /// A sequence came again.
+    Duplicate {
+        /// The sequence that should have come.
+        expected: u64,
+        /// The sequence that came.
+        found: u64,
+    },
+    /// An older sequence came late.
+    Reorder {
+        /// The sequence that should have come.
+        expected: u64,
+        /// The sequence that came.
+        found: u64,
+    },
+    /// The producer began to count again; the thread is re-baselined.
+    ProducerRestart {
+        /// The sequence that should have come.
+        expected: u64,
+        /// The sequence that came.
+        found: u64,
+    },
+}
+
+/// The bounds of a [`Tracker`], in threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many are tracked.
+    pub threads: usize,
+    /// How many are forgotten at once.
+    pub prune_batch: usize,
+    /// How many of the forgotten are remembered by their id.
+    pub remembered: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { threads: 100_000, prune_batch: 1_000, remembered: 10_000 }
+    }
+}
+
+/// What happened to threads as such, counted up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Seen for the first time.
+    pub started: u64,
+    /// Came back after they were forgotten.
+    pub returned: u64,
+    /// Forgotten to bound memory.
+    pub pruned: u64,
+}
+
+/// The sequences of all threads.
+#[derive(Debug)]
+pub struct Tracker {
+    limits: Limits,
+    threads: LruCache<u128, Thread, ByKey>,
+    pruned: LruCache<u128, (), ByKey>,
+    tally: Tally,
+}
+
+impl Tracker {
+    /// A tracker that has seen nothing.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            threads: LruCache::with_hasher(usize::MAX, ByKey::default()),
+            pruned: LruCache::with_hasher(limits.remembered, ByKey::default()),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Checks one event. The first sight of a thread is a baseline; sequence 0 is unsequenced and never checked.
+    pub fn check(&mut self, item: &SequenceItem) -> Option<Finding> {
+        if item.sequence == 0 {
+            return None;
+        }
+        match self.threads.get_mut(&item.thread) {
+            Some(thread) => thread.check(item.sequence),
+            None => {
+                self.begin(item);
+                None
+            }
+        }
+    }
+
+    /// Forgets all threads, also the pruned ones: their numbers have a new meaning.
+    pub fn reset(&mut self) {
+        self.threads.clear();
+        self.pruned.clear();
+    }
+
+    /// Threads tracked now.
+    pub fn tracked(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Forgotten threads whose id is remembered.
+    pub fn remembered(&self) -> usize {
+        self.pruned.len()
+    }
+
+    /// What happened to threads since the start.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Memory of the tracked and remembered threads in bytes, estimated from the size of their entries.
+    pub fn memory_bytes(&self) -> usize {
+        // An entry is its key and value between two links, on the heap, and a slot in the hash table.
+        const OVERHEAD: usize = 5 * size_of::<usize>();
+        self.threads.len() * (size_of::<(u128, Thread)>() + OVERHEAD)
+            + self.pruned.len() * (size_of::<u128>() + OVERHEAD)
+    }
+
+    #[cold]
+    fn begin(&mut self, item: &SequenceItem) {
+        if self.pruned.remove(&item.thread).is_some() {
+            self.tally.returned += 1;
+        } else {
+            self.tally.started += 1;
+        }
+        self.threads.insert(item.thread, Thread::new(item.sequence));
+        if self.threads.len() > self.limits.threads {
+            for _ in 0..self.limits.prune_batch {
+                let Some((thread, _)) = self.threads.remove_lru() else { break };
+                self.pruned.insert(thread, ());
+                self.tally.pruned += 1;
+            }
+        }
+    }
+}
+
+impl Default for Tracker {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+/// The keys are keyed hashes already.
+type ByKey = BuildHasherDefault<KeyHasher>;
+
+#[derive(Debug, Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "half of a good hash is a good hash")]
+    fn write_u128(&mut self, key: u128) {
+        self.0 = key as u64;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Where a session begins: the client's request and what is known of the log in, one position per partition out.
+//!
+//! It must not know how positions are learned or sent.
+
+use crate::wire::control::{Begin, From, ResetReason, Resume, Unlisted};
+
+/// What is known of a partition. Offsets are "next" positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The partition.
+    pub partition: i32,
+    /// First offset in the memory window.
+    pub low: i64,
+    /// End of the memory window.
+    pub next: i64,
+    /// The end of the log as far as known: at least [`Self::next`].
+    pub end: i64,
+}
+
+/// The answer to a `hello` or `resume`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// One per known partition, ascending.
+    pub begins: Vec<Begin>,
+    /// Cursors that could not be honoured, and where the partition begins instead.
+    pub resets: Vec<(i32, ResetReason, i64)>,
+}
+
+/// Decides where each partition begins.
+///
+/// `same_epoch` is false when the cursor names an epoch that is over: its offsets mean nothing in this log.
+pub fn decide(resume: &Resume, same_epoch: bool, known: &[Known]) -> Start {
+    let mut start = Start { begins: Vec::with_capacity(known.len()), resets: Vec::new() };
+    for known in known {
+        // Below the end at the start of the service lies history, even while the service is still reading it.
+        let latest = known.end.max(known.next);
+        let listed = resume
+            .last_applied
+            .binary_search_by_key(&known.partition, |(partition, _)| *partition)
+            .ok()
+            .and_then(|index| resume.last_applied.get(index))
+            .map(|(_, last)| last.saturating_add(1));
+        let from = match (resume.from, listed) {
+            (From::Latest, _) => latest,
+            (From::Earliest, _) => known.low,
+            (From::Cursor, _) if !same_epoch => {
+                start.resets.push((known.partition, ResetReason::TopicRecreated, known.low));
+                known.low
+            }
+            (From::Cursor, Some(cursor)) if cursor > latest => {
+                start.resets.push((known.partition, ResetReason::BeyondEnd, latest));
+                latest
+            }
+            (From::Cursor, Some(cursor)) => cursor,
+            (From::Cursor, None) => match resume.unlisted {
+                Unlisted::Earliest => known.low,
+                Unlisted::Latest => latest,
+            },
+        };
+        start.begins.push(Begin { partition: known.partition, from, low: known.low, next: known.next });
+    }
+    start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: Known = Known { partition: 0, low: 100, next: 200, end: 200 };
+
+    fn request(from: From, last: Option<i64>, unlisted: Unlisted) -> Resume {
+        let last_applied = last.map(|last| (0, last)).into_iter().collect();
+        Resume { from, last_applied, unlisted, epoch: None, client: None }
+    }
+
+    #[test]
+    fn every_strategy_at_every_edge() {
+        use Unlisted::{Earliest, Latest};
+        let beyond = Some(ResetReason::BeyondEnd);
+        let table = [
+            (From::Latest, None, Earliest, 200, None),
+            (From::Earliest, None, Earliest, 100, None),
+            (From::Cursor, None, Earliest, 100, None),
+            (From::Cursor, None, Latest, 200, None),
+            // Below what is kept: honoured here, the store names the loss.
+            (From::Cursor, Some(0), Earliest, 1, None),
+            (From::Cursor, Some(98), Earliest, 99, None),
+            (From::Cursor, Some(99), Earliest, 100, None),
+            (From::Cursor, Some(150), Latest, 151, None),
+            (From::Cursor, Some(199), Earliest, 200, None),
+            (From::Cursor, Some(200), Earliest, 200, beyond),
+            (From::Cursor, Some(i64::MAX - 1), Earliest, 200, beyond),
+        ];
+        for (from, last, unlisted, want, reset) in table {
+            let start = decide(&request(from, last, unlisted), true, &[KNOWN]);
+            assert_eq!(start.begins[0].from, want, "{from:?} {last:?} {unlisted:?}");
+            assert_eq!(start.resets.first().map(|(_, reason, _)| *reason), reset, "{from:?} {last:?}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_another_epoch_is_reset_and_never_reused() {
+        let start = decide(&request(From::Cursor, Some(150), Unlisted::Latest), false, &[KNOWN]);
+        assert_eq!(start.begins[0].from, 100);
+        assert_eq!(start.resets, vec![(0, ResetReason::TopicRecreated, 100)]);
+    }
+
+    #[test]
+    fn latest_is_the_end_of_the_log_while_the_service_still_reads_history() {
+        let reading = Known { end: 5000, ..KNOWN };
+        let start = decide(&request(From::Latest, None, Unlisted::Earliest), true, &[reading]);
+        assert_eq!(start.begins[0].from, 5000);
+        let start = decide(&request(From::Cursor, Some(4000), Unlisted::Earliest), true, &[reading]);
+        assert_eq!((start.begins[0].from, start.resets.len()), (4001, 0));
+    }
+}

@@ -1,0 +1,129 @@
+//! The HTTP server: binds, routes, stops.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::Addr;
+use actix_web::dev::Server;
+use actix_web::web::{self, Data, Path};
+use actix_web::{App, HttpResponse, HttpServer};
+use socket2::{Domain, Socket, Type};
+
+use super::assets;
+use super::status::{self, StatusSource};
+use super::websocket::{self, WebsocketDeps};
+use crate::actors::supervisor::{Sabotage, Strike, Supervisor};
+
+const BACKLOG: i32 = 4096;
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Threads that serve connections.
+    pub workers: usize,
+    /// WebSocket connections at the same time; some more serve health and metrics.
+    pub max_connections: usize,
+    /// Acknowledgements outstanding for longer end a connection.
+    pub user_timeout: Duration,
+    /// How long open requests may hold a stop.
+    pub shutdown_timeout: Duration,
+}
+
+/// What the routes need.
+#[derive(Clone, Debug)]
+pub struct Web {
+    /// Health, metrics, version.
+    pub status: Arc<StatusSource>,
+    /// The upgrade.
+    pub websocket: Arc<WebsocketDeps>,
+    /// Who can make actors fail, for tests of the whole service.
+    pub supervisor: Arc<Mutex<Option<Addr<Supervisor>>>>,
+}
+
+/// Binds the address without serving yet; port 0 takes a free one.
+///
+/// # Errors
+/// When the name does not resolve or no address of it can be bound.
+pub fn listen(host: &str, port: u16) -> std::io::Result<TcpListener> {
+    let mut last = std::io::Error::new(std::io::ErrorKind::AddrNotAvailable, "the host name has no address");
+    for address in (host, port).to_socket_addrs()? {
+        match bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A restart must not wait for connections of the last run that linger.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Builds the server on a bound listener. It runs when it is awaited.
+///
+/// # Errors
+/// When the listener cannot be used.
+pub fn start(
+    settings: &ServerSettings,
+    listener: TcpListener,
+    web: &Web,
+    allow_sabotage: bool,
+) -> std::io::Result<(Server, Vec<SocketAddr>)> {
+    let status = Data::from(Arc::clone(&web.status));
+    let websocket = Data::from(Arc::clone(&web.websocket));
+    let supervisor = Data::from(Arc::clone(&web.supervisor));
+    let user_timeout = settings.user_timeout;
+    let server = HttpServer::new(move || {
+        let app = App::new().app_data(status.clone()).app_data(websocket.clone()).app_data(supervisor.clone());
+        app.configure(|config| routes(config, allow_sabotage))
+    })
+    .on_connect(move |socket, extensions| {
+        if let Some(socket) = socket.downcast_ref::<actix_web::rt::net::TcpStream>() {
+            websocket::on_connect(socket, user_timeout, extensions);
+        }
+    })
+    .workers(settings.workers)
+    // The limit is per worker; who is over it in total is refused by the admission, with an answer.
+    .max_connections(settings.max_connections.saturating_add(256))
+    .client_request_timeout(Duration::from_secs(10))
+    .shutdown_timeout(settings.shutdown_timeout.as_secs())
+    .disable_signals()
+    .listen(listener)?;
+    let addresses = server.addrs();
+    Ok((server.run(), addresses))
+}
+
+/// The whole route table.
+fn routes(config: &mut web::ServiceConfig, allow_sabotage: bool) {
+    config
+        .route("/ws", web::get().to(websocket::upgrade))
+        .route("/health", web::get().to(status::health))
+        .route("/ready", web::get().to(status::ready))
+        .route("/live", web::get().to(status::live))
+        .route("/version", web::get().to(status::version))
+        .route("/metrics", web::get().to(status::metrics));
+    if allow_sabotage {
+        config.route("/test/sabotage/{actor}/{fault}", web::post().to(sabotage));
+    }
+    config.default_service(web::get().to(assets::page));
+}
+
+/// `POST /test/sabotage/{actor}/{fault}`: exists only in a process that was started for such tests.
+async fn sabotage(path: Path<(String, String)>, supervisor: Data<Mutex<Option<Addr<Supervisor>>>>) -> HttpResponse {
+    let (actor, fault) = path.into_inner();
+    let supervisor = supervisor.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let (Some(supervisor), Some(fault)) = (supervisor, Sabotage::by_name(&fault)) else {
+        return HttpResponse::BadRequest().body("no such fault\n");
+    };
+    match supervisor.send(Strike { actor, fault }).await {
+        Ok(Ok(())) => HttpResponse::Ok().finish(),
+        Ok(Err(error)) => HttpResponse::BadRequest().body(format!("{error}\n")),
+        Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
+    }
+}

@@ -1,0 +1,284 @@
+//! `/health`, `/ready`, `/live`, `/version` and `/metrics`: what is true about the service, for people and machines.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use actix_web::HttpResponse;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use actix_web::web::Data;
+use serde_json::{Map, Value, json};
+
+use crate::actors::sessions::Sessions;
+use crate::board::Board;
+use crate::metrics::Metrics;
+use crate::pipeline::health::{self, Counts, Facts, Reason, Samples, Status};
+
+/// What never changes while the process runs.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The topic.
+    pub topic: String,
+    /// The consumer group.
+    pub group_id: String,
+    /// Largest record value that is processed, in bytes.
+    pub max_payload_bytes: usize,
+    /// `skip` or `pause`.
+    pub decode_error_policy: &'static str,
+    /// Bounds of the memory window.
+    pub window_records: usize,
+}
+
+/// Everything that the endpoints look at.
+pub struct StatusSource {
+    /// Names and limits.
+    pub identity: Identity,
+    /// The positions.
+    pub board: Board,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The sessions.
+    pub sessions: Sessions,
+    /// When the process started.
+    pub started: Instant,
+    /// Gathers the facts that live elsewhere (Kafka, actors, credit); the window is filled in here.
+    pub facts: Box<dyn Fn() -> Facts + Send + Sync>,
+    /// State of every actor, for `/health`.
+    pub actors: Box<dyn Fn() -> Value + Send + Sync>,
+    samples: Mutex<Samples>,
+}
+
+impl std::fmt::Debug for StatusSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StatusSource").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// `v2_` and the unpadded base64url of what makes a cursor meaningful.
+pub fn resume_namespace(topic: &str, epoch: &str) -> String {
+    use base64::Engine as _;
+    let text = format!("topic={topic};epoch={epoch}");
+    format!("v2_{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(text))
+}
+
+impl StatusSource {
+    /// A source without samples yet.
+    pub fn new(
+        identity: Identity,
+        board: Board,
+        metrics: Arc<Metrics>,
+        sessions: Sessions,
+        facts: impl Fn() -> Facts + Send + Sync + 'static,
+        actors: impl Fn() -> Value + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            identity,
+            board,
+            metrics,
+            sessions,
+            started: Instant::now(),
+            facts: Box::new(facts),
+            actors: Box::new(actors),
+            samples: Mutex::default(),
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let metrics = &self.metrics;
+        let sum = |family: &prometheus::IntCounterVec, values: &[&str]| {
+            values.iter().map(|value| family.with_label_values(&[value]).get()).sum::<u64>()
+        };
+        Counts {
+            messages: sum(&metrics.kafka_messages, &["success", "error"]),
+            decode_errors: sum(&metrics.kafka_messages, &["error"]),
+            payload_missing: metrics.payload_missing.get(),
+            infrastructure_errors: metrics.infrastructure_errors.get(),
+            send_failed: metrics.send_failed.get(),
+            send_timeout: metrics.send_timeout.get(),
+            dlq_failures: sum(&metrics.dlq_send_failures, &["timeout", "kafka_error", "backpressure"]),
+            lost_offsets: sum(&metrics.lost_offsets, &["retention"]),
+        }
+    }
+
+    /// Takes a sample for the windowed figures; called about once per second.
+    pub fn sample(&self) {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner).add(Instant::now(), self.counts());
+    }
+
+    /// Status, reasons and the figures that they rest on.
+    pub fn assess(&self) -> (Status, Vec<Reason>, Facts) {
+        let now = Instant::now();
+        let window = self.samples.lock().unwrap_or_else(PoisonError::into_inner).windowed(now, self.counts());
+        let facts = Facts { uptime: self.started.elapsed(), window, ..(self.facts)() };
+        let (status, reasons) = health::assess(&facts);
+        (status, reasons, facts)
+    }
+
+    /// The short form that heartbeats carry to clients.
+    pub fn summary(&self) -> Value {
+        let (status, reasons, _) = self.assess();
+        let reasons: Vec<_> =
+            reasons.iter().map(|reason| json!({"code": reason.code, "detail": reason.detail})).collect();
+        json!({"status": status.as_str(), "reasons": reasons})
+    }
+
+    fn last_message_age(&self) -> Option<Duration> {
+        let last = self
+            .board
+            .partitions()
+            .iter()
+            .map(|partition| partition.last_record_ms.load(std::sync::atomic::Ordering::Relaxed))
+            .max()
+            .filter(|last| *last > 0)?;
+        let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).ok()?;
+        Some(Duration::from_millis(now.saturating_sub(last).max(0).cast_unsigned()))
+    }
+
+    fn partitions(&self) -> Value {
+        let partitions: Map<String, Value> = self
+            .board
+            .partitions()
+            .iter()
+            .map(|board| {
+                let cell = |cell: &crate::board::Cell| cell.get().map(|offset| offset.to_string());
+                let positions = json!({
+                    "fetched": cell(&board.fetched),
+                    "settled": cell(&board.settled),
+                    "committed": cell(&board.committed),
+                    "window_low": cell(&board.window_low),
+                    "stored": cell(&board.stored),
+                    "high_watermark": cell(&board.high_watermark),
+                    "owned": board.duty_term.load(std::sync::atomic::Ordering::Relaxed) != 0,
+                });
+                (board.partition.to_string(), positions)
+            })
+            .collect();
+        partitions.into()
+    }
+
+    fn health(&self) -> Value {
+        let (status, reasons, facts) = self.assess();
+        let counts = self.counts();
+        let clients = self.sessions.len();
+        let age = self.last_message_age();
+        let named: u64 = self.metrics.replay_gap_messages.with_label_values(&["partition"]).get();
+        let reasons: Vec<_> = reasons
+            .iter()
+            .map(|reason| json!({"code": reason.code, "detail": reason.detail, "hint": reason.hint}))
+            .collect();
+        json!({
+            "status": status.as_str(),
+            "reasons": reasons,
+            "metrics": {
+                "kafka_messages_received": counts.messages,
+                "kafka_errors": counts.decode_errors,
+                "decode_errors": counts.decode_errors,
+                "payload_missing": counts.payload_missing,
+                "infrastructure_errors": counts.infrastructure_errors,
+                "connected_clients": clients,
+                "uptime_seconds": self.started.elapsed().as_secs(),
+                "last_kafka_message_ago_seconds": age.map(|age| age.as_secs()),
+                "dropped_messages": named,
+                "send_failed": counts.send_failed,
+                "send_timeout": counts.send_timeout,
+                "messages_last_120s": facts.window.messages,
+                "decode_errors_last_120s": facts.window.decode_errors,
+                "payload_missing_last_120s": facts.window.payload_missing,
+                "infrastructure_errors_last_120s": facts.window.infrastructure_errors,
+                "send_failed_last_120s": facts.window.send_failed,
+                "send_timeout_last_120s": facts.window.send_timeout,
+                "dead_letters_lost_last_120s": facts.window.dlq_failures,
+            },
+            "replay_buffer": {
+                "redis_enabled": false,
+                "memory_hits": self.metrics.memory_hits.get(),
+                "memory_buffer_size": self.metrics.window_records.get(),
+                "memory_buffer_bytes": self.metrics.window_bytes.get(),
+                "max_memory_size": self.identity.window_records,
+            },
+            "kafka_status": match (facts.kafka_contact, age) {
+                (None, _) => "not_connected",
+                (Some(ago), _) if ago > Duration::from_secs(10) => "not_connected",
+                (Some(_), None) => "waiting_for_messages",
+                (Some(_), Some(age)) if age > Duration::from_secs(60) => "no_recent_messages",
+                (Some(_), Some(_)) => "connected",
+            },
+            "websocket_status": if clients == 0 { "no_clients".to_owned() } else { format!("{clients}_clients_connected") },
+            "actors": (self.actors)(),
+            "partitions": self.partitions(),
+        })
+    }
+
+    fn version(&self) -> Value {
+        let epoch = self.board.epoch();
+        json!({
+            "component": "websocket-server",
+            "version": env!("CARGO_PKG_VERSION"),
+            "git_sha": git_sha(),
+            "schema_version": 1,
+            "protocols": ["dashstream.v2", "v1"],
+            "epoch": epoch.name,
+            "resume_namespace": resume_namespace(&self.identity.topic, &epoch.name),
+            "kafka_topic": self.identity.topic,
+            "kafka_group_id": self.identity.group_id,
+            "max_payload_bytes": self.identity.max_payload_bytes,
+            "decode_error_policy": self.identity.decode_error_policy,
+        })
+    }
+
+    /// Sets the gauges that are read rather than counted, then encodes everything.
+    fn scrape(&self) -> prometheus::Result<String> {
+        let metrics = &self.metrics;
+        self.sessions.publish(metrics, Instant::now());
+        metrics.uptime.set(self.started.elapsed().as_secs_f64());
+        metrics.last_message_age.set(self.last_message_age().map_or(-1.0, |age| age.as_secs_f64()));
+        metrics.encode()
+    }
+}
+
+/// The commit that the binary was built from.
+pub fn git_sha() -> &'static str {
+    option_env!("GIT_COMMIT_SHA").unwrap_or("unknown")
+}
+
+fn json_response(value: &Value) -> HttpResponse {
+    HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(value)
+}
+
+/// `GET /health`: always 200; the status is in the body.
+pub async fn health(source: Data<StatusSource>) -> HttpResponse {
+    json_response(&source.health())
+}
+
+/// `GET /ready`: 200 when new clients should be sent here, else 503.
+pub async fn ready(source: Data<StatusSource>) -> HttpResponse {
+    let (status, _, _) = source.assess();
+    let body = json!({"ready": status.is_ready(), "status": status.as_str()});
+    if status.is_ready() {
+        json_response(&body)
+    } else {
+        HttpResponse::ServiceUnavailable().insert_header((CACHE_CONTROL, "no-store")).json(body)
+    }
+}
+
+/// `GET /live`: 200 while the process can be trusted to recover by itself.
+pub async fn live() -> HttpResponse {
+    json_response(&json!({"live": true}))
+}
+
+/// `GET /version`.
+pub async fn version(source: Data<StatusSource>) -> HttpResponse {
+    json_response(&source.version())
+}
+
+/// `GET /metrics`.
+pub async fn metrics(source: Data<StatusSource>) -> HttpResponse {
+    match source.scrape() {
+        Ok(text) => {
+            HttpResponse::Ok().insert_header((CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")).body(text)
+        }
+        Err(error) => {
+            tracing::error!(%error, "cannot encode the metrics");
+            HttpResponse::InternalServerError().body(format!("cannot encode the metrics: {error}\n"))
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A client that checks the promise on every frame it is given, knowing the log that the frames are about.
+
+use std::collections::BTreeMap;
+
+use dashstream::wire::control::Dialect;
+use dashstream::wire::stream::{Frame, item::Kind};
+use prost::Message;
+use serde_json::Value;
+
+use crate::log::{Entry, Log};
+
+/// What a client has seen of one partition.
+#[derive(Debug, Default, Clone)]
+pub struct Seen {
+    /// The next offset that must be covered.
+    pub next: i64,
+    /// Records delivered.
+    pub records: u64,
+    /// Offsets named as lost.
+    pub lost: u64,
+    /// v1: after a loss the next position is only known to be at least [`Self::next`].
+    pub resync: bool,
+}
+
+/// The checking client.
+#[derive(Debug)]
+pub struct Client {
+    dialect: Dialect,
+    pub seen: BTreeMap<i32, Seen>,
+    pub complete: u32,
+    announced: Option<(i32, i64)>,
+}
+
+impl Client {
+    pub fn new(dialect: Dialect, start: impl IntoIterator<Item = (i32, i64)>) -> Self {
+        let seen = start.into_iter().map(|(p, next)| (p, Seen { next, ..Seen::default() })).collect();
+        Self { dialect, seen, complete: 0, announced: None }
+    }
+
+    /// Takes WebSocket messages as they lie on the wire; panics at the first broken promise.
+    pub fn take(&mut self, mut wire: &[u8], log: &Log) {
+        while !wire.is_empty() {
+            let (opcode, payload, rest) = split(wire);
+            match opcode {
+                0x1 => self.text(&serde_json::from_slice(payload).expect("text frames are JSON"), log),
+                0x2 => self.binary(payload, log),
+                other => panic!("unexpected opcode {other}"),
+            }
+            wire = rest;
+        }
+    }
+
+    fn text(&mut self, frame: &Value, log: &Log) {
+        let partition = frame["partition"].as_i64().map(|p| p as i32);
+        match frame["type"].as_str().expect("a type") {
+            "replay_complete" => self.complete += 1,
+            "partition_added" => {
+                let next = decimal(&frame["from"]);
+                let added = self.seen.insert(partition.unwrap(), Seen { next, ..Seen::default() });
+                assert!(added.is_none(), "a partition is added once");
+            }
+            "cursor_reset" => {
+                assert_eq!(self.announced, None);
+                self.seen.insert(partition.unwrap(), Seen { next: decimal(&frame["nextOffset"]), ..Seen::default() });
+            }
+            "cursor" => {
+                assert_eq!(self.dialect, Dialect::V1);
+                assert_eq!(self.announced.replace((partition.unwrap(), decimal(&frame["offset"]))), None);
+            }
+            "gap" => {
+                assert_eq!(self.dialect, Dialect::V1);
+                let seen = self.seen.entry(partition.unwrap()).or_default();
+                let count = frame["count"].as_i64().unwrap();
+                if frame["reason"] == "unavailable" {
+                    // Counts from the server's cursor on, which may lie behind offsets without a record that v1 does not
+                    // tell: the next record says where the stream goes on.
+                    seen.lost += count as u64;
+                    seen.next += count;
+                    seen.resync = true;
+                } else {
+                    seen.next = log.next_told(partition.unwrap(), seen.next) + count;
+                }
+            }
+            "cursor_stale" => {}
+            other => panic!("unexpected frame {other}"),
+        }
+    }
+
+    fn binary(&mut self, payload: &[u8], log: &Log) {
+        if self.dialect == Dialect::V1 {
+            let (partition, offset) = self.announced.take().expect("a cursor before each record");
+            let seen = self.seen.entry(partition).or_default();
+            let next = log.next_told(partition, seen.next);
+            if std::mem::take(&mut seen.resync) {
+                assert!(offset >= seen.next, "partition {partition}: nothing is repeated after a loss");
+            } else {
+                assert_eq!(next, offset, "partition {partition}: v1 delivers every record once and in order");
+            }
+            assert_eq!(payload, log.value(partition, offset));
+            seen.next = offset + 1;
+            seen.records += 1;
+            return;
+        }
+        let frame = Frame::decode(payload).expect("a frame");
+        let seen = self.seen.get_mut(&frame.partition).expect("a partition that was announced");
+        assert_eq!(frame.first_offset, seen.next, "partition {}: frames touch each other", frame.partition);
+        for item in &frame.items {
+            match item.kind.as_ref().expect("a kind") {
+                Kind::Record(record) => {
+                    assert_eq!(record.offset, seen.next);
+                    assert_eq!(&record.value[..], log.value(frame.partition, record.offset));
+                    seen.records += 1;
+                    seen.next += 1;
+                }
+                Kind::Skip(skip) => {
+                    assert_eq!(skip.first_offset, seen.next);
+                    for offset in skip.first_offset..skip.next_offset {
+                        let entry = log.entry(frame.partition, offset);
+                        assert_ne!(entry, Entry::Good, "offset {offset} is skipped although it carries a record");
+                    }
+                    seen.next = skip.next_offset;
+                }
+                Kind::Gap(gap) => {
+                    assert_eq!(gap.first_offset, seen.next);
+                    seen.lost += gap.next_offset.abs_diff(gap.first_offset);
+                    seen.next = gap.next_offset;
+                }
+            }
+        }
+        assert_eq!(frame.next_offset, seen.next, "the items cover the frame");
+    }
+}
+
+fn decimal(value: &Value) -> i64 {
+    value.as_str().expect("a decimal string").parse().expect("a decimal string")
+}
+
+fn split(wire: &[u8]) -> (u8, &[u8], &[u8]) {
+    assert_eq!(wire[0] & 0x80, 0x80, "messages are not fragmented");
+    let (start, len) = match wire[1] {
+        126 => (4, u16::from_be_bytes([wire[2], wire[3]]) as usize),
+        127 => (10, u64::from_be_bytes(wire[2..10].try_into().unwrap()) as usize),
+        len => (2, len as usize),
+    };
+    (wire[0] & 0x0f, &wire[start..start + len], &wire[start + len..])
+}

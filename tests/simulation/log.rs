@@ -1,0 +1,98 @@
+//! The simulated topic: what lies at each offset of each partition, and batches of it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use dashstream::pipeline::decode::{Kind, Meta, Verdict};
+use dashstream::pipeline::record::{Origin, RawBatch, RawRecord, Span};
+
+/// What lies at an offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A record.
+    Good,
+    /// A record that cannot be processed.
+    Bad,
+    /// No record.
+    Hole,
+}
+
+/// The topic in one epoch.
+#[derive(Debug, Default, Clone)]
+pub struct Log {
+    pub epoch: u64,
+    partitions: BTreeMap<i32, Vec<Entry>>,
+}
+
+impl Log {
+    pub fn new(epoch: u64, partitions: i32) -> Self {
+        Self { epoch, partitions: (0..partitions).map(|p| (p, Vec::new())).collect() }
+    }
+
+    pub fn partitions(&self) -> Vec<i32> {
+        self.partitions.keys().copied().collect()
+    }
+
+    pub fn add_partition(&mut self) -> i32 {
+        let partition = self.partitions.len() as i32;
+        self.partitions.insert(partition, Vec::new());
+        partition
+    }
+
+    pub fn produce(&mut self, partition: i32, entry: Entry) {
+        self.partitions.get_mut(&partition).unwrap().push(entry);
+    }
+
+    pub fn end(&self, partition: i32) -> i64 {
+        self.partitions.get(&partition).map_or(0, |entries| entries.len() as i64)
+    }
+
+    pub fn entry(&self, partition: i32, offset: i64) -> Entry {
+        self.partitions[&partition][offset as usize]
+    }
+
+    /// The value of a record: unlike any other.
+    pub fn value(&self, partition: i32, offset: i64) -> Vec<u8> {
+        let len = 1 + (offset as usize * 37) % 300;
+        let mut value = format!("{}/{partition}/{offset}/", self.epoch).into_bytes();
+        value.resize(value.len() + len, b'.');
+        value
+    }
+
+    /// The first offset from `offset` on that v1 tells about.
+    pub fn next_told(&self, partition: i32, mut offset: i64) -> i64 {
+        while offset < self.end(partition) && self.entry(partition, offset) == Entry::Hole {
+            offset += 1;
+        }
+        offset
+    }
+
+    /// Good records in `[from, end)`.
+    pub fn good(&self, partition: i32, from: i64) -> u64 {
+        (from..self.end(partition)).filter(|offset| self.entry(partition, *offset) == Entry::Good).count() as u64
+    }
+
+    /// A batch of `[first, next)` as the pipeline hands it to the store.
+    pub fn batch(&self, partition: i32, first: i64, next: i64) -> (RawBatch, Vec<Verdict>) {
+        let mut arena = Vec::new();
+        let mut records = Vec::new();
+        let mut verdicts = Vec::new();
+        for offset in first..next {
+            let verdict = match self.entry(partition, offset) {
+                Entry::Hole => continue,
+                Entry::Bad => Verdict::Unprocessable(Kind::InvalidProtobuf),
+                Entry::Good => {
+                    Verdict::Deliver(Meta { message_type: 1, items_start: 0, items_len: 0, timestamp_us: 0 })
+                }
+            };
+            let value = self.value(partition, offset);
+            let span = Span { start: arena.len() as u32, len: value.len() as u32 };
+            arena.extend_from_slice(&value);
+            let headers = Span { start: 0, len: 0 };
+            records.push(RawRecord { offset, timestamp_ms: 1, key: None, value: Some(span), headers });
+            verdicts.push(verdict);
+        }
+        let origin = Origin { epoch: self.epoch, partition, first, next };
+        (RawBatch { origin, lost: None, records, arena: Bytes::from(arena) }, verdicts)
+    }
+}

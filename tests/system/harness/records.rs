@@ -1,0 +1,184 @@
+//! Records as producers in the field write them, good and bad, each with what has to become of it.
+//!
+//! The framing is written here once more on purpose: an error in the service's own framing must not hide itself.
+
+use bytes::Bytes;
+use dashstream::wire::stream::SkipReason;
+use dashstream::wire::telemetry::attribute_value::Value;
+use dashstream::wire::telemetry::dash_stream_message::Message;
+use dashstream::wire::telemetry::{
+    AttributeValue, DashStreamMessage, Event, EventBatch, EventType, Header, MessageType,
+};
+use prost::Message as _;
+
+const FRAMING_PLAIN: u8 = 0x00;
+const FRAMING_ZSTD: u8 = 0x01;
+
+/// What clients must see of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The record itself, byte for byte.
+    Record,
+    /// A skip with this reason.
+    Skip(SkipReason),
+}
+
+/// A record that is to be published.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    pub key: String,
+    /// `None` is Kafka's null value.
+    pub value: Option<Bytes>,
+    /// `None` lets Kafka choose by the key.
+    pub partition: Option<i32>,
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub expect: Expect,
+}
+
+impl Outgoing {
+    pub fn new(key: impl Into<String>, value: Option<Vec<u8>>, expect: Expect) -> Self {
+        Self { key: key.into(), value: value.map(Bytes::from), partition: None, headers: Vec::new(), expect }
+    }
+
+    pub fn on_partition(mut self, partition: i32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    pub fn with_header(mut self, name: &str, value: &[u8]) -> Self {
+        self.headers.push((name.to_owned(), value.to_vec()));
+        self
+    }
+}
+
+/// A good record: one event of a thread. `sequence` 0 means not numbered.
+pub fn good(thread: &str, sequence: u64) -> Outgoing {
+    good_of_size(thread, sequence, 0)
+}
+
+/// As [`good`], with a text attribute of `padding` bytes that hardly compresses.
+pub fn good_of_size(thread: &str, sequence: u64, padding: usize) -> Outgoing {
+    let message = of_event(event(thread, sequence, padding));
+    Outgoing::new(thread, Some(plain(&message)), Expect::Record)
+}
+
+/// A good record in one zstd frame.
+pub fn zstd(thread: &str, sequence: u64, padding: usize) -> Outgoing {
+    let message = of_event(event(thread, sequence, padding));
+    Outgoing::new(thread, Some(compressed(&message.encode_to_vec())), Expect::Record)
+}
+
+/// A good record with `count` events, numbered from `first_sequence`.
+pub fn batch(thread: &str, first_sequence: u64, count: u64) -> Outgoing {
+    let events = (first_sequence..first_sequence + count).map(|sequence| event(thread, sequence, 0)).collect();
+    let batch_header = header(thread, 0, MessageType::EventBatch);
+    let message =
+        DashStreamMessage { message: Some(Message::EventBatch(EventBatch { header: Some(batch_header), events })) };
+    Outgoing::new(thread, Some(plain(&message)), Expect::Record)
+}
+
+/// A message of a schema that does not exist yet.
+pub fn of_schema_version(thread: &str, version: u32) -> Outgoing {
+    let mut event = event(thread, 1, 0);
+    event.header.get_or_insert_default().schema_version = version;
+    Outgoing::new(thread, Some(plain(&of_event(event))), Expect::Skip(SkipReason::SchemaVersion))
+}
+
+/// Kafka's null value.
+pub fn null(thread: &str) -> Outgoing {
+    Outgoing::new(thread, None, Expect::Skip(SkipReason::PayloadMissing))
+}
+
+/// A value of no bytes.
+pub fn empty(thread: &str) -> Outgoing {
+    Outgoing::new(thread, Some(Vec::new()), Expect::Skip(SkipReason::PayloadMissing))
+}
+
+/// The plain framing byte, then bytes that are no protobuf.
+pub fn garbage(thread: &str) -> Outgoing {
+    let mut value = vec![FRAMING_PLAIN];
+    value.extend([0xff; 40]);
+    Outgoing::new(thread, Some(value), Expect::Skip(SkipReason::InvalidProtobuf))
+}
+
+/// A message in which nothing is set.
+pub fn hollow(thread: &str) -> Outgoing {
+    Outgoing::new(thread, Some(vec![FRAMING_PLAIN]), Expect::Skip(SkipReason::InvalidProtobuf))
+}
+
+/// A good message behind a framing byte that nobody defined.
+pub fn unknown_framing(thread: &str) -> Outgoing {
+    let mut value = plain(&of_event(event(thread, 1, 0)));
+    value[0] = 0x7f;
+    Outgoing::new(thread, Some(value), Expect::Skip(SkipReason::UnknownFraming))
+}
+
+/// The zstd framing byte, then bytes that are no zstd frame.
+pub fn broken_zstd(thread: &str) -> Outgoing {
+    Outgoing::new(thread, Some(vec![FRAMING_ZSTD, 1, 2, 3, 4]), Expect::Skip(SkipReason::DecompressionFailed))
+}
+
+/// A small zstd frame that becomes `size` zero bytes.
+pub fn bomb(thread: &str, size: usize) -> Outgoing {
+    Outgoing::new(thread, Some(compressed(&vec![0; size])), Expect::Skip(SkipReason::DecompressedTooLarge))
+}
+
+/// A well-formed message with `padding` bytes, for a service whose limit is lower.
+pub fn oversized(thread: &str, padding: usize) -> Outgoing {
+    Outgoing { expect: Expect::Skip(SkipReason::PayloadTooLarge), ..good_of_size(thread, 1, padding) }
+}
+
+/// One of each kind that no default setting accepts, except those that are a matter of a size limit.
+pub fn one_of_each_bad(thread: &str) -> Vec<Outgoing> {
+    vec![
+        null(thread),
+        empty(thread),
+        garbage(thread),
+        hollow(thread),
+        unknown_framing(thread),
+        broken_zstd(thread),
+        of_schema_version(thread, 99),
+    ]
+}
+
+fn plain(message: &DashStreamMessage) -> Vec<u8> {
+    let mut value = vec![FRAMING_PLAIN];
+    message.encode(&mut value).expect("a Vec grows");
+    value
+}
+
+fn compressed(bytes: &[u8]) -> Vec<u8> {
+    let mut value = vec![FRAMING_ZSTD];
+    value.extend(::zstd::bulk::compress(bytes, 3).expect("zstd compresses anything"));
+    value
+}
+
+fn of_event(event: Event) -> DashStreamMessage {
+    DashStreamMessage { message: Some(Message::Event(event)) }
+}
+
+fn event(thread: &str, sequence: u64, padding: usize) -> Event {
+    let text: String = std::iter::repeat_with(fastrand::alphanumeric).take(padding).collect();
+    Event {
+        header: Some(header(thread, sequence, MessageType::Event)),
+        event_type: EventType::NodeEnd.into(),
+        node_id: "research".to_owned(),
+        attributes: [("text".to_owned(), AttributeValue { value: Some(Value::StringValue(text)) })].into(),
+        duration_us: 1_500,
+        llm_request_id: String::new(),
+    }
+}
+
+fn header(thread: &str, sequence: u64, kind: MessageType) -> Header {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970");
+    Header {
+        message_id: fastrand::u128(..).to_be_bytes().to_vec(),
+        timestamp_us: i64::try_from(now.as_micros()).expect("a clock before the year 292000"),
+        tenant_id: "tenant-1".to_owned(),
+        thread_id: thread.to_owned(),
+        sequence,
+        r#type: kind.into(),
+        schema_version: 1,
+        ..Header::default()
+    }
+}

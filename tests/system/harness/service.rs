@@ -1,0 +1,267 @@
+//! The service under test: the built binary, configured by environment variables alone, in an empty folder.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::eventually::{eventually, within};
+use super::topic::Topic;
+use super::{runtime, services, unique_name};
+
+const START_BOUND: Duration = Duration::from_secs(20);
+const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
+const LINES_SHOWN_ON_FAILURE: usize = 80;
+
+/// Environment of a service; nothing else of this process's environment reaches it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    variables: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Reads `topic` from its own broker, commits for a group of its own, on a free port.
+    pub fn new(topic: &Topic) -> Self {
+        let mut config = Self { variables: BTreeMap::new() };
+        for name in ["PATH", "HOME", "RUST_BACKTRACE", "LLVM_PROFILE_FILE"] {
+            if let Ok(value) = std::env::var(name) {
+                config.variables.insert(name.to_owned(), value);
+            }
+        }
+        config
+            .set("KAFKA_BROKERS", &topic.kafka)
+            .set("KAFKA_TOPIC", &topic.name)
+            .set("KAFKA_GROUP_ID", unique_name("group"))
+            .set("KAFKA_DLQ_TOPIC", format!("{}-dlq", topic.name))
+            .set("KAFKA_AUTO_OFFSET_RESET", "earliest")
+            // A restarted process is the same member, whatever port it gets.
+            .set("KAFKA_GROUP_INSTANCE_ID", unique_name("member"))
+            .set("REDIS_URL", services::redis())
+            .set("WEBSOCKET_HOST", "127.0.0.1")
+            .set("WEBSOCKET_PORT", "0")
+            // All clients of a test come from one address.
+            .set("WEBSOCKET_MAX_CONNECTIONS_PER_IP", "10000")
+            .set("RUST_LOG", "info")
+    }
+
+    pub fn set(mut self, variable: &str, value: impl ToString) -> Self {
+        self.variables.insert(variable.to_owned(), value.to_string());
+        self
+    }
+
+    pub fn unset(mut self, variable: &str) -> Self {
+        self.variables.remove(variable);
+        self
+    }
+
+    pub fn get(&self, variable: &str) -> &str {
+        self.variables.get(variable).map_or("", String::as_str)
+    }
+
+    /// The consumer group.
+    pub fn group(&self) -> &str {
+        self.get("KAFKA_GROUP_ID")
+    }
+}
+
+/// A running (or killed) service. Dropping it kills it; its log is shown when the test fails.
+pub struct Service {
+    config: Config,
+    folder: TempDir,
+    child: Child,
+    address: String,
+}
+
+impl Service {
+    /// Starts `dashstream serve` and waits until it listens.
+    #[track_caller]
+    pub fn start(config: &Config) -> Self {
+        let mut service = Self::spawn(config);
+        service.wait_until_listening();
+        service
+    }
+
+    /// As [`Service::start`], and waits until `/health` says `healthy`.
+    #[track_caller]
+    pub fn start_healthy(config: &Config) -> Self {
+        let service = Self::start(config);
+        service.wait_until_healthy(START_BOUND);
+        service
+    }
+
+    /// Starts it without waiting for anything: for starts that must fail.
+    pub fn spawn(config: &Config) -> Self {
+        let folder = tempfile::Builder::new().prefix("dashstream-test-").tempdir().expect("a temporary folder");
+        std::fs::create_dir(folder.path().join("empty")).expect("a folder");
+        let child = spawn(config, &folder).expect("the binary can be run");
+        Self { config: config.clone(), folder, child, address: String::new() }
+    }
+
+    /// Starts it again with the same configuration. It listens at another address then.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.kill_nine();
+        let _ = std::fs::rename(self.log_path(), self.folder.path().join("service.before.log"));
+        self.child = spawn(&self.config, &self.folder).expect("the binary can be run");
+        self.wait_until_listening();
+    }
+
+    #[track_caller]
+    fn wait_until_listening(&mut self) {
+        let address = eventually("the service to listen", START_BOUND, || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("the service ended with {status} before it listened");
+            }
+            let log = self.log();
+            let line = log.lines().find_map(|line| line.strip_prefix("listening on http://"));
+            line.map(|address| address.trim().to_owned()).ok_or_else(|| "no `listening on` line".to_owned())
+        });
+        self.address = address;
+    }
+
+    #[track_caller]
+    pub fn wait_until_healthy(&self, bound: Duration) {
+        eventually("/health to say healthy", bound, || match self.try_health() {
+            Ok(health) if health["status"] == "healthy" => Ok(()),
+            Ok(health) => Err(health.to_string()),
+            Err(error) => Err(error),
+        });
+    }
+
+    /// `host:port`, for clients.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Status and body of a GET, whatever the status.
+    pub fn get(&self, path: &str) -> Result<(u16, String), String> {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().timeout_global(Some(HTTP_TIMEOUT)).http_status_as_error(false).build().into();
+        let mut response =
+            agent.get(format!("http://{}{path}", self.address)).call().map_err(|error| error.to_string())?;
+        let body = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
+        Ok((response.status().as_u16(), body))
+    }
+
+    #[track_caller]
+    pub fn health(&self) -> Value {
+        self.try_health().expect("/health answers")
+    }
+
+    pub fn try_health(&self) -> Result<Value, String> {
+        let (_, body) = self.get("/health")?;
+        serde_json::from_str(&body).map_err(|error| format!("/health is no JSON ({error}): {body}"))
+    }
+
+    /// All samples of `/metrics`: name with labels, as printed, to value.
+    #[track_caller]
+    pub fn metrics(&self) -> BTreeMap<String, f64> {
+        let (status, body) = self.get("/metrics").expect("/metrics answers");
+        assert_eq!(status, 200, "/metrics: {body}");
+        body.lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(name, value)| {
+                (name.to_owned(), value.parse().unwrap_or_else(|_| panic!("no sample: {name} {value}")))
+            })
+            .collect()
+    }
+
+    /// Sum of all samples of a metric whose labels contain all of `labels`, such as `status="error"`; 0 if there is none.
+    #[track_caller]
+    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        self.metrics()
+            .iter()
+            .filter(|(sample, _)| sample.split('{').next() == Some(name))
+            .filter(|(sample, _)| labels.iter().all(|label| sample.contains(label)))
+            .map(|(_, value)| value)
+            .sum()
+    }
+
+    /// Resident memory in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").parse::<u64>().map_or(0, |kib| kib * 1024)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).expect("process ids fit");
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill_nine(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits for its end; `bound` is a promise and is not stretched on slow machines.
+    #[track_caller]
+    pub fn wait_for_exit(&mut self, bound: Duration) -> ExitStatus {
+        within("the service to end", bound, || match self.child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err("running".to_owned()),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    /// All that it has printed since its last start.
+    pub fn log(&self) -> String {
+        std::fs::read(self.log_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("service.log")
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.kill_nine();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let shown = lines.len().saturating_sub(LINES_SHOWN_ON_FAILURE);
+            self.folder.disable_cleanup(true);
+            let path = self.log_path();
+            eprintln!("--- the last lines of {} ({}):", path.display(), self.address);
+            eprintln!("{}\n---", lines[shown..].join("\n"));
+        }
+    }
+}
+
+fn spawn(config: &Config, folder: &TempDir) -> io::Result<Child> {
+    let log: File = OpenOptions::new().create(true).append(true).open(folder.path().join("service.log"))?;
+    // The kernel kills the service when the thread that started it ends. Threads of the harness runtime end with the
+    // process, however it ends; a test's own thread would do as well, but not one that a test starts for a moment.
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_dashstream"), "serve"])
+        .env_clear()
+        .envs(&config.variables)
+        .current_dir(folder.path().join("empty"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    runtime().block_on(async { runtime().spawn(async move { command.spawn() }).await }).map_err(io::Error::other)?
+}

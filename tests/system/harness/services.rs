@@ -1,0 +1,108 @@
+//! Real Kafka and Redis, started once per test binary through `scripts/services`.
+//!
+//! The script holds the recipe. It ends, with its children, when its standard input closes; the kernel closes that when
+//! this process dies, however it dies. `DASHSTREAM_TEST_KAFKA` and `DASHSTREAM_TEST_REDIS` name services to use instead;
+//! with `DASHSTREAM_TEST_KEEP` set the logs stay.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
+
+use super::proxy::Proxy;
+
+/// The shared broker, `host:port`. Starts it at the first call.
+pub fn kafka() -> &'static str {
+    // Never dropped: the script notices the end of this process by its standard input.
+    static SHARED: OnceLock<Running> = OnceLock::new();
+    SHARED.get_or_init(|| Running::start(&["--only", "kafka"])).address("DASHSTREAM_TEST_KAFKA")
+}
+
+/// The shared Redis, `redis://host:port`. Starts it at the first call.
+pub fn redis() -> &'static str {
+    static SHARED: OnceLock<Running> = OnceLock::new();
+    SHARED.get_or_init(|| Running::start(&["--only", "redis"])).address("DASHSTREAM_TEST_REDIS")
+}
+
+/// A broker of its own, reached in two ways: directly, and through a proxy that it also advertises, so that a client
+/// that came through the proxy stays behind it.
+pub struct KafkaBehindProxy {
+    /// Past the proxy: for the producer and for looking at positions.
+    pub direct: String,
+    /// What the service under test is given: [`Proxy::address`] is its bootstrap address.
+    pub proxy: Proxy,
+    _running: Running,
+}
+
+/// Starts a broker behind a fault proxy. It ends when the value is dropped.
+pub fn kafka_behind_proxy() -> KafkaBehindProxy {
+    let proxy = Proxy::start();
+    let running = Running::start(&["--only", "kafka", "--advertise", &proxy.address()]);
+    proxy.forward_to(running.address("DASHSTREAM_TEST_KAFKA_PROXIED"));
+    KafkaBehindProxy { direct: running.address("DASHSTREAM_TEST_KAFKA").to_owned(), proxy, _running: running }
+}
+
+/// The shared Redis behind a fault proxy of its own.
+pub struct RedisBehindProxy {
+    /// `redis://` address of the proxy.
+    pub url: String,
+    pub proxy: Proxy,
+}
+
+pub fn redis_behind_proxy() -> RedisBehindProxy {
+    let upstream = redis().strip_prefix("redis://").expect("DASHSTREAM_TEST_REDIS is redis://host:port");
+    let proxy = Proxy::start();
+    proxy.forward_to(upstream);
+    RedisBehindProxy { url: format!("redis://{}", proxy.address()), proxy }
+}
+
+struct Running {
+    addresses: HashMap<String, String>,
+    script: Child,
+    // Closing it ends the script.
+    stdin: Option<ChildStdin>,
+    // Open as long as the script may write: a closed pipe would end it.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Running {
+    fn start(options: &[&str]) -> Self {
+        let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/services"))
+            .args(["up", "--until-stdin-closes"])
+            .args(options)
+            .args(std::env::var_os("DASHSTREAM_TEST_KEEP").map(|_| "--keep"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("scripts/services can be run");
+        let stdin = script.stdin.take();
+        let mut stdout = BufReader::new(script.stdout.take().expect("its output is a pipe"));
+        let mut line = String::new();
+        if !matches!(stdout.read_line(&mut line), Ok(1..)) {
+            let status = script.wait();
+            panic!("Kafka and Redis did not start ({status:?}), see above; `scripts/setup` installs what they need");
+        }
+        Self { addresses: parse_exports(&line), script, stdin, _stdout: stdout }
+    }
+
+    fn address(&self, name: &str) -> &str {
+        self.addresses.get(name).unwrap_or_else(|| panic!("scripts/services printed no {name}"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        // Only reaps: the script ends within milliseconds, and nothing depends on how.
+        let _ = self.script.wait();
+    }
+}
+
+fn parse_exports(line: &str) -> HashMap<String, String> {
+    line.strip_prefix("export ")
+        .unwrap_or_else(|| panic!("scripts/services printed no addresses but: {line}"))
+        .split_whitespace()
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}

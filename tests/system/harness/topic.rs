@@ -1,0 +1,179 @@
+//! A topic of a test's own, and what Kafka says about it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::eventually::eventually;
+use super::{runtime, unique_name};
+
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Deleted when dropped, as far as Kafka can be reached.
+pub struct Topic {
+    pub name: String,
+    /// The broker, `host:port`.
+    pub kafka: String,
+}
+
+impl Topic {
+    /// A topic with a unique name.
+    pub fn create(kafka: &str, what: &str, partitions: i32) -> Self {
+        Self::create_with(kafka, what, partitions, &[])
+    }
+
+    /// As [`Topic::create`], with topic settings such as `("retention.ms", "1000")`.
+    pub fn create_with(kafka: &str, what: &str, partitions: i32, settings: &[(&str, &str)]) -> Self {
+        let topic = Self { name: unique_name(what), kafka: kafka.to_owned() };
+        topic.create_again(partitions, settings);
+        topic
+    }
+
+    /// A second topic beside this one, `<name>-<suffix>`: for dead letters.
+    pub fn beside(&self, suffix: &str, partitions: i32) -> Self {
+        let topic = Self { name: format!("{}-{suffix}", self.name), kafka: self.kafka.clone() };
+        topic.create_again(partitions, &[]);
+        topic
+    }
+
+    /// Deletes the topic and creates it anew: another topic id, offsets from 0.
+    pub fn recreate(&self, partitions: i32) {
+        self.delete();
+        self.create_again(partitions, &[]);
+    }
+
+    fn create_again(&self, partitions: i32, settings: &[(&str, &str)]) {
+        eventually(&format!("topic {} to be created", self.name), KAFKA_TIMEOUT, || {
+            let mut new = NewTopic::new(&self.name, partitions, TopicReplication::Fixed(1));
+            for (key, value) in settings {
+                new = new.set(key, value);
+            }
+            let answer = runtime().block_on(admin(&self.kafka).create_topics([&new], &options()));
+            one(answer.map_err(|error| error.to_string())?)
+        });
+        eventually(&format!("topic {} to have leaders", self.name), KAFKA_TIMEOUT, || {
+            (0..partitions).try_for_each(|partition| self.try_watermarks(partition).map(|_| ()))
+        });
+    }
+
+    /// Deletes the topic and waits until it is gone.
+    pub fn delete(&self) {
+        let answer = runtime().block_on(admin(&self.kafka).delete_topics(&[&self.name], &options()));
+        one(answer.expect("an answer to delete_topics")).expect("the topic can be deleted");
+        eventually(&format!("topic {} to be gone", self.name), KAFKA_TIMEOUT, || {
+            let metadata = self.consumer("-").fetch_metadata(None, KAFKA_TIMEOUT).map_err(|error| error.to_string())?;
+            match metadata.topics().iter().any(|topic| topic.name() == self.name) {
+                true => Err("still listed".to_owned()),
+                false => Ok(()),
+            }
+        });
+    }
+
+    /// Adds partitions, up to `total`.
+    pub fn grow(&self, total: usize) {
+        let new = NewPartitions::new(&self.name, total);
+        let answer = runtime().block_on(admin(&self.kafka).create_partitions([&new], &options()));
+        one(answer.expect("an answer to create_partitions")).expect("partitions can be added");
+        let last = i32::try_from(total).expect("few partitions") - 1;
+        eventually("the new partitions to have leaders", KAFKA_TIMEOUT, || self.try_watermarks(last));
+    }
+
+    /// Deletes the records of a partition below `before`.
+    pub fn delete_records(&self, partition: i32, before: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, partition, Offset::Offset(before)).expect("a valid offset");
+        runtime().block_on(admin(&self.kafka).delete_records(&list, &options())).expect("records can be deleted");
+        eventually("the records to be gone", KAFKA_TIMEOUT, || match self.watermarks(partition).0 {
+            low if low >= before => Ok(()),
+            low => Err(format!("the log starts at {low}")),
+        });
+    }
+
+    /// First kept offset and the offset after the last record.
+    pub fn watermarks(&self, partition: i32) -> (i64, i64) {
+        self.try_watermarks(partition).expect("Kafka knows the watermarks")
+    }
+
+    fn try_watermarks(&self, partition: i32) -> Result<(i64, i64), String> {
+        self.consumer("-").fetch_watermarks(&self.name, partition, KAFKA_TIMEOUT).map_err(|error| error.to_string())
+    }
+
+    pub fn partitions(&self) -> Vec<i32> {
+        let consumer = self.consumer("-");
+        let metadata = consumer.fetch_metadata(Some(&self.name), KAFKA_TIMEOUT).expect("Kafka answers");
+        let topic = metadata.topics().first().expect("the topic that was asked for");
+        let mut partitions: Vec<i32> = topic.partitions().iter().map(|partition| partition.id()).collect();
+        partitions.sort_unstable();
+        partitions
+    }
+
+    /// The offset that the group has committed per partition; partitions without one are left out.
+    pub fn committed(&self, group: &str) -> BTreeMap<i32, i64> {
+        let mut list = TopicPartitionList::new();
+        for partition in self.partitions() {
+            list.add_partition(&self.name, partition);
+        }
+        let answer = self.consumer(group).committed_offsets(list, KAFKA_TIMEOUT).expect("Kafka knows the group");
+        answer
+            .elements()
+            .iter()
+            .filter_map(|element| Some((element.partition(), element.offset().to_raw()?)))
+            .filter(|(_, offset)| *offset >= 0)
+            .collect()
+    }
+
+    /// Waits until the group has committed the end of every partition that holds records.
+    #[track_caller]
+    pub fn wait_until_all_committed(&self, group: &str, bound: Duration) {
+        let ends: BTreeMap<i32, i64> = self
+            .partitions()
+            .into_iter()
+            .map(|partition| (partition, self.watermarks(partition).1))
+            .filter(|(_, end)| *end > 0)
+            .collect();
+        eventually(&format!("group {group} to commit {ends:?}"), bound, || {
+            let committed = self.committed(group);
+            if committed == ends { Ok(()) } else { Err(format!("{committed:?}")) }
+        });
+    }
+
+    fn consumer(&self, group: &str) -> BaseConsumer {
+        ClientConfig::new()
+            .set("bootstrap.servers", &self.kafka)
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("valid consumer settings")
+    }
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        // A broker that is shared or belongs to the developer should not fill up. A failure harms nobody.
+        if !std::thread::panicking() {
+            let options = options().operation_timeout(Some(Duration::from_secs(2)));
+            let _ = runtime().block_on(admin(&self.kafka).delete_topics(&[&self.name], &options));
+        }
+    }
+}
+
+fn admin(kafka: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", kafka).create().expect("valid admin settings")
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(KAFKA_TIMEOUT)).operation_timeout(Some(KAFKA_TIMEOUT))
+}
+
+fn one(answer: Vec<rdkafka::admin::TopicResult>) -> Result<(), String> {
+    match answer.into_iter().next() {
+        Some(Ok(_)) => Ok(()),
+        Some(Err((name, code))) => Err(format!("{name}: {code}")),
+        None => Err("an empty answer".to_owned()),
+    }
+}

@@ -1,0 +1,22 @@
+//! System tests: the built binary against real Apache Kafka and real Redis. A file per promise.
+//!
+//! `scripts/setup` installs what they need; `scripts/services run -- cargo test --test system` keeps one Kafka and one
+//! Redis running over several test runs.
+
+mod harness;
+
+mod harness_keeps_its_word;
+
+mod clients_keep_their_word;
+
+mod a_client_that_stops_reading_harms_nobody;
+
+mod kafka_cut;
+
+mod kill_nine_loses_nothing;
+
+mod live_stream;
+
+mod second_instance;
+
+mod sigterm_under_load;

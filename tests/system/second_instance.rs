@@ -1,0 +1,114 @@
+//! Several instances in one group: every client of every one gets everything, and the duties move when one goes.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::client::{Client, From};
+use crate::harness::eventually::eventually;
+use crate::harness::load::Load;
+use crate::harness::service::{Config, Service};
+use crate::harness::services;
+use crate::harness::topic::Topic;
+
+const BOUND: Duration = Duration::from_secs(60);
+const PARTITIONS: i32 = 4;
+
+/// Default member ids: they differ by the port.
+fn config(topic: &Topic) -> Config {
+    Config::new(topic).unset("KAFKA_GROUP_INSTANCE_ID").set("DASHSTREAM_KAFKA_SESSION_TIMEOUT_MS", 2_000)
+}
+
+/// Waits until the instances together own each partition once, and each at least `least`.
+fn wait_until_owned(instances: &[&Service], least: f64) {
+    eventually("every partition to have one owner", BOUND, || {
+        let owned: Vec<f64> =
+            instances.iter().map(|instance| instance.metric("dashstream_owned_partitions", &[])).collect();
+        match owned.iter().sum::<f64>() == f64::from(PARTITIONS) && owned.iter().all(|own| *own >= least) {
+            true => Ok(()),
+            false => Err(format!("{owned:?}")),
+        }
+    });
+}
+
+fn wait_for_more(client: &Client, records: u64) {
+    let before = client.received();
+    eventually("more records", BOUND, || match client.received() {
+        received if received >= before + records => Ok(()),
+        received => Err(format!("{received}, {before} before")),
+    });
+}
+
+#[test]
+fn a_rebalance_is_seen_by_no_client() {
+    let topic = Topic::create(services::kafka(), "second", PARTITIONS);
+    let config = config(&topic);
+    let mut first = Service::start_healthy(&config);
+    let of_first: Vec<Client> = (0..2).map(|_| Client::from(first.address(), From::Earliest)).collect();
+    let load = Load::start(&topic, 1_000);
+    wait_until_owned(&[&first], 1.0);
+    wait_for_more(&of_first[0], 1_000);
+
+    // One joins under load.
+    let mut second = Service::start_healthy(&config);
+    let of_second: Vec<Client> = (0..2).map(|_| Client::from(second.address(), From::Latest)).collect();
+    wait_until_owned(&[&first, &second], 1.0);
+    wait_for_more(&of_first[0], 1_000);
+    wait_for_more(&of_second[0], 1_000);
+
+    // One leaves in order; its clients move over with their cursors.
+    first.signal(Signal::SIGTERM);
+    assert_eq!(first.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
+    let mut moved = of_first;
+    for client in &mut moved {
+        client.reconnect(second.address());
+    }
+    wait_until_owned(&[&second], 1.0);
+    wait_for_more(&of_second[0], 1_000);
+
+    // One joins again, and the other is killed: duties come back after the session's end, browsers do not wait for it.
+    let third = Service::start_healthy(&config);
+    let of_third = Client::from(third.address(), From::Latest);
+    wait_until_owned(&[&second, &third], 1.0);
+    second.kill_nine();
+    wait_for_more(&of_third, 1_000);
+    wait_until_owned(&[&third], 1.0);
+
+    let published = load.stop();
+    topic.wait_until_all_committed(config.group(), BOUND);
+    of_third.wait_for_all(&published, BOUND);
+    for client in &mut moved {
+        client.reconnect(third.address());
+        // The third instance began at what was committed: below that its memory may hold nothing.
+        client.wait_for_all_but(&published, BOUND, |_, _| true);
+    }
+}
+
+#[test]
+fn of_two_processes_with_one_member_id_one_is_refused_and_says_why() {
+    let topic = Topic::create(services::kafka(), "same-member", 2);
+    let config = Config::new(&topic);
+    let mut first = Service::start_healthy(&config);
+    let mut client = Client::from(first.address(), From::Earliest);
+    let load = Load::start(&topic, 500);
+    wait_for_more(&client, 500);
+
+    let mut second = Service::start(&config);
+    // Kafka keeps one of them; which one is Kafka's choice.
+    let first_is_kept = eventually("one of them to end", BOUND, || match (first.is_running(), second.is_running()) {
+        (true, true) => Err("both run".to_owned()),
+        (first_runs, _) => Ok(first_runs),
+    });
+    let (refused, kept) = if first_is_kept { (&mut second, &mut first) } else { (&mut first, &mut second) };
+    let status = refused.wait_for_exit(Duration::from_secs(10));
+    assert!(!status.success(), "{status}");
+    assert!(refused.log().contains("KAFKA_GROUP_INSTANCE_ID"), "it says what to change");
+
+    // The other one goes on, with all duties.
+    client.reconnect(kept.address());
+    wait_for_more(&client, 500);
+    let published = load.stop();
+    client.wait_for_all_but(&published, BOUND, |_, _| true);
+    topic.wait_until_all_committed(config.group(), BOUND);
+    assert!(kept.is_running());
+}
