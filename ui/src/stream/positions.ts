@@ -43,11 +43,8 @@ export class Positions {
   enterEpoch(epoch: string): boolean {
     const changed = this.#epoch !== "" && this.#epoch !== epoch;
     if (changed) {
-      for (const [partition, next] of this.#next) {
-        // No offset of a partition at 0 was ever named to the service: it gets no reset and begins where it is told.
-        if (next > 0n) {
-          this.#unplaced.add(partition);
-        }
+      for (const partition of this.#next.keys()) {
+        this.#unplaced.add(partition);
       }
       this.#next.clear();
     }
