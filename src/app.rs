@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::{Actor, Addr, Arbiter};
 use serde_json::json;
@@ -103,6 +103,11 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     let listener = server::listen(&config.web.host, config.web.port)
         .map_err(|source| StartError::Bind { address: format!("{}:{}", config.web.host, config.web.port), source })?;
     let port = listener.local_addr().map_or(config.web.port, |address| address.port());
+    if !config.redis.url.is_empty() {
+        tracing::warn!(
+            "redis.url is set, but history is kept in memory only: the Redis tier is not part of this version"
+        );
+    }
     let service = Service::new(config, port, &events)?;
     let status = Arc::new(service.status());
     let (server, addresses) = server::start(
@@ -176,6 +181,7 @@ struct Service {
     supervisor: Arc<Mutex<Option<Addr<Supervisor>>>>,
     identity: Identity,
     session_settings: SessionSettings,
+    stale_partition: Duration,
 }
 
 impl Service {
@@ -274,6 +280,7 @@ impl Service {
                 queue_bytes: config.web.session_queue_bytes,
                 topic: config.kafka.topic.clone(),
             },
+            stale_partition: config.kafka.lag_stale_partition,
         })
     }
 
@@ -281,6 +288,7 @@ impl Service {
     fn status(&self) -> StatusSource {
         let (monitor, credit, state) = (Arc::clone(&self.monitor), self.credit.clone(), self.state.clone());
         let (draining, board) = (Arc::clone(&self.draining), self.parts.board.clone());
+        let (started, stale) = (Instant::now(), self.stale_partition);
         let full_since = Mutex::new(None::<Instant>);
         let facts = move || {
             let kafka = monitor.status();
@@ -292,6 +300,7 @@ impl Service {
                 topic_missing: kafka.topic == TopicState::Missing,
                 reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
                 credit_exhausted: full_since.map(|since| since.elapsed()),
+                stuck: stuck(&board, started, stale),
                 actors: actor_facts(&state),
                 ..Facts::default()
             }
@@ -413,6 +422,27 @@ impl Service {
         let _ = tokio::time::timeout(GOODBYE, server.stop(true)).await;
         let _ = supervisor.send(supervisor::Stop).await;
     }
+}
+
+/// Owned partitions whose log goes on while nothing of it was handled for longer than `stale`.
+fn stuck(board: &Board, started: Instant, stale: Duration) -> Vec<i32> {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    board
+        .partitions()
+        .iter()
+        .filter(|partition| {
+            let behind = partition.high_watermark.get() > partition.stored.get();
+            let last_ms = partition.last_record_ms.load(Ordering::Relaxed);
+            let age = match u128::try_from(last_ms) {
+                Ok(last_ms) if last_ms > 0 => {
+                    Duration::from_millis(u64::try_from(now_ms.saturating_sub(last_ms)).unwrap_or(u64::MAX))
+                }
+                _ => started.elapsed(),
+            };
+            partition.duty_term.load(Ordering::Relaxed) != 0 && behind && age > stale
+        })
+        .map(|partition| partition.partition)
+        .collect()
 }
 
 fn actor_facts(state: &SupervisorState) -> Vec<ActorFacts> {
