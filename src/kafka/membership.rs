@@ -31,6 +31,7 @@ const NEIGHBOUR_WAIT: Duration = Duration::from_secs(3);
 const LIST_TRIES: u32 = 3;
 
 /// What the membership needs.
+#[derive(Debug)]
 pub struct MembershipParts {
     /// Names and times.
     pub settings: IngestSettings,
