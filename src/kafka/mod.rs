@@ -28,6 +28,12 @@ mod opening;
 
 pub mod duties;
 
+mod read_loop;
+
+mod recovery;
+
+mod name_claim;
+
 mod duty_reader;
 
 pub mod membership;

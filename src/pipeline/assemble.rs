@@ -39,7 +39,7 @@ pub struct Assembler {
 impl Assembler {
     /// An empty chunk that begins at `first`.
     pub fn new(partition: i32, first: i64) -> Self {
-        let builder = FrameBuilder::with_capacity(0);
+        let builder = FrameBuilder::new();
         Self { partition, first, next: first, records: 0, builder, open_skip: None }
     }
 
@@ -104,7 +104,7 @@ impl Assembler {
             return None;
         }
         self.close_skip();
-        let builder = std::mem::replace(&mut self.builder, FrameBuilder::with_capacity(0));
+        let builder = std::mem::replace(&mut self.builder, FrameBuilder::new());
         let (first, records) = (self.first, self.records);
         self.first = self.next;
         self.records = 0;

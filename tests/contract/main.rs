@@ -14,6 +14,7 @@
     reason = "a test fails by panicking, prints what it found, and is no library"
 )]
 
+mod golden;
 mod bad_values;
 
 mod command_line;

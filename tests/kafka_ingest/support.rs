@@ -358,7 +358,7 @@ impl Cluster {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        producer.flush(PATIENCE).unwrap();
+        producer.flush(3 * PATIENCE).unwrap();
     }
 
     pub fn committed(&self, group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, (i64, String)> {

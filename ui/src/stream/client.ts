@@ -158,16 +158,22 @@ export class StreamClient {
         this.#emit({ type: "heartbeat", heartbeat: frame });
         return;
       case "error":
-        this.#notice("warning", "server", `the service refused a frame: ${frame.code} ${frame.message}`.trim());
-        if (this.#session?.welcome === null) {
-          this.#fail(CLOSE.normal, "server", `the service refused the hello: ${frame.code}`);
-        }
+        this.#onRefusal(frame.code, frame.message);
         return;
       case "pong":
         return;
       default:
         this.#inbox.pushControl(frame);
         this.#drain();
+    }
+  }
+
+  #onRefusal(code: string, message: string): void {
+    if (this.#session?.welcome === null) {
+      this.#leave(CLOSE.normal);
+      this.#retry(`the service did not take the hello: ${code} ${message}`.trim());
+    } else {
+      this.#notice("warning", "server", `the service refused a frame: ${code} ${message}`.trim());
     }
   }
 

@@ -146,7 +146,7 @@ function describeRange(row: RangeRow): { title: string; text: string; position: 
   const size = row.next - row.first;
   const offsets = `${count(size)} ${size === 1n ? "offset" : "offsets"}`;
   const range = size === 1n ? `${row.first}` : `${row.first} to ${row.next - 1n}`;
-  const what = row.type === "skip" ? "nothing to show" : row.reason === "jumped" ? "passed over" : "lost";
+  const what = row.type === "skip" ? "with nothing to show" : row.reason === "jumped" ? "passed over" : "lost";
   const text = `Partition ${row.partition}: ${offsets} ${what}, ${range} (${words(row.reason)})`;
   const title = row.type === "hole" && row.reason === "unexplained" ? "defect" : row.type === "skip" ? "skip" : "gap";
   return { title, text, position: `${row.partition}:${row.first}` };
