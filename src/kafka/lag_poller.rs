@@ -24,6 +24,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 const STALE_INTERVALS: u32 = 3;
 
 /// What the poller needs.
+#[derive(Debug)]
 pub struct LagPoller {
     /// How to reach Kafka.
     pub connection: KafkaConnection,
