@@ -190,11 +190,12 @@ impl Service {
             address_family: config.kafka.broker_address_family.as_librdkafka().map(str::to_owned),
         };
         let letter_settings = DlqProducerSettings { topic: config.dlq_topic(), send_timeout: config.dlq.send_timeout };
-        let letter_producer = DlqProducer::new(connection.client_config("dlq"), &letter_settings)?;
+        let monitor = Arc::new(KafkaMonitor::new(Arc::clone(&metrics)));
+        let letter_producer =
+            DlqProducer::new(connection.client_config("dlq"), &letter_settings, Arc::clone(&monitor))?;
         let links = Links::default();
         let board = Board::new();
         let credit = Credit::new(config.kafka.in_flight_bytes);
-        let monitor = Arc::new(KafkaMonitor::new(Arc::clone(&metrics)));
         let policy = match config.decode.on_error {
             OnDecodeError::Skip => "skip",
             OnDecodeError::Pause => "pause",
