@@ -192,11 +192,12 @@ impl Service {
         let instance_id = instance::instance_id(config, &instance::host_name(), port);
         let connection = connection(config, &instance_id);
         let letter_settings = DlqProducerSettings { topic: config.dlq_topic(), send_timeout: config.dlq.send_timeout };
-        let letter_producer = DlqProducer::new(connection.client_config("dlq"), &letter_settings)?;
+        let monitor = Arc::new(KafkaMonitor::new(Arc::clone(&metrics)));
+        let letter_producer =
+            DlqProducer::new(connection.client_config("dlq"), &letter_settings, Arc::clone(&monitor))?;
         let links = Links::default();
         let board = Board::new();
         let credit = Credit::new(config.kafka.in_flight_bytes);
-        let monitor = Arc::new(KafkaMonitor::new(Arc::clone(&metrics)));
         let refused = events.clone();
         let ingest = IngestParts {
             settings: ingest_settings(config, connection, &instance_id),
