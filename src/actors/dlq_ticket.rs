@@ -38,12 +38,6 @@ pub struct Ticket {
 impl Tickets {
     /// At most `max` letters on their way; records are reported as settled through `settled`.
     pub fn new(max: u32, settled: Link<Settled>, metrics: Arc<Metrics>) -> Self {
-        for kind in Kind::ALL {
-            metrics.dlq_sends.with_label_values(&[kind.as_str()]);
-        }
-        for loss in Loss::ALL {
-            metrics.dlq_send_failures.with_label_values(&[loss.as_str()]);
-        }
         Self(Arc::new(Inner { slots: Arc::new(Semaphore::new(max as usize)), max, settled, metrics }))
     }
 
@@ -123,6 +117,7 @@ pub(crate) mod tests {
     /// An actor that hands on what it gets.
     pub(crate) struct Inbox<M>(mpsc::UnboundedSender<M>);
 
+    #[allow(clippy::disallowed_methods, reason = "a test reads all that it causes")]
     impl<M: Message<Result = ()> + Send + Unpin + 'static> Inbox<M> {
         pub(crate) fn start() -> (Addr<Self>, mpsc::UnboundedReceiver<M>) {
             let (sender, receiver) = mpsc::unbounded_channel();

@@ -278,7 +278,11 @@ impl SessionQueue {
                 Dialect::V1 if sent <= chunk.first => {
                     (v1.get_or_insert_with(|| v1::encode(chunk, sent).0).clone(), chunk.records)
                 }
+<<<<<<< HEAD
                 Dialect::V1 => v1::encode(chunk, sent),
+=======
+                Dialect::V1 => (encode_v1(chunk, sent), count_records(chunk, sent)),
+>>>>>>> main
             };
             state.advance(chunk.partition, chunk.next, frame, now);
             Offer::Taken(records)
@@ -445,6 +449,192 @@ impl State {
             position.sent = next;
             self.apply_lag.sent(offsets, frame.len(), now);
         }
+<<<<<<< HEAD
         self.push(frame, now);
+=======
+        let due = match self.progress_marks.back() {
+            Some((last, _)) => now.saturating_duration_since(*last) >= PROGRESS_MARK_INTERVAL,
+            None => true,
+        };
+        // Without reports nobody takes the marks away: the oldest ones stay, they tell the age.
+        if due && self.applied_total.is_some() && self.progress_marks.len() < MAX_PROGRESS_MARKS {
+            self.progress_marks.push_back((now, self.sent_total));
+        }
+    }
+
+    fn apply_lag(&self, now: Instant) -> Option<(u64, Duration)> {
+        let messages = self.sent_total.saturating_sub(self.applied_total?);
+        let age = match self.progress_marks.front() {
+            Some((since, _)) if messages > 0 => now.saturating_duration_since(*since),
+            _ => Duration::ZERO,
+        };
+        Some((messages, age))
+    }
+}
+
+/// The store's answer to a session that asked, under the queue's lock.
+#[derive(Debug)]
+pub struct Feeder<'a> {
+    queue: &'a SessionQueue,
+    state: MutexGuard<'a, State>,
+    now: Instant,
+    records: u64,
+}
+
+impl Feeder<'_> {
+    /// Whether the queue takes no more for now.
+    pub fn is_full(&self) -> bool {
+        self.state.bytes >= self.queue.limit
+    }
+
+    /// The session's cursor in a partition. One that is new to the session begins at `low`, and the client is told.
+    pub fn cursor(&mut self, partition: i32, low: i64) -> i64 {
+        if let Some(sent) = self.state.sent(partition) {
+            return sent;
+        }
+        self.state.add(partition, low, self.queue.info.dialect, self.now);
+        low
+    }
+
+    /// Queues a chunk from the cursor on.
+    pub fn chunk(&mut self, chunk: &Chunk) {
+        let Some(sent) = self.state.sent(chunk.partition) else { return };
+        if chunk.first > sent || chunk.next <= sent {
+            return;
+        }
+        let (frame, records) = match self.queue.info.dialect {
+            Dialect::V2 => chunk.message_from(sent),
+            Dialect::V1 => (encode_v1(chunk, sent), count_records(chunk, sent)),
+        };
+        self.records += u64::from(records);
+        self.state.advance(chunk.partition, chunk.next, self.now);
+        self.state.push(frame, self.now);
+    }
+
+    /// Names `[cursor, low)` as lost to this session; how many offsets that are.
+    pub fn gap(&mut self, partition: i32, low: i64, reason: GapReason) -> u64 {
+        let Some(sent) = self.state.sent(partition) else { return 0 };
+        let frame = match self.queue.info.dialect {
+            Dialect::V2 => {
+                let mut builder = FrameBuilder::with_capacity(32);
+                builder.gap(sent, low, reason);
+                builder.seal(partition, sent, low).message
+            }
+            Dialect::V1 => {
+                let mut out = Vec::new();
+                // v1 names the last applied offset; a client that never had one is not stale.
+                if sent > 0 && self.state.resume.as_ref().is_some_and(|resume| resume.from == From::Cursor) {
+                    let stale = control::cursor_stale(partition, sent - 1, low);
+                    ws_frame::append(&mut out, Opcode::Text, stale.as_bytes());
+                }
+                let gap = control::gap_v1(partition, low - sent, gap_name(reason));
+                ws_frame::append(&mut out, Opcode::Text, gap.as_bytes());
+                out.into()
+            }
+        };
+        self.state.advance(partition, low, self.now);
+        self.state.push(frame, self.now);
+        low.abs_diff(sent)
+    }
+
+    /// Records queued by this feeder.
+    pub const fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// The session has reached the end everywhere: it is live from here on. Tells the client when that ends a resume.
+    pub fn live(mut self, generation: u64) -> Joined {
+        let was_live = matches!(self.state.feed, Feed::Live(_));
+        self.state.feed = Feed::Live(generation);
+        let resume = self.state.resume.take();
+        let joined = if let Some(resume) = resume {
+            let replayed = resume.replayed + self.records;
+            let next: Vec<_> = self.state.positions.iter().map(|p| (p.partition, p.sent)).collect();
+            let text = control::replay_complete(resume.from, self.queue.info.dialect, replayed, &next);
+            self.state.push(ws_frame::text(&text), self.now);
+            Joined::Resumed { replayed, took: self.now.saturating_duration_since(resume.started) }
+        } else if was_live {
+            Joined::StayedLive
+        } else {
+            Joined::CaughtUp
+        };
+        let queue = self.queue;
+        drop(self);
+        queue.waker.wake();
+        joined
+    }
+
+    /// The queue is full before the end was reached: it asks again once it has drained.
+    pub fn behind(mut self) {
+        self.state.feed = Feed::Behind { asked: false };
+        let records = self.records;
+        if let Some(resume) = &mut self.state.resume {
+            resume.replayed += records;
+        }
+        let queue = self.queue;
+        drop(self);
+        queue.waker.wake();
+    }
+}
+
+const fn is_record(item: &(i64, i64, ItemRef<'_>)) -> bool {
+    matches!(item.2, ItemRef::Record(_))
+}
+
+/// Records of a chunk from an offset on.
+fn count_records(chunk: &Chunk, from: i64) -> u32 {
+    u32::try_from(chunk.items_from(from).filter(is_record).count()).unwrap_or(u32::MAX)
+}
+
+/// The v1 form of a chunk from `cursor` on: a `cursor` frame and a binary frame per record, a `gap` frame for whatever is
+/// not delivered. Offsets without a record carry nothing to tell.
+fn encode_v1(chunk: &Chunk, cursor: i64) -> Bytes {
+    let mut out = Vec::with_capacity(chunk.message().len() + chunk.records as usize * 48);
+    let mut text = Vec::with_capacity(64);
+    for (first, next, item) in chunk.items_from(cursor) {
+        match item {
+            ItemRef::Record(value) => {
+                text.clear();
+                control::write_cursor_v1(&mut text, chunk.partition, first);
+                ws_frame::append(&mut out, Opcode::Text, &text);
+                ws_frame::append(&mut out, Opcode::Binary, value);
+            }
+            ItemRef::Skip(SkipReason::NoRecord | SkipReason::Filtered) => {}
+            ItemRef::Skip(reason) => {
+                let gap = control::gap_v1(chunk.partition, next - first, skip_name(reason));
+                ws_frame::append(&mut out, Opcode::Text, gap.as_bytes());
+            }
+            ItemRef::Gap(reason) => {
+                let gap = control::gap_v1(chunk.partition, next - first, gap_name(reason));
+                ws_frame::append(&mut out, Opcode::Text, gap.as_bytes());
+            }
+        }
+    }
+    out.into()
+}
+
+const fn gap_name(reason: GapReason) -> &'static str {
+    match reason {
+        GapReason::Unspecified => "unspecified",
+        GapReason::Retention => "retention",
+        GapReason::Unavailable => "unavailable",
+        GapReason::SkippedToLive => "skipped_to_live",
+    }
+}
+
+const fn skip_name(reason: SkipReason) -> &'static str {
+    match reason {
+        SkipReason::Unspecified => "unspecified",
+        SkipReason::NoRecord => "no_record",
+        SkipReason::Filtered => "filtered",
+        SkipReason::PayloadMissing => "payload_missing",
+        SkipReason::PayloadTooLarge => "payload_too_large",
+        SkipReason::UnknownFraming => "unknown_framing",
+        SkipReason::DecompressionFailed => "decompression_failed",
+        SkipReason::DecompressedTooLarge => "decompressed_too_large",
+        SkipReason::InvalidProtobuf => "invalid_protobuf",
+        SkipReason::SchemaVersion => "schema_version",
+        SkipReason::Internal => "internal",
+>>>>>>> main
     }
 }

@@ -5,9 +5,8 @@
 
 use super::decode::{Kind, Verdict};
 use super::record::{LossReason, RawBatch};
-use super::sequence::Finding;
+use super::sequence::{Finding, RecordFinding};
 use super::window::Chunk;
-use crate::messages::RecordFinding;
 use crate::wire::stream::{FindingKind, GapReason, SkipReason};
 use crate::wire::stream_frame::{FindingItem, FrameBuilder};
 

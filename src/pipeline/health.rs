@@ -104,6 +104,8 @@ pub struct Facts {
     pub paused_at: Option<(i32, i64)>,
     /// The bytes in flight are at their limit for this long: a stage does not keep up or is stuck.
     pub credit_exhausted: Option<Duration>,
+    /// Owned partitions that lie behind and in which nothing was handled for longer than is tolerated.
+    pub stuck: Vec<i32>,
     /// The actors.
     pub actors: Vec<ActorFacts>,
     /// Figures over the window.
@@ -176,6 +178,10 @@ pub fn assess(facts: &Facts) -> (Status, Vec<Reason>) {
     if let Some(since) = facts.credit_exhausted.filter(|since| *since >= Duration::from_secs(5)) {
         let detail = format!("the bytes in flight have been at their limit for {} s", since.as_secs());
         found(Status::Degraded, "pipeline_full", detail, "a stage does not keep up; see dashstream_in_flight_bytes");
+    }
+    if !facts.stuck.is_empty() {
+        let detail = format!("partitions {:?} lie behind and do not move", facts.stuck);
+        found(Status::Degraded, "partition_stuck", detail, "see websocket_kafka_consumer_lag and the log");
     }
     for actor in &facts.actors {
         if !actor.up {
@@ -275,6 +281,7 @@ mod tests {
             (Facts { kafka_contact: Some(secs(10)), ..fine() }, Status::Reconnecting, "kafka_unreachable"),
             (Facts { topic_missing: true, ..fine() }, Status::Reconnecting, "topic_missing"),
             (Facts { reading: false, ..fine() }, Status::Starting, "reading_positions"),
+            (Facts { stuck: vec![3], ..fine() }, Status::Degraded, "partition_stuck"),
             (Facts { credit_exhausted: Some(secs(5)), ..fine() }, Status::Degraded, "pipeline_full"),
             (
                 window(Counts { messages: 100, decode_errors: 2, ..Counts::default() }),

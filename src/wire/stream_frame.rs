@@ -2,6 +2,10 @@
 //!
 //! Items are written as they arrive, behind a reserve that later takes the headers, so that no byte of a payload is moved
 //! twice. It must not know windows or sessions.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "positions in a frame fit 32 bits: it is sealed at about 1 MiB, or holds one record, which is at most 1 GiB"
+)]
 
 use bytes::Bytes;
 
@@ -152,6 +156,7 @@ impl FrameBuilder {
     }
 
     /// Appends items of another sealed frame as they are: `marks[from..]` of it.
+    #[allow(clippy::indexing_slicing, reason = "marks lie within the frame that they were made for")]
     pub fn copy_items(&mut self, other: &Sealed, from: usize) {
         let start = if from == 0 { other.items_start } else { other.marks[from - 1].end } as usize;
         let base = self.open().len() as u32;
@@ -168,6 +173,10 @@ impl FrameBuilder {
     }
 
     /// Finishes the frame as covering `[first, next)` of `partition`.
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "three tagged numbers are 33 bytes at most, and room for them was reserved"
+    )]
     pub fn seal(mut self, partition: i32, first: i64, next: i64) -> Sealed {
         self.open();
         let mut fields = [0_u8; 33];

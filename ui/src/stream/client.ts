@@ -21,6 +21,7 @@ import { Breaches, Session } from "./session";
 const TICK_MS = 500;
 const MAX_INBOX_BYTES = 128 * 1024 * 1024;
 const MAX_INBOX_ENTRIES = 100_000;
+const STABLE_MS = 3_000;
 /** All pages of a service that restarts come back within this time, not at once. */
 const SPREAD_MS = 1_500;
 
@@ -153,8 +154,10 @@ export class StreamClient {
   #onControl(frame: ServerFrame): void {
     switch (frame.type) {
       case "heartbeat":
-        // The first heartbeat proves that the session lasts; only then does the backoff begin anew.
-        this.#attempt = 0;
+        // Only a session that lasts lets the backoff begin anew.
+        if (this.#env.now() - this.#times.openedMs >= STABLE_MS) {
+          this.#attempt = 0;
+        }
         this.#emit({ type: "heartbeat", heartbeat: frame });
         return;
       case "error":
