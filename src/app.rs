@@ -15,6 +15,7 @@ use crate::actors::heartbeat::HeartbeatSource;
 use crate::actors::kafka_ingest::{self, IngestParts};
 use crate::actors::lag_monitor::LagParts;
 use crate::actors::replay_store::ReplayStoreSettings;
+use crate::actors::session_queue::QueueLimits;
 use crate::actors::sessions::Sessions;
 use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorState, install_panic_hook};
 use crate::actors::topology::{self, Links, Parts, RestartSettings};
@@ -372,7 +373,7 @@ impl Service {
     async fn stop(&self, budget: Duration, supervisor: &Addr<Supervisor>, server: &actix_web::dev::ServerHandle) {
         let deadline = Instant::now() + budget / 2;
         if let Some(ingest) = self.parts.links.drain_ingest.current() {
-            match ingest.send(kafka_ingest::Drain { deadline }).await {
+            match ingest.send(kafka_ingest::Drain { deadline, letters: self.parts.tickets.clone() }).await {
                 Ok(drained) => tracing::info!(drained.empty, drained.committed, "intake stopped"),
                 Err(error) => tracing::warn!(%error, "intake could not be drained"),
             }
@@ -470,7 +471,10 @@ fn session_settings(config: &Config) -> SessionSettings {
         hello_timeout: config.web.hello_timeout,
         ready_timeout: config.replay.timeout,
         max_control_bytes: config.web.max_control_frame_bytes,
-        queue_bytes: config.web.session_queue_bytes,
+        queue: QueueLimits {
+            queued_bytes: config.web.session_queue_bytes,
+            unapplied_bytes: config.web.session_unapplied_bytes,
+        },
         topic: config.kafka.topic.clone(),
     }
 }
