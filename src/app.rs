@@ -275,6 +275,7 @@ impl Service {
                 kafka_contact: kafka.contact_age,
                 topic_missing: kafka.topic == TopicState::Missing,
                 reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
+                not_member: (!kafka.member).then_some(kafka.not_member_for),
                 credit_exhausted: full_since.map(|since| since.elapsed()),
                 stuck: stuck(&board, started, stale),
                 actors: actor_facts(&state),
