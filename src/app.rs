@@ -9,17 +9,17 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::actors::client_session::{SessionSettings, SessionShared};
-use crate::actors::dlq_publisher;
-use crate::actors::dlq_ticket::Tickets;
+use crate::actors::dlq_publisher::{self, DlqRetry};
 use crate::actors::heartbeat::HeartbeatSource;
 use crate::actors::kafka_ingest::{self, IngestParts};
 use crate::actors::lag_monitor::LagParts;
+use crate::actors::letter_queue::{LetterLimits, Letters};
 use crate::actors::sessions::Sessions;
 use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorState, install_panic_hook};
 use crate::actors::topology::{self, Links, Parts, RestartSettings};
 use crate::board::Board;
 use crate::config::instance;
-use crate::config::sections::{AutoOffsetReset, Config, OnDecodeError};
+use crate::config::sections::{AutoOffsetReset, Config, DlqMode, OnDecodeError};
 use crate::kafka::batch::BatchLimits;
 use crate::kafka::connection::KafkaConnection;
 use crate::kafka::dlq_producer::{DlqProducer, DlqProducerSettings};
@@ -29,7 +29,7 @@ use crate::kafka::settings::IngestSettings;
 use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::credit::Credit;
-use crate::pipeline::dead_letter::LetterContext;
+use crate::pipeline::dead_letter::{Durability, LetterContext};
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::epoch::ResetPolicy;
 use crate::pipeline::health::{ActorFacts, Facts};
@@ -220,9 +220,24 @@ impl Service {
             board: board.clone(),
             monitor: Arc::clone(&monitor),
         };
-        let max_letters = u32::try_from(config.dlq.max_in_flight).unwrap_or(u32::MAX);
+        let letter_limits = LetterLimits {
+            durability: match config.dlq.mode {
+                DlqMode::BestEffort => Durability::BestEffort,
+                DlqMode::FailClosed => Durability::FailClosed,
+            },
+            waiting: config.dlq.queue_letters,
+            bytes: config.dlq.queue_bytes,
+            patience: config.dlq.send_timeout,
+        };
+        let letter_queue = Letters::new(
+            letter_limits,
+            links.dead_letters.clone(),
+            links.settled.clone(),
+            board.clone(),
+            Arc::clone(&metrics),
+        );
         let parts = Parts {
-            tickets: Tickets::new(max_letters, links.settled.clone(), Arc::clone(&metrics)),
+            letter_queue,
             links,
             board,
             metrics,
@@ -248,6 +263,7 @@ impl Service {
                 flush_interval: config.web.flush_interval,
             },
             letter_producer: Arc::new(letter_producer),
+            letter_retry: DlqRetry::new(config.dlq.max_in_flight, config.dlq.send_timeout),
             lag,
             restarts: restart_settings(config),
         };

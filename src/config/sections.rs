@@ -158,6 +158,10 @@ pub struct DlqConfig {
     pub send_timeout: Duration,
     /// Most dead letters awaiting their acknowledgement.
     pub max_in_flight: usize,
+    /// Most dead letters that wait to be sent.
+    pub queue_letters: usize,
+    /// Bytes of dead letters, waiting or sent, at which no more are taken.
+    pub queue_bytes: usize,
     /// Whether dead letters carry the payload.
     pub include_payload: bool,
 }

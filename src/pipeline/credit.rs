@@ -17,9 +17,16 @@ struct Inner {
     freed: Condvar,
 }
 
-/// Bytes charged to a batch; given back on drop.
+/// Bytes charged to a batch; given back when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Permit(
+    /// Held, never read.
+    #[allow(dead_code, reason = "what matters is when it is dropped")]
+    Arc<Charge>,
+);
+
 #[derive(Debug)]
-pub struct Permit {
+struct Charge {
     gate: Arc<Inner>,
     bytes: usize,
 }
@@ -45,7 +52,7 @@ impl Credit {
     /// Charges `bytes`.
     pub fn charge(&self, bytes: usize) -> Permit {
         *self.0.used.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
-        Permit { gate: Arc::clone(&self.0), bytes }
+        Permit(Arc::new(Charge { gate: Arc::clone(&self.0), bytes }))
     }
 
     /// Bytes charged now.
@@ -59,7 +66,7 @@ impl Credit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for Charge {
     fn drop(&mut self) {
         let mut used = self.gate.used.lock().unwrap_or_else(PoisonError::into_inner);
         let was_full = *used >= self.gate.limit;

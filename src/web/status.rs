@@ -94,7 +94,7 @@ impl StatusSource {
             infrastructure_errors: metrics.infrastructure_errors.get(),
             send_failed: metrics.send_failed.get(),
             send_timeout: metrics.send_timeout.get(),
-            dlq_failures: sum(&metrics.dlq_send_failures, &["timeout", "kafka_error", "backpressure"]),
+            dlq_failures: metrics.dlq_lost.get(),
             lost_offsets: sum(&metrics.lost_offsets, &["retention"]),
         }
     }
