@@ -27,13 +27,15 @@ use crate::kafka::identity::ProcessIdentity;
 use crate::kafka::monitor::{KafkaMonitor, TopicState};
 use crate::kafka::settings::IngestSettings;
 use crate::metrics::Metrics;
+use crate::pauses::{Pause, Pauses};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::credit::Credit;
 use crate::pipeline::dead_letter::{Durability, LetterContext};
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::epoch::ResetPolicy;
-use crate::pipeline::health::{ActorFacts, Facts};
+use crate::pipeline::health::{ActorFacts, DeadLettersBlocked, Facts, StandsAt};
 use crate::pipeline::restart::Intensity;
+use crate::web::admin::Admin;
 use crate::web::admission::Admission;
 use crate::web::server::{self, ServerSettings};
 use crate::web::status::{self, Identity, StatusSource};
@@ -199,27 +201,6 @@ impl Service {
             OnDecodeError::Skip => "skip",
             OnDecodeError::Pause => "pause",
         };
-        let refused = events.clone();
-        let ingest = IngestParts {
-            settings: ingest_settings(config, connection, &instance_id),
-            identity: ProcessIdentity::current(),
-            board: board.clone(),
-            credit: credit.clone(),
-            monitor: Arc::clone(&monitor),
-            records: links.ingested.clone(),
-            opened: links.opened.clone(),
-            refused: Arc::new(move |reason| {
-                let _ = refused.try_send(Event::Refused(reason));
-            }),
-            seat: Arc::default(),
-        };
-        let lag = LagParts {
-            connection: ingest.settings.connection.clone(),
-            topic: config.kafka.topic.clone(),
-            interval: config.kafka.lag_check_interval,
-            board: board.clone(),
-            monitor: Arc::clone(&monitor),
-        };
         let letter_limits = LetterLimits {
             durability: match config.dlq.mode {
                 DlqMode::BestEffort => Durability::BestEffort,
@@ -236,8 +217,32 @@ impl Service {
             board.clone(),
             Arc::clone(&metrics),
         );
+        let (refused, undecided) = (events.clone(), letter_queue.clone());
+        let ingest = IngestParts {
+            settings: ingest_settings(config, connection, &instance_id),
+            identity: ProcessIdentity::current(),
+            board: board.clone(),
+            credit: credit.clone(),
+            monitor: Arc::clone(&monitor),
+            pauses: Pauses::default(),
+            letters_undecided: Arc::new(move || undecided.undecided()),
+            records: links.ingested.clone(),
+            opened: links.opened.clone(),
+            refused: Arc::new(move |reason| {
+                let _ = refused.try_send(Event::Refused(reason));
+            }),
+            seat: Arc::default(),
+        };
+        let lag = LagParts {
+            connection: ingest.settings.connection.clone(),
+            topic: config.kafka.topic.clone(),
+            interval: config.kafka.lag_check_interval,
+            board: board.clone(),
+            monitor: Arc::clone(&monitor),
+        };
         let parts = Parts {
             letter_queue,
+            pause: config.decode.on_error == OnDecodeError::Pause,
             links,
             board,
             metrics,
@@ -297,6 +302,7 @@ impl Service {
     fn status(&self) -> StatusSource {
         let (monitor, credit, state) = (Arc::clone(&self.monitor), self.credit.clone(), self.state.clone());
         let (draining, board) = (Arc::clone(&self.draining), self.parts.board.clone());
+        let (pauses, letters) = (self.parts.ingest.pauses.clone(), self.parts.letter_queue.clone());
         let full_since = Mutex::new(None::<Instant>);
         let facts = move || {
             let kafka = monitor.status();
@@ -308,6 +314,12 @@ impl Service {
                 topic_missing: kafka.topic == TopicState::Missing,
                 reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
                 credit_exhausted: full_since.map(|since| since.elapsed()),
+                stands_at: stands_at(&pauses),
+                dead_letters_blocked: letters.blocked().map(|blocked| DeadLettersBlocked {
+                    since: blocked.since.elapsed(),
+                    letters: blocked.letters,
+                    partitions: blocked.partitions,
+                }),
                 actors: actor_facts(&state),
                 ..Facts::default()
             }
@@ -366,6 +378,7 @@ impl Service {
                 trusted_proxies: config.web.trusted_proxies.clone(),
                 join: self.parts.links.join.clone(),
             }),
+            admin: Arc::new(Admin { pauses: self.parts.ingest.pauses.clone(), token: config.web.admin_token.clone() }),
             supervisor: Arc::clone(&self.supervisor),
         }
     }
@@ -429,6 +442,17 @@ impl Service {
         let _ = tokio::time::timeout(GOODBYE, server.stop(true)).await;
         let _ = supervisor.send(supervisor::Stop).await;
     }
+}
+
+fn stands_at(pauses: &Pauses) -> Vec<StandsAt> {
+    let stands = |pause: &Pause| StandsAt {
+        partition: pause.partition,
+        offset: pause.offset,
+        kind: pause.kind.as_str(),
+        ours: pause.ours,
+        since: pause.since.elapsed(),
+    };
+    pauses.all().iter().filter(|pause| pause.stands()).map(stands).collect()
 }
 
 fn actor_facts(state: &SupervisorState) -> Vec<ActorFacts> {

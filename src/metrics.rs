@@ -76,6 +76,8 @@ metrics! {
     commits: IntCounterVec "dashstream_offset_commits_total" ["result"];
     /// Partitions whose duties (dead letters, commits) this instance owns.
     owned_partitions: IntGauge "dashstream_owned_partitions";
+    /// Partitions that stand still at a record that cannot be processed, until somebody decides.
+    paused_partitions: IntGauge "dashstream_paused_partitions";
     /// How often the topic's offsets started again.
     epochs: IntCounter "dashstream_topic_epochs_total";
     /// Whether a partition is still reading what was there when the service started (1) or has caught up (0).

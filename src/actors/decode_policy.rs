@@ -17,6 +17,7 @@ use super::supervisor::{Guard, Pulse, supervised};
 use crate::board::Board;
 use crate::messages::{Decoded, Ingested};
 use crate::metrics::Metrics;
+use crate::pauses::{Meeting, Pauses};
 use crate::pipeline::dead_letter::LetterContext;
 use crate::pipeline::decode::{JudgeSettings, Kind, SequenceItem, Verdict};
 use crate::pipeline::flood::Flood;
@@ -29,6 +30,8 @@ const LOG_FIRST: u32 = 3;
 
 /// Records between two touches of the pulse: small ones can hold megabytes.
 const PULSE_RECORDS: usize = 32;
+/// How often the log repeats that ingest stands still.
+const REMIND_PERIOD: Duration = Duration::from_secs(60);
 /// How often room is looked for when records wait for it.
 const UNPARK_PERIOD: Duration = Duration::from_millis(20);
 
@@ -45,6 +48,10 @@ pub struct DecodePolicyDeps {
     pub next: Recipient<Decoded>,
     /// Where dead letters go.
     pub letter_queue: Letters,
+    /// Whether ingest stands still at a record that cannot be processed, instead of setting it aside.
+    pub pause: bool,
+    /// Where it stands still.
+    pub pauses: Pauses,
     /// Where positions are published.
     pub board: Board,
     /// Where outcomes are counted.
@@ -97,8 +104,11 @@ impl DecodePolicy {
             if record.offset >= turn.count_from {
                 tally.note(verdict, turn.now);
             }
-            if let Verdict::Unprocessable(kind) = verdict {
-                self.set_aside(batch, record, kind, turn, &mut judged);
+            if let Verdict::Unprocessable(kind) = verdict
+                && self.unprocessable(batch, record, kind, turn, &mut judged) == Next::Stand
+            {
+                judged.stands_at = Some(record.offset);
+                break;
             }
             judged.verdicts.push(verdict);
         }
@@ -106,23 +116,49 @@ impl DecodePolicy {
         judged
     }
 
-    /// The one path of every unprocessable record.
-    fn set_aside(&mut self, batch: &RawBatch, record: &RawRecord, kind: Kind, turn: Turn, judged: &mut Judged) {
+    /// The one path of every unprocessable record: whether ingest stands still at it, and what becomes of its letter.
+    fn unprocessable(
+        &mut self,
+        batch: &RawBatch,
+        record: &RawRecord,
+        kind: Kind,
+        turn: Turn,
+        judged: &mut Judged,
+    ) -> Next {
         let Turn { count_from, duty_term, now } = turn;
-        if record.offset >= count_from && self.flood.note() {
-            let (partition, offset) = (batch.origin.partition, record.offset);
+        let (partition, offset) = (batch.origin.partition, record.offset);
+        if offset >= count_from && self.flood.note() {
             tracing::warn!(partition, offset, kind = kind.as_str(), "record cannot be processed");
         }
-        if duty_term == 0 {
-            // Another instance owns the partition, and writes the letter.
-            return;
-        }
         let bad = Bad { origin: batch.origin, arena: &batch.arena, record: *record, kind };
-        match self.set_aside.letter(&mut self.judge, bad, duty_term, now.unix_ms()) {
+        let ours = duty_term != 0;
+        if self.deps.pause {
+            match self.deps.pauses.meet(&batch.origin, offset, kind, ours) {
+                Meeting::Stand { letter } => {
+                    remind(partition, offset, kind, ours);
+                    if let Some(landed) = letter {
+                        self.set_aside.tell(&mut self.judge, bad, landed, now.unix_ms());
+                    }
+                    return Next::Stand;
+                }
+                Meeting::SetAside { has_letter: true } => return Next::GoOn,
+                Meeting::SetAside { has_letter: false } => {}
+            }
+        }
+        // Another instance that owns the partition writes the letter.
+        if ours {
+            self.letter(bad, turn, judged);
+        }
+        Next::GoOn
+    }
+
+    fn letter(&mut self, bad: Bad<'_>, turn: Turn, judged: &mut Judged) {
+        let Bad { record, kind, .. } = bad;
+        match self.set_aside.letter(&mut self.judge, bad, turn.duty_term, turn.now.unix_ms()) {
             Fate::Queued => judged.held.push(record.offset),
             Fate::NoRoom => {
                 judged.held.push(record.offset);
-                judged.parked.push((*record, kind));
+                judged.parked.push((record, kind));
             }
             Fate::Lost => {}
         }
@@ -152,36 +188,53 @@ impl Actor for DecodePolicy {
                 tracing::warn!(records, "more records cannot be processed");
             }
         });
+        ctx.run_interval(REMIND_PERIOD, |this, _| {
+            for pause in this.deps.pauses.all().iter().filter(|pause| pause.stands()) {
+                remind(pause.partition, pause.offset, pause.kind, pause.ours);
+            }
+        });
     }
 }
 
 impl Handler<Ingested> for DecodePolicy {
     type Result = ();
 
-    fn handle(&mut self, Ingested { batch, permit }: Ingested, ctx: &mut Self::Context) {
-        let ended = || batch.origin.epoch < self.deps.board.epoch_number();
+    fn handle(&mut self, Ingested { mut batch, permit }: Ingested, ctx: &mut Self::Context) {
+        let origin = batch.origin;
+        let ended = || origin.epoch < self.deps.board.epoch_number();
         if self.pulse.retired() || ended() {
             return;
         }
-        let partition = self.deps.board.partition(batch.origin.partition);
+        let partition = self.deps.board.partition(origin.partition);
         // If the epoch is still the batch's, the partition belongs to it.
         if ended() {
+            return;
+        }
+        if self.deps.pause && self.deps.pauses.holds_back(&origin) {
+            // It lies behind a record at which its partition stands still, and will be read again.
             return;
         }
         let duty_term = partition.duty_term.load(Ordering::Acquire);
         let already_judged = partition.judged.get();
         let now = Now::read();
         let turn = Turn { count_from: already_judged.unwrap_or(i64::MIN), duty_term, now };
-        let Judged { verdicts, items, held, parked } = self.decode(&batch, turn);
+        let Judged { verdicts, items, held, parked, stands_at } = self.decode(&batch, turn);
+        let counted = cut(&mut batch, stands_at);
         if !parked.is_empty() {
             self.set_aside.park(&batch, parked, duty_term, &permit);
             self.unpark_soon(ctx);
         }
-        if already_judged.is_none_or(|judged| judged < batch.origin.next) {
-            partition.judged.set(batch.origin.next);
+        if already_judged.is_none_or(|judged| judged < counted) {
+            partition.judged.set(counted);
+        }
+        if self.deps.pause {
+            self.deps.pauses.passed(&batch.origin);
         }
         if !batch.records.is_empty() {
             partition.last_record_ms.store(now.unix_ms(), Ordering::Release);
+        }
+        if batch.origin.first == batch.origin.next {
+            return;
         }
         // Bounded by the byte credit that rides inside.
         self.deps.next.do_send(Decoded { batch, verdicts, items, duty_term, held, permit });
@@ -207,6 +260,33 @@ struct Judged {
     held: Vec<i64>,
     /// Of these, records for whose letters there is no room.
     parked: Vec<(RawRecord, Kind)>,
+    /// The record at which ingest stands still; nothing from there on was judged.
+    stands_at: Option<i64>,
+}
+
+/// How it goes on after a record that cannot be processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    GoOn,
+    Stand,
+}
+
+/// Takes what must not pass off a batch. Answers up to where records were counted: the one at which ingest stands still is.
+fn cut(batch: &mut RawBatch, stands_at: Option<i64>) -> i64 {
+    let Some(offset) = stands_at else { return batch.origin.next };
+    batch.records.retain(|record| record.offset < offset);
+    batch.origin.next = offset;
+    offset.saturating_add(1)
+}
+
+fn remind(partition: i32, offset: i64, kind: Kind, ours: bool) {
+    let kind = kind.as_str();
+    if ours {
+        let advice = "inspect its dead letter, then: dashstream ingest continue --retry or --set-aside";
+        tracing::warn!(partition, offset, kind, advice, "ingest stands still at a record that cannot be processed");
+    } else {
+        tracing::warn!(partition, offset, kind, "waiting for the owner of the partition to decide about a record");
+    }
 }
 
 #[cfg(test)]
@@ -220,6 +300,7 @@ mod tests {
     use crate::actors::link::Link;
     use crate::board::Epoch;
     use crate::messages::Settled;
+    use crate::pauses::Answer;
     use crate::pipeline::credit::Credit;
     use crate::pipeline::dead_letter::Durability;
     use crate::pipeline::record::{Origin, Span};
@@ -268,16 +349,23 @@ mod tests {
         letters: Letters,
         settled: mpsc::UnboundedReceiver<Settled>,
         board: Board,
+        pauses: Pauses,
         metrics: Arc<Metrics>,
         credit: Credit,
     }
 
     impl Bench {
         fn new() -> Self {
-            Self::with(LIMITS)
+            Self::build(LIMITS, false)
         }
 
         fn with(limits: LetterLimits) -> Self {
+            Self::build(limits, false)
+        }
+
+        fn build(limits: LetterLimits, pause: bool) -> Self {
+            let pauses = Pauses::default();
+            pauses.begin(1, std::iter::empty());
             let metrics = Arc::new(Metrics::new().unwrap());
             let board = Board::new();
             board.open_epoch(Epoch { number: 1, name: "one".into() });
@@ -300,13 +388,15 @@ mod tests {
                 letters: letters_context,
                 next: downstream.recipient(),
                 letter_queue: letters.clone(),
+                pause,
+                pauses: pauses.clone(),
                 board: board.clone(),
                 metrics: Arc::clone(&metrics),
                 pulse: Pulse::new(),
                 guard: Guard::detached(),
             };
             let policy = DecodePolicy::new(deps).start();
-            Self { policy, decoded, letters, settled, board, metrics, credit: Credit::new(1000) }
+            Self { policy, decoded, letters, settled, board, pauses, metrics, credit: Credit::new(1000) }
         }
 
         fn own(&self, duty_term: u64) {
@@ -467,5 +557,65 @@ mod tests {
         assert_eq!((latency.get_sample_count(), bench.metrics.clock_skew.get()), (2, 1));
         let age = Now::read().unix_ms() - bench.board.partition(2).last_record_ms.load(Ordering::Acquire);
         assert!((0..10_000).contains(&age));
+    }
+
+    #[actix::test]
+    async fn pausing_stands_still_at_every_kind_and_lets_nothing_behind_it_pass() {
+        for value in one_of_each_kind() {
+            let mut bench = Bench::build(LIMITS, true);
+            bench.own(5);
+            let values = [good(1), value, good(1)];
+            let decoded = bench.ingest(batch(1, 10, &values)).await;
+            assert_eq!((decoded.batch.origin.next, decoded.verdicts.len(), decoded.batch.records.len()), (11, 1, 1));
+            assert!(decoded.held.is_empty());
+            let behind = Ingested { batch: batch(1, 13, &[good(1)]), permit: bench.credit.charge(1) };
+            bench.policy.send(behind).await.unwrap();
+            drop(decoded);
+            assert!(bench.decoded.try_recv().is_err() && bench.credit.used() == 0);
+            // One letter, which settles nothing.
+            let lent = bench.lend().unwrap();
+            assert_eq!(lent.letter().unwrap().key, "events-2-11");
+            lent.landed();
+            assert!(bench.lend().is_none() && bench.settled.try_recv().is_err());
+            assert_eq!((bench.messages("success"), bench.messages("error")), (1, 1));
+            // A retry meets it again: no second letter, not counted again.
+            bench.pauses.answer(Answer::Retry, None);
+            let again = Ingested { batch: batch(1, 11, &values[1..]), permit: bench.credit.charge(1) };
+            bench.policy.send(again).await.unwrap();
+            assert!(bench.decoded.try_recv().is_err() && bench.lend().is_none());
+            assert_eq!((bench.messages("success"), bench.messages("error")), (1, 1));
+            // Set aside, it is a skip like any other.
+            bench.pauses.answer(Answer::SetAside, None);
+            let decoded = bench.ingest(batch(1, 11, &values[1..])).await;
+            assert!(matches!(decoded.verdicts[..], [Verdict::Unprocessable(_), Verdict::Deliver(_)]));
+            assert!(decoded.held.is_empty() && bench.lend().is_none());
+            assert_eq!((bench.messages("success"), bench.messages("error")), (2, 1));
+            assert!(bench.pauses.all().is_empty());
+        }
+    }
+
+    #[actix::test]
+    async fn a_record_that_is_set_aside_without_a_letter_that_landed_gets_one_that_settles_it() {
+        let mut bench = Bench::build(LIMITS, true);
+        bench.own(5);
+        bench.ingest(batch(1, 0, &[good(1), None])).await;
+        bench.lend().unwrap().failed(crate::pipeline::dead_letter::Loss::Timeout, std::time::Instant::now());
+        bench.pauses.answer(Answer::SetAside, None);
+        let decoded = bench.ingest(batch(1, 1, &[None, good(1)])).await;
+        assert_eq!(decoded.held, [1]);
+        bench.lend().unwrap().landed();
+        assert_eq!(next(&mut bench.settled).await.origin.first, 1);
+    }
+
+    #[actix::test]
+    async fn without_the_duty_pausing_waits_for_the_owner_and_writes_no_letter() {
+        let mut bench = Bench::build(LIMITS, true);
+        bench.ingest(batch(1, 0, &[good(1), None, good(1)])).await;
+        assert!(bench.lend().is_none());
+        assert!(!bench.pauses.all()[0].ours);
+        bench.pauses.owner_passed(2, 2);
+        let decoded = bench.ingest(batch(1, 1, &[None, good(1)])).await;
+        assert_eq!((decoded.verdicts.len(), decoded.held.len()), (2, 0));
+        assert!(bench.lend().is_none());
     }
 }

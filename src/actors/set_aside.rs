@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::letter_queue::{Letters, Purpose};
+use super::letter_queue::{Landed, Letters, Purpose};
 use super::safe_judge::SafeJudge;
 use crate::board::Board;
 use crate::messages::Settled;
@@ -75,6 +75,11 @@ impl SetAside {
                 Fate::Lost
             }
         }
+    }
+
+    /// Hands the letter of a record over at which ingest stands still. There is one per partition, so it always has room.
+    pub(super) fn tell(&self, judge: &mut SafeJudge, bad: Bad<'_>, landed: Landed, now_ms: i64) {
+        self.queue.push(self.write(judge, bad, now_ms), Purpose::Tells(landed));
     }
 
     /// Keeps records of a batch until there is room for their letters.

@@ -119,6 +119,8 @@ pub struct Parts {
     pub hash_seed: u64,
     /// `DecodePolicy`.
     pub letters: LetterContext,
+    /// `DecodePolicy`: whether ingest stands still at a record that cannot be processed.
+    pub pause: bool,
     /// `ReplayStore`.
     pub store: ReplayStoreSettings,
     /// `DlqPublisher`.
@@ -218,6 +220,8 @@ fn decode_policy(parts: &Parts) -> ChildSpec {
             letters: all.letters.clone(),
             next,
             letter_queue: all.letter_queue.clone(),
+            pause: all.pause,
+            pauses: all.ingest.pauses.clone(),
             board: all.board.clone(),
             metrics: Arc::clone(&all.metrics),
             pulse: life.pulse,

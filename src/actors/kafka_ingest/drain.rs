@@ -34,9 +34,11 @@ impl Handler<Drain> for KafkaIngest {
     fn handle(&mut self, Drain { deadline }: Drain, _: &mut Self::Context) -> Self::Result {
         self.drain.stop();
         let (drained, credit, duties) = (self.drained.clone(), self.parts.credit.clone(), Arc::clone(&self.duties));
+        let undecided = Arc::clone(&self.parts.letters_undecided);
         let (finish, member_end) = (self.finish.take(), Arc::clone(&self.member_end));
         Box::pin(async move {
             let empty = until(deadline, || drained.is_stopped() && credit.used() == 0).await;
+            until(deadline, || undecided() == 0).await;
             let reports = deadline.min(Instant::now() + LAST_REPORTS);
             until(reports, || duties.all_settled()).await;
             let end = || *member_end.lock().unwrap_or_else(PoisonError::into_inner);
