@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::{Actor, Addr, Arbiter};
 use serde_json::json;
@@ -14,6 +14,7 @@ use crate::actors::heartbeat::HeartbeatSource;
 use crate::actors::kafka_ingest::{self, IngestParts};
 use crate::actors::lag_monitor::LagParts;
 use crate::actors::letter_queue::{LetterLimits, Letters};
+use crate::actors::replay_store::ReplayStoreSettings;
 use crate::actors::sessions::Sessions;
 use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorState, install_panic_hook};
 use crate::actors::topology::{self, Links, Parts, RestartSettings};
@@ -74,7 +75,7 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
     /// A Kafka client refuses its settings.
     #[error("the Kafka settings cannot be used: {0}")]
-    Kafka(#[from] rdkafka::error::KafkaError),
+    Kafka(#[from] crate::kafka::KafkaError),
 }
 
 /// What may differ between a service and a test of it.
@@ -105,6 +106,11 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     let listener = server::listen(&config.web.host, config.web.port)
         .map_err(|source| StartError::Bind { address: format!("{}:{}", config.web.host, config.web.port), source })?;
     let port = listener.local_addr().map_or(config.web.port, |address| address.port());
+    if !config.redis.url.is_empty() {
+        tracing::warn!(
+            "redis.url is set, but history is kept in memory only: the Redis tier is not part of this version"
+        );
+    }
     let service = Service::new(config, port, &events)?;
     let status = Arc::new(service.status());
     let (server, addresses) = server::start(
@@ -178,6 +184,7 @@ struct Service {
     supervisor: Arc<Mutex<Option<Addr<Supervisor>>>>,
     identity: Identity,
     session_settings: SessionSettings,
+    stale_partition: Duration,
 }
 
 impl Service {
@@ -185,22 +192,14 @@ impl Service {
         let metrics = Arc::new(Metrics::new()?);
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), status::git_sha()]).set(1);
         let instance_id = instance::instance_id(config, &instance::host_name(), port);
-        let connection = KafkaConnection {
-            brokers: config.kafka.brokers.clone(),
-            client_id: instance_id.clone(),
-            security: config.kafka.security.clone(),
-            address_family: config.kafka.broker_address_family.as_librdkafka().map(str::to_owned),
-        };
+        let connection = connection(config, &instance_id);
         let letter_settings = DlqProducerSettings { topic: config.dlq_topic(), send_timeout: config.dlq.send_timeout };
-        let letter_producer = DlqProducer::new(connection.client_config("dlq"), &letter_settings)?;
+        let monitor = Arc::new(KafkaMonitor::new(Arc::clone(&metrics)));
+        let letter_producer =
+            DlqProducer::new(connection.client_config("dlq"), &letter_settings, Arc::clone(&monitor))?;
         let links = Links::default();
         let board = Board::new();
         let credit = Credit::new(config.kafka.in_flight_bytes);
-        let monitor = Arc::new(KafkaMonitor::new(Arc::clone(&metrics)));
-        let policy = match config.decode.on_error {
-            OnDecodeError::Skip => "skip",
-            OnDecodeError::Pause => "pause",
-        };
         let letter_limits = LetterLimits {
             durability: match config.dlq.mode {
                 DlqMode::BestEffort => Durability::BestEffort,
@@ -240,6 +239,7 @@ impl Service {
             board: board.clone(),
             monitor: Arc::clone(&monitor),
         };
+        let identity = identity(config);
         let parts = Parts {
             letter_queue,
             pause: config.decode.on_error == OnDecodeError::Pause,
@@ -248,21 +248,16 @@ impl Service {
             metrics,
             sessions: Sessions::default(),
             ingest,
-            judge: JudgeSettings {
-                max_payload_bytes: config.decode.max_payload_bytes,
-                max_decompressed_bytes: config.decode.max_payload_bytes,
-                legacy_framing: config.decode.legacy_framing,
-                schema_versions: 1..=1,
-            },
+            judge: judge_settings(config),
             hash_seed: fastrand::u64(..),
             letters: LetterContext {
                 topic: config.kafka.topic.clone(),
                 consumer_group: config.kafka.group_id.clone(),
-                policy: policy.to_owned(),
+                policy: identity.decode_error_policy.to_owned(),
                 instance: instance_id,
                 include_payload: config.dlq.include_payload,
             },
-            store: crate::actors::replay_store::ReplayStoreSettings {
+            store: ReplayStoreSettings {
                 window_bytes: config.replay.memory_bytes,
                 window_records: config.replay.memory_messages,
                 flush_interval: config.web.flush_interval,
@@ -279,22 +274,9 @@ impl Service {
             state: SupervisorState::default(),
             draining: Arc::default(),
             supervisor: Arc::default(),
-            identity: Identity {
-                topic: config.kafka.topic.clone(),
-                group_id: config.kafka.group_id.clone(),
-                max_payload_bytes: config.decode.max_payload_bytes,
-                decode_error_policy: policy,
-                window_records: config.replay.memory_messages,
-            },
-            session_settings: SessionSettings {
-                heartbeat: config.web.heartbeat,
-                idle_timeout: config.web.idle_timeout,
-                hello_timeout: config.web.hello_timeout,
-                ready_timeout: config.replay.timeout,
-                max_control_bytes: config.web.max_control_frame_bytes,
-                queue_bytes: config.web.session_queue_bytes,
-                topic: config.kafka.topic.clone(),
-            },
+            identity,
+            session_settings: session_settings(config),
+            stale_partition: config.kafka.lag_stale_partition,
         })
     }
 
@@ -303,6 +285,7 @@ impl Service {
         let (monitor, credit, state) = (Arc::clone(&self.monitor), self.credit.clone(), self.state.clone());
         let (draining, board) = (Arc::clone(&self.draining), self.parts.board.clone());
         let (pauses, letters) = (self.parts.ingest.pauses.clone(), self.parts.letter_queue.clone());
+        let (started, stale) = (Instant::now(), self.stale_partition);
         let full_since = Mutex::new(None::<Instant>);
         let facts = move || {
             let kafka = monitor.status();
@@ -314,6 +297,7 @@ impl Service {
                 topic_missing: kafka.topic == TopicState::Missing,
                 reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
                 credit_exhausted: full_since.map(|since| since.elapsed()),
+                stuck: if pauses.all().is_empty() { stuck(&board, started, stale) } else { Vec::new() },
                 stands_at: stands_at(&pauses),
                 dead_letters_blocked: letters.blocked().map(|blocked| DeadLettersBlocked {
                     since: blocked.since.elapsed(),
@@ -455,6 +439,27 @@ fn stands_at(pauses: &Pauses) -> Vec<StandsAt> {
     pauses.all().iter().filter(|pause| pause.stands()).map(stands).collect()
 }
 
+/// Owned partitions whose log goes on while nothing of it was handled for longer than `stale`.
+fn stuck(board: &Board, started: Instant, stale: Duration) -> Vec<i32> {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    board
+        .partitions()
+        .iter()
+        .filter(|partition| {
+            let behind = partition.high_watermark.get() > partition.stored.get();
+            let last_ms = partition.last_record_ms.load(Ordering::Relaxed);
+            let age = match u128::try_from(last_ms) {
+                Ok(last_ms) if last_ms > 0 => {
+                    Duration::from_millis(u64::try_from(now_ms.saturating_sub(last_ms)).unwrap_or(u64::MAX))
+                }
+                _ => started.elapsed(),
+            };
+            partition.duty_term.load(Ordering::Relaxed) != 0 && behind && age > stale
+        })
+        .map(|partition| partition.partition)
+        .collect()
+}
+
 fn actor_facts(state: &SupervisorState) -> Vec<ActorFacts> {
     state
         .children()
@@ -465,6 +470,49 @@ fn actor_facts(state: &SupervisorState) -> Vec<ActorFacts> {
             restarted: (child.restarts > 0).then(|| child.since.elapsed().unwrap_or_default()),
         })
         .collect()
+}
+
+fn connection(config: &Config, client_id: &str) -> KafkaConnection {
+    KafkaConnection {
+        brokers: config.kafka.brokers.clone(),
+        client_id: client_id.to_owned(),
+        security: config.kafka.security.clone(),
+        address_family: config.kafka.broker_address_family.as_librdkafka().map(str::to_owned),
+    }
+}
+
+fn identity(config: &Config) -> Identity {
+    Identity {
+        topic: config.kafka.topic.clone(),
+        group_id: config.kafka.group_id.clone(),
+        max_payload_bytes: config.decode.max_payload_bytes,
+        decode_error_policy: match config.decode.on_error {
+            OnDecodeError::Skip => "skip",
+            OnDecodeError::Pause => "pause",
+        },
+        window_records: config.replay.memory_messages,
+    }
+}
+
+fn judge_settings(config: &Config) -> JudgeSettings {
+    JudgeSettings {
+        max_payload_bytes: config.decode.max_payload_bytes,
+        max_decompressed_bytes: config.decode.max_payload_bytes,
+        legacy_framing: config.decode.legacy_framing,
+        schema_versions: 1..=1,
+    }
+}
+
+fn session_settings(config: &Config) -> SessionSettings {
+    SessionSettings {
+        heartbeat: config.web.heartbeat,
+        idle_timeout: config.web.idle_timeout,
+        hello_timeout: config.web.hello_timeout,
+        ready_timeout: config.replay.timeout,
+        max_control_bytes: config.web.max_control_frame_bytes,
+        queue_bytes: config.web.session_queue_bytes,
+        topic: config.kafka.topic.clone(),
+    }
 }
 
 fn ingest_settings(config: &Config, connection: KafkaConnection, instance_id: &str) -> IngestSettings {

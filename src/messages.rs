@@ -12,7 +12,7 @@ use crate::board::Epoch;
 use crate::pipeline::credit::Permit;
 use crate::pipeline::decode::{SequenceItem, Verdict};
 use crate::pipeline::record::{Origin, RawBatch};
-use crate::pipeline::sequence::Finding;
+use crate::pipeline::sequence::RecordFinding;
 
 /// `KafkaIngest` → `ReplayStore`: partitions that the reader is about to read, before their first batch.
 #[derive(Clone, Debug, Message)]
@@ -71,17 +71,6 @@ pub struct Tracked {
     pub decoded: Decoded,
     /// Findings in record order.
     pub findings: Vec<RecordFinding>,
-}
-
-/// A finding and the record it belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordFinding {
-    /// Index of the record in its batch.
-    pub record: u32,
-    /// Index of the inner event in an event batch, otherwise 0.
-    pub event_index: u32,
-    /// What was found.
-    pub finding: Finding,
 }
 
 /// `DecodePolicy` → `DlqPublisher`: there are dead letters in the queue that both share. One at a time is under way.

@@ -246,6 +246,7 @@ mod tests {
     use crate::actors::letter_queue::{LetterLimits, Purpose};
     use crate::actors::link::Link;
     use crate::kafka::dlq_producer::DlqProducerSettings;
+    use crate::kafka::monitor::KafkaMonitor;
     use crate::messages::Settled;
     use crate::pipeline::decode::Kind;
     use crate::pipeline::record::encode_header;
@@ -279,8 +280,9 @@ mod tests {
             link.publish(&settling);
             let letters = Letters::new(limits, waiting.clone(), link, board(), Arc::clone(&metrics));
             let backoff = Backoff { base: Duration::from_millis(5), max: Duration::from_millis(20) };
+            let monitor = Arc::new(KafkaMonitor::new(Arc::clone(&metrics)));
             let deps = DlqPublisherDeps {
-                producer: Arc::new(DlqProducer::new(config, &settings).unwrap()),
+                producer: Arc::new(DlqProducer::new(config, &settings, monitor).unwrap()),
                 letters: letters.clone(),
                 retry: DlqRetry { backoff, rounds: backoff, ..DlqRetry::new(100, send_timeout) },
                 metrics: Arc::clone(&metrics),
@@ -390,10 +392,11 @@ mod tests {
         bench.publish(7);
         let config = ClientConfig::new().set("bootstrap.servers", bench.cluster.bootstrap_servers()).to_owned();
         let settings = DlqProducerSettings { topic: TOPIC.into(), send_timeout: Duration::from_secs(60) };
-        let producer = DlqProducer::new(config, &settings).unwrap();
+        let monitor = Arc::new(KafkaMonitor::new(Arc::new(Metrics::new().unwrap())));
+        let producer = DlqProducer::new(config, &settings, monitor).unwrap();
         let sending = producer.send("key", b"text", std::iter::empty());
         assert!(tokio::time::timeout(Duration::from_millis(50), sending).await.is_err());
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         drop(producer);
         assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
     }

@@ -63,6 +63,12 @@ pub struct IngestParts {
     pub seat: Arc<Seat>,
 }
 
+impl std::fmt::Debug for IngestParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IngestParts").finish_non_exhaustive()
+    }
+}
+
 /// Keeps generations apart: a newer one ends an older one that hangs, and reads only when the older one has ended.
 #[derive(Debug, Default)]
 pub struct Seat {
@@ -98,6 +104,12 @@ pub struct KafkaIngest {
     pulse: Pulse,
     // Last, so that it reports when everything else is gone.
     guard: Guard,
+}
+
+impl std::fmt::Debug for KafkaIngest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaIngest").finish_non_exhaustive()
+    }
 }
 
 supervised!(KafkaIngest);

@@ -16,7 +16,6 @@ use crate::board::Board;
 use crate::messages::{LettersWaiting, Settled};
 use crate::metrics::Metrics;
 use crate::pipeline::dead_letter::{DeadLetter, Durability, Loss};
-use crate::pipeline::decode::Kind;
 
 /// Bounds of the queue, and what a failure means.
 #[derive(Clone, Copy, Debug)]
@@ -114,12 +113,6 @@ impl Letters {
         board: Board,
         metrics: Arc<Metrics>,
     ) -> Self {
-        for kind in Kind::ALL {
-            metrics.dlq_sends.with_label_values(&[kind.as_str()]);
-        }
-        for loss in Loss::ALL {
-            metrics.dlq_send_failures.with_label_values(&[loss.as_str()]);
-        }
         let (state, decided) = (Mutex::default(), Notify::new());
         Self(Arc::new(Inner { limits, state, decided, publisher, settled, board, metrics }))
     }

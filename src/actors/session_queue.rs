@@ -275,7 +275,7 @@ impl SessionQueue {
                 Dialect::V1 if sent <= chunk.first => {
                     (v1.get_or_insert_with(|| encode_v1(chunk, sent)).clone(), chunk.records)
                 }
-                Dialect::V1 => (encode_v1(chunk, sent), chunk.items_from(sent).filter(is_record).count() as u32),
+                Dialect::V1 => (encode_v1(chunk, sent), count_records(chunk, sent)),
             };
             state.advance(chunk.partition, chunk.next, now);
             state.push(frame, now);
@@ -485,7 +485,7 @@ impl Feeder<'_> {
         }
         let (frame, records) = match self.queue.info.dialect {
             Dialect::V2 => chunk.message_from(sent),
-            Dialect::V1 => (encode_v1(chunk, sent), chunk.items_from(sent).filter(is_record).count() as u32),
+            Dialect::V1 => (encode_v1(chunk, sent), count_records(chunk, sent)),
         };
         self.records += u64::from(records);
         self.state.advance(chunk.partition, chunk.next, self.now);
@@ -560,6 +560,11 @@ impl Feeder<'_> {
 
 const fn is_record(item: &(i64, i64, ItemRef<'_>)) -> bool {
     matches!(item.2, ItemRef::Record(_))
+}
+
+/// Records of a chunk from an offset on.
+fn count_records(chunk: &Chunk, from: i64) -> u32 {
+    u32::try_from(chunk.items_from(from).filter(is_record).count()).unwrap_or(u32::MAX)
 }
 
 /// The v1 form of a chunk from `cursor` on: a `cursor` frame and a binary frame per record, a `gap` frame for whatever is

@@ -28,6 +28,7 @@ const TURN: Duration = Duration::from_millis(50);
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// What the membership needs.
+#[derive(Debug)]
 pub struct MembershipParts {
     /// Names and times.
     pub settings: IngestSettings,

@@ -49,3 +49,5 @@ pub mod load_producer;
 pub mod demo_broker;
 
 mod mock_ffi;
+
+pub use rdkafka::error::KafkaError;

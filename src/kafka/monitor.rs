@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
 use super::errors::{ErrorType, classify_error};
@@ -65,15 +65,8 @@ pub struct KafkaStatus {
 }
 
 impl KafkaMonitor {
-    /// Nothing is known yet. Every label of the fault counter exists from now on.
+    /// Nothing is known yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        for kind in ErrorType::ALL {
-            let _ = metrics.kafka_errors_by_type.with_label_values(&[kind.label()]);
-        }
-        for result in ["ok", "failed"] {
-            let _ = metrics.commits.with_label_values(&[result]);
-        }
-        let _ = metrics.lost_offsets.with_label_values(&["retention"]);
         Self { metrics, state: Mutex::default(), paused: AtomicBool::new(false) }
     }
 
@@ -170,6 +163,21 @@ impl ClientContext for MonitorContext {
 }
 
 impl ConsumerContext for MonitorContext {}
+
+/// Serves what a client that only asks has to report, and waits `wait` for it: faults of its connections and lines of its
+/// log. It is in no group and reads nothing, so nothing else comes.
+pub(super) fn serve_events<C: ConsumerContext>(client: &BaseConsumer<C>, wait: Duration) {
+    // Not zero: without time left the client returns after the first line of a log, and faults would be told hours later.
+    let deadline = Instant::now() + wait.max(Duration::from_millis(1));
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        // An error that is returned was taken in by the context.
+        let _ = client.poll(left);
+    }
+}
 
 /// Passes a line of librdkafka on. What matters comes as an error as well, so its lines are for debugging.
 pub(super) fn log_library(client: &str, level: RDKafkaLogLevel, facility: &str, message: &str) {

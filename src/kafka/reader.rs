@@ -81,6 +81,12 @@ pub struct ReaderParts {
     pub failed: Failed,
 }
 
+impl std::fmt::Debug for ReaderParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReaderParts").finish_non_exhaustive()
+    }
+}
+
 /// Called with the reason.
 pub type Failed = Arc<dyn Fn(String) + Send + Sync>;
 

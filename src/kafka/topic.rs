@@ -96,6 +96,18 @@ pub struct ReadyQueue<'a> {
 /// A record that librdkafka holds.
 pub struct NativeRecord<'a>(&'a rd::rd_kafka_message_t);
 
+impl std::fmt::Debug for ReadyQueue<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadyQueue").field("ready", &self.ready.len()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for NativeRecord<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NativeRecord").field("offset", &self.0.offset).finish_non_exhaustive()
+    }
+}
+
 /// Destroys the records of one call that were not destroyed yet, also when one of them makes the caller panic.
 struct Taken<'a> {
     messages: &'a [*mut rd::rd_kafka_message_t],

@@ -106,6 +106,8 @@ pub struct Facts {
     pub dead_letters_blocked: Option<DeadLettersBlocked>,
     /// The bytes in flight are at their limit for this long: a stage does not keep up or is stuck.
     pub credit_exhausted: Option<Duration>,
+    /// Owned partitions that lie behind and in which nothing was handled for longer than is tolerated.
+    pub stuck: Vec<i32>,
     /// The actors.
     pub actors: Vec<ActorFacts>,
     /// Figures over the window.
@@ -218,6 +220,10 @@ pub fn assess(facts: &Facts) -> (Status, Vec<Reason>) {
         let detail = format!("the bytes in flight have been at their limit for {} s", since.as_secs());
         found(Status::Degraded, "pipeline_full", detail, "a stage does not keep up; see dashstream_in_flight_bytes");
     }
+    if !facts.stuck.is_empty() {
+        let detail = format!("partitions {:?} lie behind and do not move", facts.stuck);
+        found(Status::Degraded, "partition_stuck", detail, "see websocket_kafka_consumer_lag and the log");
+    }
     for actor in &facts.actors {
         if !actor.up {
             let detail = format!("{} is down", actor.name);
@@ -320,6 +326,7 @@ mod tests {
             (Facts { kafka_contact: Some(secs(10)), ..fine() }, Status::Reconnecting, "kafka_unreachable"),
             (Facts { topic_missing: true, ..fine() }, Status::Reconnecting, "topic_missing"),
             (Facts { reading: false, ..fine() }, Status::Starting, "reading_positions"),
+            (Facts { stuck: vec![3], ..fine() }, Status::Degraded, "partition_stuck"),
             (Facts { credit_exhausted: Some(secs(5)), ..fine() }, Status::Degraded, "pipeline_full"),
             (
                 window(Counts { messages: 100, decode_errors: 2, ..Counts::default() }),

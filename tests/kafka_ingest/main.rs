@@ -1,4 +1,18 @@
 //! The Kafka side against a real cluster, which `DASHSTREAM_TEST_KAFKA` names. Without it only the mock broker is used.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "a test fails by panicking, prints what it found, and is no library"
+)]
 
 mod outage;
 mod speed;

@@ -2,6 +2,20 @@
 //!
 //! `scripts/setup` installs what they need; `scripts/services run -- cargo test --test system` keeps one Kafka and one
 //! Redis running over several test runs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "a test fails by panicking, prints what it found, and is no library"
+)]
 
 mod harness;
 
@@ -9,14 +23,22 @@ mod harness_keeps_its_word;
 
 mod clients_keep_their_word;
 
+mod actor_faults;
+
 mod a_client_that_stops_reading_harms_nobody;
 
 mod kafka_cut;
 
+mod kafka_absent;
+
 mod kill_nine_loses_nothing;
+
+mod lag_is_watched_apart;
 
 mod live_stream;
 
 mod second_instance;
 
 mod sigterm_under_load;
+
+mod topic_changes;

@@ -1,5 +1,6 @@
 //! Several instances in one group: every client of every one gets everything, and the duties move when one goes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -7,6 +8,7 @@ use nix::sys::signal::Signal;
 use crate::harness::client::{Client, From};
 use crate::harness::eventually::eventually;
 use crate::harness::load::Load;
+use crate::harness::records::Expect;
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
@@ -111,4 +113,37 @@ fn of_two_processes_with_one_member_id_one_is_refused_and_says_why() {
     client.wait_for_all_but(&published, BOUND, |_, _| true);
     topic.wait_until_all_committed(config.group(), BOUND);
     assert!(kept.is_running());
+}
+
+#[test]
+fn the_survivor_of_a_kill_writes_every_dead_letter_and_commits_nothing_that_was_not_done() {
+    let topic = Topic::create(services::kafka(), "survivor", PARTITIONS);
+    let dead_letters = topic.beside("dlq", 2);
+    let config = config(&topic);
+    let mut first = Service::start_healthy(&config);
+    let second = Service::start_healthy(&config);
+    wait_until_owned(&[&first, &second], 1.0);
+    let client = Client::from(second.address(), From::Earliest);
+    let load = Load::start(&topic, 2_000);
+    for _ in 0..3 {
+        wait_for_more(&client, 2_000);
+        first.kill_nine();
+        wait_until_owned(&[&second], 1.0);
+        wait_for_more(&client, 500);
+        first.restart();
+        wait_until_owned(&[&first, &second], 1.0);
+    }
+    first.kill_nine();
+    let published = load.stop();
+    client.wait_for_all(&published, BOUND);
+    topic.wait_until_all_committed(config.group(), BOUND);
+
+    // Each bad record was dealt with before its offset was committed, whoever did it.
+    let bad = published.records.values().filter(|sent| sent.expect != Expect::Record);
+    let wanted: BTreeSet<String> =
+        bad.map(|sent| format!("{}-{}-{}", topic.name, sent.partition, sent.offset)).collect();
+    let written: BTreeSet<String> = dead_letters.keys().into_iter().collect();
+    let missing: Vec<_> = wanted.difference(&written).collect();
+    assert!(missing.is_empty(), "{} of {} letters are missing: {missing:?}", missing.len(), wanted.len());
+    assert!(written.is_subset(&wanted), "no letter for a good record");
 }

@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::board::Epoch;
+use crate::pipeline::decode::Kind;
 use crate::pipeline::record::Origin;
 
 /// An actor that hands on what it gets.
@@ -31,7 +32,7 @@ impl<M: Message<Result = ()> + Send + Unpin + 'static> Handler<M> for Inbox<M> {
 
 /// The next message, at most 10 s away.
 pub(crate) async fn next<M>(receiver: &mut mpsc::UnboundedReceiver<M>) -> M {
-    tokio::time::timeout(std::time::Duration::from_secs(10), receiver.recv()).await.unwrap().unwrap()
+    tokio::time::timeout(Duration::from_secs(10), receiver.recv()).await.unwrap().unwrap()
 }
 
 /// Of partition 0, duty term 1.

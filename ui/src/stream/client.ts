@@ -21,6 +21,7 @@ import { Breaches, Session } from "./session";
 const TICK_MS = 500;
 const MAX_INBOX_BYTES = 128 * 1024 * 1024;
 const MAX_INBOX_ENTRIES = 100_000;
+const STABLE_MS = 3_000;
 /** All pages of a service that restarts come back within this time, not at once. */
 const SPREAD_MS = 1_500;
 
@@ -153,21 +154,29 @@ export class StreamClient {
   #onControl(frame: ServerFrame): void {
     switch (frame.type) {
       case "heartbeat":
-        // The first heartbeat proves that the session lasts; only then does the backoff begin anew.
-        this.#attempt = 0;
+        // Only a session that lasts lets the backoff begin anew.
+        if (this.#env.now() - this.#times.openedMs >= STABLE_MS) {
+          this.#attempt = 0;
+        }
         this.#emit({ type: "heartbeat", heartbeat: frame });
         return;
       case "error":
-        this.#notice("warning", "server", `the service refused a frame: ${frame.code} ${frame.message}`.trim());
-        if (this.#session?.welcome === null) {
-          this.#fail(CLOSE.normal, "server", `the service refused the hello: ${frame.code}`);
-        }
+        this.#onRefusal(frame.code, frame.message);
         return;
       case "pong":
         return;
       default:
         this.#inbox.pushControl(frame);
         this.#drain();
+    }
+  }
+
+  #onRefusal(code: string, message: string): void {
+    if (this.#session?.welcome === null) {
+      this.#leave(CLOSE.normal);
+      this.#retry(`the service did not take the hello: ${code} ${message}`.trim());
+    } else {
+      this.#notice("warning", "server", `the service refused a frame: ${code} ${message}`.trim());
     }
   }
 

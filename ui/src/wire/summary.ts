@@ -110,7 +110,8 @@ function base(kind: MessageKind, name: string, header: Header | undefined, parts
     thread,
     signal: parts.signal ?? null,
     graph: "",
-    node,
+    // A tool or a metric has a name of its own, which is no node of the graph.
+    node: kind === "event" ? node : "",
     events: 1,
     errors: level === "error" ? 1 : 0,
   };
