@@ -42,3 +42,5 @@ mod second_instance;
 mod sigterm_under_load;
 
 mod topic_changes;
+
+mod unprocessable_records;
