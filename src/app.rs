@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::{Actor, Addr, Arbiter};
 use serde_json::json;
@@ -15,6 +15,7 @@ use crate::actors::heartbeat::HeartbeatSource;
 use crate::actors::kafka_ingest::{self, IngestParts};
 use crate::actors::lag_monitor::LagParts;
 use crate::actors::replay_store::ReplayStoreSettings;
+use crate::actors::session_queue::QueueLimits;
 use crate::actors::sessions::Sessions;
 use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorState, install_panic_hook};
 use crate::actors::topology::{self, Links, Parts, RestartSettings};
@@ -104,6 +105,11 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     let listener = server::listen(&config.web.host, config.web.port)
         .map_err(|source| StartError::Bind { address: format!("{}:{}", config.web.host, config.web.port), source })?;
     let port = listener.local_addr().map_or(config.web.port, |address| address.port());
+    if !config.redis.url.is_empty() {
+        tracing::warn!(
+            "redis.url is set, but history is kept in memory only: the Redis tier is not part of this version"
+        );
+    }
     let service = Service::new(config, port, &events)?;
     let status = Arc::new(service.status());
     let (server, addresses) = server::start(
@@ -177,6 +183,7 @@ struct Service {
     supervisor: Arc<Mutex<Option<Addr<Supervisor>>>>,
     identity: Identity,
     session_settings: SessionSettings,
+    stale_partition: Duration,
 }
 
 impl Service {
@@ -186,11 +193,12 @@ impl Service {
         let instance_id = instance::instance_id(config, &instance::host_name(), port);
         let connection = connection(config, &instance_id);
         let letter_settings = DlqProducerSettings { topic: config.dlq_topic(), send_timeout: config.dlq.send_timeout };
-        let letter_producer = DlqProducer::new(connection.client_config("dlq"), &letter_settings)?;
+        let monitor = Arc::new(KafkaMonitor::new(Arc::clone(&metrics)));
+        let letter_producer =
+            DlqProducer::new(connection.client_config("dlq"), &letter_settings, Arc::clone(&monitor))?;
         let links = Links::default();
         let board = Board::new();
         let credit = Credit::new(config.kafka.in_flight_bytes);
-        let monitor = Arc::new(KafkaMonitor::new(Arc::clone(&metrics)));
         let refused = events.clone();
         let ingest = IngestParts {
             settings: ingest_settings(config, connection, &instance_id),
@@ -248,6 +256,7 @@ impl Service {
             supervisor: Arc::default(),
             identity,
             session_settings: session_settings(config),
+            stale_partition: config.kafka.lag_stale_partition,
         })
     }
 
@@ -255,6 +264,7 @@ impl Service {
     fn status(&self) -> StatusSource {
         let (monitor, credit, state) = (Arc::clone(&self.monitor), self.credit.clone(), self.state.clone());
         let (draining, board) = (Arc::clone(&self.draining), self.parts.board.clone());
+        let (started, stale) = (Instant::now(), self.stale_partition);
         let full_since = Mutex::new(None::<Instant>);
         let facts = move || {
             let kafka = monitor.status();
@@ -265,7 +275,9 @@ impl Service {
                 kafka_contact: kafka.contact_age,
                 topic_missing: kafka.topic == TopicState::Missing,
                 reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
+                not_member: (!kafka.member).then_some(kafka.not_member_for),
                 credit_exhausted: full_since.map(|since| since.elapsed()),
+                stuck: stuck(&board, started, stale),
                 actors: actor_facts(&state),
                 ..Facts::default()
             }
@@ -362,7 +374,7 @@ impl Service {
     async fn stop(&self, budget: Duration, supervisor: &Addr<Supervisor>, server: &actix_web::dev::ServerHandle) {
         let deadline = Instant::now() + budget / 2;
         if let Some(ingest) = self.parts.links.drain_ingest.current() {
-            match ingest.send(kafka_ingest::Drain { deadline }).await {
+            match ingest.send(kafka_ingest::Drain { deadline, letters: self.parts.tickets.clone() }).await {
                 Ok(drained) => tracing::info!(drained.empty, drained.committed, "intake stopped"),
                 Err(error) => tracing::warn!(%error, "intake could not be drained"),
             }
@@ -387,6 +399,27 @@ impl Service {
         let _ = tokio::time::timeout(GOODBYE, server.stop(true)).await;
         let _ = supervisor.send(supervisor::Stop).await;
     }
+}
+
+/// Owned partitions whose log goes on while nothing of it was handled for longer than `stale`.
+fn stuck(board: &Board, started: Instant, stale: Duration) -> Vec<i32> {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    board
+        .partitions()
+        .iter()
+        .filter(|partition| {
+            let behind = partition.high_watermark.get() > partition.stored.get();
+            let last_ms = partition.last_record_ms.load(Ordering::Relaxed);
+            let age = match u128::try_from(last_ms) {
+                Ok(last_ms) if last_ms > 0 => {
+                    Duration::from_millis(u64::try_from(now_ms.saturating_sub(last_ms)).unwrap_or(u64::MAX))
+                }
+                _ => started.elapsed(),
+            };
+            partition.duty_term.load(Ordering::Relaxed) != 0 && behind && age > stale
+        })
+        .map(|partition| partition.partition)
+        .collect()
 }
 
 fn actor_facts(state: &SupervisorState) -> Vec<ActorFacts> {
@@ -439,7 +472,10 @@ fn session_settings(config: &Config) -> SessionSettings {
         hello_timeout: config.web.hello_timeout,
         ready_timeout: config.replay.timeout,
         max_control_bytes: config.web.max_control_frame_bytes,
-        queue_bytes: config.web.session_queue_bytes,
+        queue: QueueLimits {
+            queued_bytes: config.web.session_queue_bytes,
+            unapplied_bytes: config.web.session_unapplied_bytes,
+        },
         topic: config.kafka.topic.clone(),
     }
 }

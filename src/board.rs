@@ -108,13 +108,16 @@ pub struct Board(Arc<RwLock<State>>);
 #[derive(Debug)]
 struct State {
     epoch: Epoch,
+    /// The number of the epoch that open sessions know.
+    announced: u64,
     partitions: Vec<Arc<PartitionBoard>>,
 }
 
 impl Board {
     /// A board without partitions, in epoch 0.
     pub fn new() -> Self {
-        Self(Arc::new(RwLock::new(State { epoch: Epoch { number: 0, name: String::new() }, partitions: Vec::new() })))
+        let epoch = Epoch { number: 0, name: String::new() };
+        Self(Arc::new(RwLock::new(State { epoch, announced: 0, partitions: Vec::new() })))
     }
 
     /// The current epoch.
@@ -132,6 +135,16 @@ impl Board {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
         state.epoch = epoch;
         state.partitions.clear();
+    }
+
+    /// The number of the epoch whose positions open sessions hold; 0 before any did.
+    pub fn announced_epoch(&self) -> u64 {
+        self.read().announced
+    }
+
+    /// Every open session was told that this epoch has begun. Writer: `ReplayStore`.
+    pub fn announce_epoch(&self, number: u64) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).announced = number;
     }
 
     /// The board of a partition, made when it is new.

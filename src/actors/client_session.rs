@@ -13,7 +13,7 @@ use actix_web_actors::ws::{self, WebsocketContext};
 
 use super::heartbeat::HeartbeatSource;
 use super::link::Link;
-use super::session_queue::SessionQueue;
+use super::session_queue::{QueueLimits, SessionQueue};
 use super::sessions::Registered;
 use crate::board::Board;
 use crate::messages::Leave;
@@ -47,8 +47,8 @@ pub struct SessionSettings {
     pub ready_timeout: Duration,
     /// Bytes of a control frame.
     pub max_control_bytes: usize,
-    /// Bytes of a session's queue.
-    pub queue_bytes: usize,
+    /// Bounds of a session's queue.
+    pub queue: QueueLimits,
     /// The topic, for `welcome`.
     pub topic: String,
 }

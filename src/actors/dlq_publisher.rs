@@ -170,6 +170,7 @@ mod tests {
     use crate::actors::dlq_ticket::tests::{Inbox, next, settles};
     use crate::actors::link::Link;
     use crate::kafka::dlq_producer::DlqProducerSettings;
+    use crate::kafka::monitor::KafkaMonitor;
     use crate::messages::Settled;
     use crate::pipeline::decode::Kind;
     use crate::pipeline::record::encode_header;
@@ -197,8 +198,9 @@ mod tests {
             link.publish(&settling);
             let tickets = Tickets::new(100, link, Arc::clone(&metrics));
             let backoff = Backoff { base: Duration::from_millis(5), max: Duration::from_millis(20) };
+            let monitor = Arc::new(KafkaMonitor::new(Arc::clone(&metrics)));
             let deps = DlqPublisherDeps {
-                producer: Arc::new(DlqProducer::new(config, &settings).unwrap()),
+                producer: Arc::new(DlqProducer::new(config, &settings, monitor).unwrap()),
                 tickets: tickets.clone(),
                 retry: DlqRetry { retries: 3, backoff },
                 metrics: Arc::clone(&metrics),
@@ -313,7 +315,8 @@ mod tests {
         bench.publish(7);
         let config = ClientConfig::new().set("bootstrap.servers", bench.cluster.bootstrap_servers()).to_owned();
         let settings = DlqProducerSettings { topic: TOPIC.into(), send_timeout: Duration::from_secs(60) };
-        let producer = DlqProducer::new(config, &settings).unwrap();
+        let monitor = Arc::new(KafkaMonitor::new(Arc::new(Metrics::new().unwrap())));
+        let producer = DlqProducer::new(config, &settings, monitor).unwrap();
         let sending = producer.send("key", b"text", std::iter::empty());
         assert!(tokio::time::timeout(Duration::from_millis(50), sending).await.is_err());
         let started = std::time::Instant::now();

@@ -79,7 +79,9 @@ impl FanOut {
         if opened.epoch.number < self.epoch {
             return;
         }
-        let starts_again = self.epoch != 0 && opened.epoch.number > self.epoch;
+        // What the sessions know, not what this generation knows: it may be younger than the epoch.
+        let known = self.board.announced_epoch();
+        let starts_again = known != 0 && opened.epoch.number > known;
         if starts_again {
             self.window.clear();
             self.partitions.clear();
@@ -108,6 +110,7 @@ impl FanOut {
                 }
             }
         }
+        self.board.announce_epoch(self.epoch);
         for queue in std::mem::take(&mut self.early).into_iter().chain(std::mem::take(&mut self.live)) {
             self.serve(&queue, now);
         }

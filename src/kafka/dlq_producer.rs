@@ -2,12 +2,17 @@
 //!
 //! One call is one try with a time limit; it must not retry, count or know what a letter means.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+
+use super::monitor::{KafkaMonitor, log_library};
 
 /// How letters are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,10 +37,24 @@ pub struct SendError {
     pub source: KafkaError,
 }
 
+/// Where faults of the producer's connections go. Letters that fail are told by their answer.
+#[derive(Clone)]
+struct DlqContext(Arc<KafkaMonitor>);
+
+impl ClientContext for DlqContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_library("dlq", level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.fault("dlq", "connect", &error, reason);
+    }
+}
+
 /// A Kafka producer for one topic.
 pub struct DlqProducer {
     /// Taken only on drop.
-    producer: Option<FutureProducer>,
+    producer: Option<FutureProducer<DlqContext>>,
     topic: String,
 }
 
@@ -46,11 +65,16 @@ impl std::fmt::Debug for DlqProducer {
 }
 
 impl DlqProducer {
-    /// A producer on top of `config`, the common settings of all clients. It connects in the background.
+    /// A producer on top of `config`, the common settings of all clients. It connects in the background, and faults of its
+    /// connections go to `monitor`.
     ///
     /// # Errors
     /// When the client refuses the configuration.
-    pub fn new(mut config: ClientConfig, settings: &DlqProducerSettings) -> Result<Self, KafkaError> {
+    pub fn new(
+        mut config: ClientConfig,
+        settings: &DlqProducerSettings,
+        monitor: Arc<KafkaMonitor>,
+    ) -> Result<Self, KafkaError> {
         config
             .set("message.timeout.ms", settings.send_timeout.as_millis().max(1).to_string())
             // A repeated letter has the same key and is recognisably the same one, so idempotence, with its fatal errors, would
@@ -60,7 +84,8 @@ impl DlqProducer {
             .set("compression.type", "zstd")
             // Letters are bounded by their builder; here only the broker's limit shall decide.
             .set("message.max.bytes", "10000000");
-        Ok(Self { producer: Some(config.create()?), topic: settings.topic.clone() })
+        let producer = config.create_with_context(DlqContext(monitor))?;
+        Ok(Self { producer: Some(producer), topic: settings.topic.clone() })
     }
 
     /// Sends one letter and waits until Kafka has it, at most the time limit.

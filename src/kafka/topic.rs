@@ -104,7 +104,7 @@ impl std::fmt::Debug for ReadyQueue<'_> {
 
 impl std::fmt::Debug for NativeRecord<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NativeRecord").finish_non_exhaustive()
+        f.debug_struct("NativeRecord").field("offset", &self.0.offset).finish_non_exhaustive()
     }
 }
 

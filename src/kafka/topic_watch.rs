@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::monitor::{KafkaMonitor, MonitorContext, TopicState};
+use super::monitor::{KafkaMonitor, MonitorContext, TopicState, serve_events};
 use super::reader::ReaderCommand;
 use super::settings::{ASK, IngestSettings, RETRY};
 use super::stop::Stop;
@@ -57,8 +57,6 @@ impl TopicWatch {
         let (mut told, mut failures, mut went_back) = (None, 0, 0);
         while !self.stop.is_stopped() {
             let epoch = self.board.epoch_number();
-            // Errors of connections are served here; without a group there is nothing else to come.
-            while client.poll(Duration::ZERO).is_some() {}
             let wait = match self.look(&client, &mut ids) {
                 Ok((facts, behind)) => {
                     failures = 0;
@@ -83,7 +81,7 @@ impl TopicWatch {
                     RETRY.delay(failures - 1, fastrand::f64())
                 }
             };
-            if self.pause(wait) {
+            if self.pause(&client, wait) {
                 told = None;
             }
         }
@@ -91,9 +89,10 @@ impl TopicWatch {
     }
 
     /// Waits; true when somebody asked for a look meanwhile.
-    fn pause(&self, wait: Duration) -> bool {
+    fn pause(&self, client: &BaseConsumer<MonitorContext>, wait: Duration) -> bool {
         let end = Instant::now() + wait;
         loop {
+            serve_events(client, Duration::ZERO);
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || self.stop.is_stopped() {
                 return false;

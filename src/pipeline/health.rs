@@ -11,6 +11,8 @@ const MIN_SAMPLES: u64 = 100;
 const MAX_ERROR_RATE: f64 = 0.01;
 /// Kafka counts as lost when there was no contact for this long.
 const KAFKA_LOST: Duration = Duration::from_secs(10);
+/// Joining the group may take this long: the session of a predecessor elsewhere has to run out first.
+const JOIN_TOLERATED: Duration = Duration::from_secs(20);
 /// An actor's restart is told for this long.
 const RESTART_TOLD: Duration = Duration::from_secs(30);
 
@@ -100,10 +102,14 @@ pub struct Facts {
     pub topic_missing: bool,
     /// The positions of the topic are known, reading has begun.
     pub reading: bool,
+    /// How long the group has not counted on this process, if it does not.
+    pub not_member: Option<Duration>,
     /// Ingest stopped at a record that cannot be processed: partition and offset.
     pub paused_at: Option<(i32, i64)>,
     /// The bytes in flight are at their limit for this long: a stage does not keep up or is stuck.
     pub credit_exhausted: Option<Duration>,
+    /// Owned partitions that lie behind and in which nothing was handled for longer than is tolerated.
+    pub stuck: Vec<i32>,
     /// The actors.
     pub actors: Vec<ActorFacts>,
     /// Figures over the window.
@@ -177,6 +183,10 @@ pub fn assess(facts: &Facts) -> (Status, Vec<Reason>) {
         let detail = format!("the bytes in flight have been at their limit for {} s", since.as_secs());
         found(Status::Degraded, "pipeline_full", detail, "a stage does not keep up; see dashstream_in_flight_bytes");
     }
+    if !facts.stuck.is_empty() {
+        let detail = format!("partitions {:?} lie behind and do not move", facts.stuck);
+        found(Status::Degraded, "partition_stuck", detail, "see websocket_kafka_consumer_lag and the log");
+    }
     for actor in &facts.actors {
         if !actor.up {
             let detail = format!("{} is down", actor.name);
@@ -214,7 +224,17 @@ fn kafka(facts: &Facts, found: &mut impl FnMut(Status, &'static str, String, &'s
         Some(_) if !facts.reading => {
             found(Status::Starting, "reading_positions", "finding where to read".into(), "wait a moment");
         }
-        Some(_) => {}
+        Some(_) => {
+            if let Some(since) = facts.not_member.filter(|since| *since >= JOIN_TOLERATED) {
+                let detail = format!("not a member of the consumer group for {} s", since.as_secs());
+                found(
+                    Status::Degraded,
+                    "not_in_group",
+                    detail,
+                    "clients are served, but this instance commits nothing and writes no dead letters; see the log",
+                );
+            }
+        }
     }
 }
 
@@ -275,6 +295,8 @@ mod tests {
             (Facts { kafka_contact: Some(secs(10)), ..fine() }, Status::Reconnecting, "kafka_unreachable"),
             (Facts { topic_missing: true, ..fine() }, Status::Reconnecting, "topic_missing"),
             (Facts { reading: false, ..fine() }, Status::Starting, "reading_positions"),
+            (Facts { stuck: vec![3], ..fine() }, Status::Degraded, "partition_stuck"),
+            (Facts { not_member: Some(secs(20)), ..fine() }, Status::Degraded, "not_in_group"),
             (Facts { credit_exhausted: Some(secs(5)), ..fine() }, Status::Degraded, "pipeline_full"),
             (
                 window(Counts { messages: 100, decode_errors: 2, ..Counts::default() }),

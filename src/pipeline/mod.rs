@@ -29,6 +29,8 @@ pub mod pacing;
 
 pub mod lag;
 
+pub mod apply_lag;
+
 pub mod health;
 
 pub mod backoff;

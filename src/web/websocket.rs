@@ -14,6 +14,7 @@ use actix_web_actors::ws::{self, WebsocketContext};
 use bytes::Bytes;
 use futures_util::Stream;
 use ipnet::IpNet;
+use prometheus::IntCounter;
 
 use super::admission::{Admission, Slot};
 use super::client_address::client_address;
@@ -83,19 +84,21 @@ pub async fn upgrade(request: HttpRequest, payload: Payload, deps: Data<Websocke
     metrics.sessions_opened.with_label_values(&[dialect.as_str()]).inc();
 
     let info = SessionInfo { session: deps.sessions.next_number(), dialect, address, opened: Instant::now() };
-    let queue = Arc::new(SessionQueue::new(info, deps.shared.settings.queue_bytes, deps.join.clone()));
+    let queue = Arc::new(SessionQueue::new(info, deps.shared.settings.queue, deps.join.clone()));
     let socket = request.conn_data::<Arc<SocketHandle>>().cloned();
     let registered = deps.sessions.register(OpenSession { queue: Arc::clone(&queue), socket });
     let session = ClientSession::new(Arc::clone(&deps.shared), Arc::clone(&queue), registered);
     let codec = Codec::new().max_size(deps.shared.settings.max_control_bytes);
     let control = WebsocketContext::with_codec(session, payload, codec);
-    Ok(response.streaming(SessionStream { control: Box::pin(control), queue, _slot: slot }))
+    let sent_bytes = metrics.sent_bytes.clone();
+    Ok(response.streaming(SessionStream { control: Box::pin(control), queue, sent_bytes, _slot: slot }))
 }
 
 /// The response body: pongs and pings of the control plane first, then the queue.
 struct SessionStream {
     control: Pin<Box<dyn Stream<Item = Result<Bytes, Error>>>>,
     queue: Arc<SessionQueue>,
+    sent_bytes: IntCounter,
     _slot: Slot,
 }
 
@@ -104,7 +107,10 @@ impl Stream for SessionStream {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match self.control.as_mut().poll_next(cx) {
-            Poll::Pending => self.queue.poll_frame(cx).map(|frame| frame.map(Ok)),
+            Poll::Pending => self.queue.poll_frame(cx).map(|frame| {
+                self.sent_bytes.inc_by(frame.as_ref().map_or(0, Bytes::len) as u64);
+                frame.map(Ok)
+            }),
             ready => ready,
         }
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Context, Handler, System};
+use dashstream::actors::dlq_ticket::Tickets;
 use dashstream::actors::kafka_ingest::{Drain, Drained, IngestParts, KafkaIngest, Seat};
 use dashstream::actors::lag_monitor::{LagMonitor, LagParts};
 use dashstream::actors::link::Link;
@@ -230,9 +231,10 @@ impl Instance {
 
     pub fn drain(&self, within: Duration) -> Drained {
         let addr = self.addr.lock().unwrap().clone();
+        let letters = Tickets::new(1, self.link.clone(), Arc::clone(&self.metrics));
         let (sent, received) = mpsc::channel();
         self.arbiter.spawn(async move {
-            sent.send(addr.send(Drain { deadline: Instant::now() + within }).await.unwrap()).unwrap();
+            sent.send(addr.send(Drain { deadline: Instant::now() + within, letters }).await.unwrap()).unwrap();
         });
         received.recv().unwrap()
     }

@@ -23,14 +23,22 @@ mod harness_keeps_its_word;
 
 mod clients_keep_their_word;
 
+mod actor_faults;
+
 mod a_client_that_stops_reading_harms_nobody;
 
 mod kafka_cut;
 
+mod kafka_absent;
+
 mod kill_nine_loses_nothing;
+
+mod lag_is_watched_apart;
 
 mod live_stream;
 
 mod second_instance;
 
 mod sigterm_under_load;
+
+mod topic_changes;

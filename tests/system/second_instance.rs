@@ -1,5 +1,6 @@
 //! Several instances in one group: every client of every one gets everything, and the duties move when one goes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -7,6 +8,7 @@ use nix::sys::signal::Signal;
 use crate::harness::client::{Client, From};
 use crate::harness::eventually::eventually;
 use crate::harness::load::Load;
+use crate::harness::records::Expect;
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
@@ -85,30 +87,64 @@ fn a_rebalance_is_seen_by_no_client() {
 }
 
 #[test]
-fn of_two_processes_with_one_member_id_one_is_refused_and_says_why() {
+fn a_second_process_with_the_same_member_id_is_refused_and_the_first_goes_on_undisturbed() {
     let topic = Topic::create(services::kafka(), "same-member", 2);
     let config = Config::new(&topic);
     let mut first = Service::start_healthy(&config);
-    let mut client = Client::from(first.address(), From::Earliest);
+    let client = Client::from(first.address(), From::Earliest);
     let load = Load::start(&topic, 500);
+    eventually("the duties of both partitions", BOUND, || match first.metric("dashstream_owned_partitions", &[]) {
+        2.0 => Ok(()),
+        owned => Err(owned.to_string()),
+    });
     wait_for_more(&client, 500);
 
-    let mut second = Service::start(&config);
-    // Kafka keeps one of them; which one is Kafka's choice.
-    let first_is_kept = eventually("one of them to end", BOUND, || match (first.is_running(), second.is_running()) {
-        (true, true) => Err("both run".to_owned()),
-        (first_runs, _) => Ok(first_runs),
-    });
-    let (refused, kept) = if first_is_kept { (&mut second, &mut first) } else { (&mut first, &mut second) };
-    let status = refused.wait_for_exit(Duration::from_secs(10));
+    let mut second = Service::spawn(&config);
+    let status = second.wait_for_exit(Duration::from_secs(20));
     assert!(!status.success(), "{status}");
-    assert!(refused.log().contains("KAFKA_GROUP_INSTANCE_ID"), "it says what to change");
+    assert!(second.log().contains("KAFKA_GROUP_INSTANCE_ID"), "it says what to change");
 
-    // The other one goes on, with all duties.
-    client.reconnect(kept.address());
+    assert_eq!(client.closed(), None);
+    assert_eq!(first.metric("dashstream_owned_partitions", &[]), 2.0);
     wait_for_more(&client, 500);
     let published = load.stop();
-    client.wait_for_all_but(&published, BOUND, |_, _| true);
+    client.wait_for_all(&published, BOUND);
     topic.wait_until_all_committed(config.group(), BOUND);
-    assert!(kept.is_running());
+    assert!(first.is_running());
+    for actor in first.health()["actors"].as_array().expect("a list of actors") {
+        assert_eq!(actor["restarts"], 0, "{actor}");
+    }
+}
+
+#[test]
+fn the_survivor_of_a_kill_writes_every_dead_letter_and_commits_nothing_that_was_not_done() {
+    let topic = Topic::create(services::kafka(), "survivor", PARTITIONS);
+    let dead_letters = topic.beside("dlq", 2);
+    let config = config(&topic);
+    let mut first = Service::start_healthy(&config);
+    let second = Service::start_healthy(&config);
+    wait_until_owned(&[&first, &second], 1.0);
+    let client = Client::from(second.address(), From::Earliest);
+    let load = Load::start(&topic, 2_000);
+    for _ in 0..3 {
+        wait_for_more(&client, 2_000);
+        first.kill_nine();
+        wait_until_owned(&[&second], 1.0);
+        wait_for_more(&client, 500);
+        first.restart();
+        wait_until_owned(&[&first, &second], 1.0);
+    }
+    first.kill_nine();
+    let published = load.stop();
+    client.wait_for_all(&published, BOUND);
+    topic.wait_until_all_committed(config.group(), BOUND);
+
+    // Each bad record was dealt with before its offset was committed, whoever did it.
+    let bad = published.records.values().filter(|sent| sent.expect != Expect::Record);
+    let wanted: BTreeSet<String> =
+        bad.map(|sent| format!("{}-{}-{}", topic.name, sent.partition, sent.offset)).collect();
+    let written: BTreeSet<String> = dead_letters.keys().into_iter().collect();
+    let missing: Vec<_> = wanted.difference(&written).collect();
+    assert!(missing.is_empty(), "{} of {} letters are missing: {missing:?}", missing.len(), wanted.len());
+    assert!(written.is_subset(&wanted), "no letter for a good record");
 }

@@ -5,7 +5,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc as std_mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -30,8 +30,26 @@ pub enum Fault {
     Throttle(u64),
 }
 
-/// A fault, and whom to tell once it holds.
-type Command = (Fault, std_mpsc::Sender<()>);
+/// A fault, whose connections it hits (all, or those whose client id contains the text), and whom to tell once it holds.
+type Command = (Fault, Option<String>, std_mpsc::Sender<()>);
+
+/// What holds for everybody, and for the connections of some clients.
+#[derive(Clone, Debug)]
+struct Faults {
+    all: Fault,
+    some: Option<(String, Fault)>,
+}
+
+impl Faults {
+    /// What holds for a connection that began with `greeting`: Kafka's clients say their id in each request.
+    fn of(&self, greeting: &[u8]) -> Fault {
+        let hit = |id: &str| greeting.windows(id.len().max(1)).any(|window| window == id.as_bytes());
+        match &self.some {
+            Some((id, fault)) if self.all == Fault::Healed && hit(id) => *fault,
+            _ => self.all,
+        }
+    }
+}
 
 type Upstream = Arc<Mutex<Option<String>>>;
 
@@ -104,8 +122,18 @@ impl Proxy {
 
     /// Holds for every connection once this returns.
     pub fn set(&self, fault: Fault) {
+        self.command(fault, None);
+    }
+
+    /// Holds for the connections of those Kafka clients whose id contains `client`, once this returns. One such fault at a
+    /// time; a cut hits connections that are open or will be, but refuses none.
+    pub fn set_for(&self, client: &str, fault: Fault) {
+        self.command(fault, Some(client.to_owned()));
+    }
+
+    fn command(&self, fault: Fault, whom: Option<String>) {
         let (done, wait) = std_mpsc::channel();
-        let sent = self.commands.as_ref().is_some_and(|commands| commands.blocking_send((fault, done)).is_ok());
+        let sent = self.commands.as_ref().is_some_and(|commands| commands.blocking_send((fault, whom, done)).is_ok());
         assert!(sent && wait.recv().is_ok(), "the proxy's thread has ended");
     }
 }
@@ -135,25 +163,34 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 async fn serve(address: SocketAddr, upstream: Upstream, open: Arc<AtomicUsize>, mut commands: mpsc::Receiver<Command>) {
-    let (fault, _) = watch::channel(Fault::Healed);
+    let (faults, _) = watch::channel(Faults { all: Fault::Healed, some: None });
     let mut listener = None;
     loop {
         tokio::select! {
             command = commands.recv() => {
-                let Some((next, done)) = command else { return };
-                listener = if next == Fault::Cut { None } else { listener.or_else(|| listen(address).ok()) };
-                fault.send_replace(next);
-                if next == Fault::Cut {
-                    all_closed(&open).await;
+                let Some((next, whom, done)) = command else { return };
+                match whom {
+                    Some(client) => faults.send_modify(|faults| faults.some = Some((client, next))),
+                    None => {
+                        listener = if next == Fault::Cut { None } else { listener.or_else(|| listen(address).ok()) };
+                        faults.send_modify(|faults| faults.all = next);
+                        if next == Fault::Cut {
+                            all_closed(&open).await;
+                        }
+                    }
+                }
+                // Every connection hears of it in its own task first.
+                for _ in 0..3 {
+                    tokio::task::yield_now().await;
                 }
                 let _ = done.send(());
             }
             client = accept(listener.as_ref()) => {
                 let Ok(client) = client else { continue };
                 open.fetch_add(1, Ordering::Relaxed);
-                let (upstream, open, fault) = (Arc::clone(&upstream), Arc::clone(&open), fault.subscribe());
+                let (upstream, open, faults) = (Arc::clone(&upstream), Arc::clone(&open), faults.subscribe());
                 tokio::spawn(async move {
-                    carry(client, upstream, fault).await;
+                    carry_until_end(client, upstream, faults).await;
                     open.fetch_sub(1, Ordering::Relaxed);
                 });
             }
@@ -174,8 +211,53 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<TcpStream> {
     }
 }
 
+/// What holds for one connection. Whose it is shows in its first bytes.
+struct Connection {
+    faults: watch::Receiver<Faults>,
+    greeting: OnceLock<Vec<u8>>,
+    effective: watch::Sender<Fault>,
+}
+
+impl Connection {
+    fn new(faults: watch::Receiver<Faults>) -> Self {
+        let effective = watch::Sender::new(faults.borrow().all);
+        Self { faults, greeting: OnceLock::new(), effective }
+    }
+
+    /// The client has said its first bytes.
+    fn greeted(&self, bytes: &[u8]) {
+        if self.greeting.set(bytes.to_vec()).is_ok() {
+            self.refresh();
+        }
+    }
+
+    fn refresh(&self) {
+        let fault = self.faults.borrow().of(self.greeting.get().map(Vec::as_slice).unwrap_or_default());
+        self.effective.send_if_modified(|now| std::mem::replace(now, fault) != fault);
+    }
+
+    /// Applies every change; never ends before the connection.
+    async fn follow(&self) {
+        let mut faults = self.faults.clone();
+        self.refresh();
+        while faults.changed().await.is_ok() {
+            self.refresh();
+        }
+        std::future::pending().await
+    }
+}
+
+async fn carry_until_end(client: TcpStream, upstream: Upstream, faults: watch::Receiver<Faults>) {
+    let connection = Connection::new(faults);
+    tokio::select! {
+        () = connection.follow() => {}
+        () = carry(client, upstream, &connection) => {}
+    }
+}
+
 /// One connection until it ends by itself or is cut.
-async fn carry(mut client: TcpStream, upstream: Upstream, fault: watch::Receiver<Fault>) {
+async fn carry(mut client: TcpStream, upstream: Upstream, connection: &Connection) {
+    let fault = connection.effective.subscribe();
     let mut cut = fault.clone();
     let was_cut = async move { cut.wait_for(|fault| *fault == Fault::Cut).await.is_ok() };
     tokio::pin!(was_cut);
@@ -194,8 +276,8 @@ async fn carry(mut client: TcpStream, upstream: Upstream, fault: watch::Receiver
         tokio::select! {
             _ = &mut was_cut => false,
             _ = async { tokio::join!(
-                pump(client_read, server_write, fault.clone()),
-                pump(server_read, client_write, fault.clone()),
+                pump(client_read, server_write, fault.clone(), |bytes| connection.greeted(bytes)),
+                pump(server_read, client_write, fault.clone(), |_| ()),
             ) } => true,
         }
     };
@@ -236,6 +318,7 @@ async fn pump(
     mut from: tokio::net::tcp::ReadHalf<'_>,
     mut to: tokio::net::tcp::WriteHalf<'_>,
     fault: watch::Receiver<Fault>,
+    seen: impl Fn(&[u8]),
 ) {
     let (chunks, mut waiting) = mpsc::channel::<(Instant, Vec<u8>)>(256);
     let mut read_fault = fault.clone();
@@ -245,6 +328,7 @@ async fn pump(
             forwarding(&mut read_fault).await;
             let Ok(length @ 1..) = from.read(&mut chunk).await else { return };
             chunk.truncate(length);
+            seen(&chunk);
             let fault = *read_fault.borrow();
             let by = if let Fault::Delay(by) = fault { by } else { Duration::ZERO };
             let due = Instant::now() + by;

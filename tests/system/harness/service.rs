@@ -65,6 +65,15 @@ impl Config {
         self.variables.get(variable).map_or("", String::as_str)
     }
 
+    /// Actors can be made to fail, and may do so as often as a test wants.
+    pub fn sabotaged(self) -> Self {
+        self.set("DASHSTREAM_TEST_SABOTAGE", "1")
+            .set("DASHSTREAM_SUPERVISOR_MAX_RESTARTS", "1000")
+            .set("DASHSTREAM_SUPERVISOR_BACKOFF_BASE_MS", "20")
+            .set("DASHSTREAM_SUPERVISOR_BACKOFF_MAX_MS", "100")
+            .set("DASHSTREAM_SUPERVISOR_HEARTBEAT_TIMEOUT_SECS", "2")
+    }
+
     /// The consumer group.
     pub fn group(&self) -> &str {
         self.get("KAFKA_GROUP_ID")
@@ -113,8 +122,9 @@ impl Service {
         self.wait_until_listening();
     }
 
+    /// Waits for the address that it prints.
     #[track_caller]
-    fn wait_until_listening(&mut self) {
+    pub fn wait_until_listening(&mut self) {
         let address = eventually("the service to listen", START_BOUND, || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("the service ended with {status} before it listened");
@@ -156,6 +166,41 @@ impl Service {
             agent.get(format!("http://{}{path}", self.address)).call().map_err(|error| error.to_string())?;
         let body = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
         Ok((response.status().as_u16(), body))
+    }
+
+    /// Makes an actor suffer a fault (`panic`, `hang`, `stop`). The service must have been started with [`Config::sabotaged`].
+    #[track_caller]
+    pub fn sabotage(&self, actor: &str, fault: &str) {
+        eventually(&format!("{actor} to be struck by {fault}"), START_BOUND, || {
+            let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(HTTP_TIMEOUT)).build().into();
+            let url = format!("http://{}/test/sabotage/{actor}/{fault}", self.address);
+            agent.post(url).send_empty().map(drop).map_err(|error| error.to_string())
+        });
+    }
+
+    /// Status and reason codes of `/health`.
+    pub fn verdict(&self) -> Result<(String, Vec<String>), String> {
+        let health = self.try_health()?;
+        let codes = health["reasons"].as_array().into_iter().flatten().map(|reason| reason["code"].to_string());
+        let text = |code: String| code.trim_matches('"').to_owned();
+        Ok((text(health["status"].to_string()), codes.map(text).collect()))
+    }
+
+    /// Waits until `/health` has this status and, among its reasons, this code.
+    #[track_caller]
+    pub fn wait_for_verdict(&self, status: &str, code: &str, bound: Duration) {
+        within(&format!("/health to say {status} for {code}"), bound, || match self.verdict()? {
+            (found, codes) if found == status && codes.iter().any(|found| found == code) => Ok(()),
+            found => Err(format!("{found:?}")),
+        });
+    }
+
+    /// The name of the epoch, from `/version`.
+    #[track_caller]
+    pub fn epoch(&self) -> String {
+        let (_, body) = self.get("/version").expect("/version answers");
+        let version: Value = serde_json::from_str(&body).expect("/version is JSON");
+        version["epoch"].as_str().unwrap_or_default().to_owned()
     }
 
     #[track_caller]

@@ -7,7 +7,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Message as _, Offset, TopicPartitionList};
 
 use super::eventually::eventually;
 use super::{runtime, unique_name};
@@ -32,6 +32,16 @@ impl Topic {
         let topic = Self { name: unique_name(what), kafka: kafka.to_owned() };
         topic.create_again(partitions, settings);
         topic
+    }
+
+    /// A name of its own for a topic that does not exist yet; [`Topic::create_now`] makes it.
+    pub fn planned(kafka: &str, what: &str) -> Self {
+        Self { name: unique_name(what), kafka: kafka.to_owned() }
+    }
+
+    /// Makes a planned or deleted topic.
+    pub fn create_now(&self, partitions: i32) {
+        self.create_again(partitions, &[]);
     }
 
     /// A second topic beside this one, `<name>-<suffix>`: for dead letters.
@@ -101,6 +111,31 @@ impl Topic {
 
     fn try_watermarks(&self, partition: i32) -> Result<(i64, i64), String> {
         self.consumer("-").fetch_watermarks(&self.name, partition, KAFKA_TIMEOUT).map_err(|error| error.to_string())
+    }
+
+    /// The keys of all records, in the order of their partitions and offsets.
+    pub fn keys(&self) -> Vec<String> {
+        let consumer = self.consumer("-");
+        let (mut list, mut left) = (TopicPartitionList::new(), 0);
+        for partition in self.partitions() {
+            let (low, high) = self.watermarks(partition);
+            list.add_partition_offset(&self.name, partition, Offset::Offset(low)).expect("a valid offset");
+            left += high - low;
+        }
+        consumer.assign(&list).expect("an assignment");
+        let mut keys = Vec::new();
+        eventually("all records of the topic", KAFKA_TIMEOUT, || {
+            while left > 0 {
+                let message = match consumer.poll(Duration::from_millis(100)) {
+                    Some(Ok(message)) => message,
+                    other => return Err(format!("{left} are missing, {:?}", other.map(|found| found.is_ok()))),
+                };
+                keys.push(String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned());
+                left -= 1;
+            }
+            Ok(())
+        });
+        keys
     }
 
     pub fn partitions(&self) -> Vec<i32> {

@@ -4,6 +4,7 @@ import { memo } from "react";
 import type { RangeRow, RecordRow, ResetRow, Row } from "../model/rows";
 import type { FindingInfo } from "../wire/frame";
 import { count, timeOfDay, words } from "./format";
+import { Id } from "./Id";
 
 interface Props {
   row: Row;
@@ -49,7 +50,7 @@ function RecordCells({ row }: { row: RecordRow }) {
         {summary?.tenant}
       </Cell>
       <Cell name="thread" title={summary?.thread}>
-        {summary?.thread}
+        <Id text={summary?.thread ?? ""} />
       </Cell>
       <Cell name="kind">
         <span className={`chip kind-${kind}`}>{summary === null ? kind : words(summary.name)}</span>
