@@ -70,8 +70,10 @@ fn the_architecture_shows_the_edges_that_are_spawned() {
 
 #[test]
 fn the_code_map_names_every_module() {
-    let map: BTreeSet<String> =
-        table(&read("docs/ARCHITECTURE.md"), &["path", "job", "must not know"]).into_iter().map(|row| row[0].clone()).collect();
+    let map: BTreeSet<String> = table(&read("docs/ARCHITECTURE.md"), &["path", "job", "must not know"])
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
     for line in read("src/lib.rs").lines() {
         let Some(module) = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';')) else { continue };
         let found = map.contains(&format!("`src/{module}`")) || map.contains(&format!("`src/{module}.rs`"));
@@ -86,7 +88,7 @@ fn the_code_map_names_every_module() {
 fn links_between_documents_lead_somewhere() {
     for page in pages() {
         let folder = Path::new(ROOT).join(&page).parent().unwrap().to_owned();
-        for (_, rest) in read(&page).match_indices("](").map(|(at, _)| ((), read(&page)[at + 2..].to_owned())) {
+        for rest in read(&page).split("](").skip(1) {
             let target = rest.split([')', '#']).next().unwrap_or_default();
             let local = !target.is_empty() && !target.contains("://");
             assert!(!local || folder.join(target).exists(), "{page}: no {target}");
@@ -114,7 +116,9 @@ fn the_readme_names_every_endpoint_and_exit_code() {
         let path: String = routes[at + 8..].chars().take_while(|c| *c != '"').collect();
         assert!(path.starts_with("/test/") || readme.contains(&format!("| `{path}` |")), "README.md: {path}");
     }
-    let codes: Vec<String> =
-        table(&readme, &["exit code", "meaning", "what the platform should do"]).iter().map(|row| row[0].clone()).collect();
+    let codes: Vec<String> = table(&readme, &["exit code", "meaning", "what the platform should do"])
+        .iter()
+        .map(|row| row[0].clone())
+        .collect();
     assert_eq!(codes, ["0", "1", "64", "70"]);
 }

@@ -9,19 +9,8 @@ use crate::documents::{read, table};
 /// The last number.
 const LAST: u32 = 285;
 /// What the foundation has to hold: first and last of each range.
-const FOUNDATION: [(u32, u32); 11] = [
-    (1, 3),
-    (11, 11),
-    (13, 13),
-    (30, 38),
-    (66, 66),
-    (69, 69),
-    (74, 74),
-    (78, 78),
-    (103, 103),
-    (105, 105),
-    (237, 237),
-];
+const FOUNDATION: [(u32, u32); 11] =
+    [(1, 3), (11, 11), (13, 13), (30, 38), (66, 66), (69, 69), (74, 74), (78, 78), (103, 103), (105, 105), (237, 237)];
 const FOUNDATION_THREADS: (u32, u32) = (243, 247);
 
 /// Number of a row to its status and its last cell.
@@ -42,7 +31,8 @@ fn rows() -> BTreeMap<u32, (String, String)> {
 /// Whether `path::name` is a test of the tree: a Rust function, or the title of a test of the page.
 fn exists(test: &str) -> Result<(), String> {
     let (path, name) = test.split_once("::").ok_or("not of the form path::name")?;
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).map_err(|e| format!("{path}: {e}"))?;
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).map_err(|e| format!("{path}: {e}"))?;
     let found = match path.ends_with(".rs") {
         true => text.contains(&format!("fn {name}(")),
         false => text.contains(&format!("\"{name}\"")),
@@ -66,7 +56,9 @@ fn what_holds_names_tests_that_exist() {
         match status.as_str() {
             "holds" if tests.is_empty() => wrong.push(format!("R-{number:03} holds without a test")),
             "holds" => {
-                wrong.extend(tests.into_iter().filter_map(|test| exists(test).err()).map(|e| format!("R-{number:03}: {e}")));
+                wrong.extend(
+                    tests.into_iter().filter_map(|test| exists(test).err()).map(|e| format!("R-{number:03}: {e}")),
+                );
             }
             "open" if last.is_empty() => wrong.push(format!("R-{number:03} waits for nothing")),
             "open" => {}

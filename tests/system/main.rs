@@ -42,3 +42,7 @@ mod second_instance;
 mod sigterm_under_load;
 
 mod topic_changes;
+
+mod endpoints_are_as_documented;
+
+mod metrics_are_as_documented;
