@@ -44,3 +44,6 @@ mod sigterm_under_load;
 mod topic_changes;
 
 mod unprocessable_records;
+mod endpoints_are_as_documented;
+
+mod metrics_are_as_documented;
