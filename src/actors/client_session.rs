@@ -14,7 +14,6 @@ use actix_web_actors::ws::{self, WebsocketContext};
 use super::heartbeat::HeartbeatSource;
 use super::link::Link;
 use super::session_queue::{QueueLimits, SessionQueue};
-use super::sessions::Registered;
 use crate::board::Board;
 use crate::messages::Leave;
 use crate::metrics::Metrics;
@@ -31,8 +30,6 @@ const MAX_FRAMES_PER_SECOND: u32 = 100;
 const V1_RESUME_WAIT: Duration = Duration::from_secs(1);
 /// How often a session looks whether the positions of the log have become known.
 const READY_POLL: Duration = Duration::from_millis(50);
-/// How long a closed session may take to send its last frames.
-const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
 /// Deadlines and limits.
 #[derive(Clone, Debug)]
@@ -80,16 +77,14 @@ pub struct ClientSession {
     second: (Instant, u32),
     begun: bool,
     waiting: Option<SpawnHandle>,
-    /// Parts of a fragmented text message.
-    fragments: Vec<u8>,
+    /// Parts of a fragmented text message; `None` while the message under way was refused.
+    fragments: Option<Vec<u8>>,
     close_reason: CloseCode,
-    /// Frees the session's slot when the actor is dropped, however that happens.
-    _registered: Registered,
 }
 
 impl ClientSession {
     /// A session around a registered queue.
-    pub fn new(shared: Arc<SessionShared>, queue: Arc<SessionQueue>, registered: Registered) -> Self {
+    pub fn new(shared: Arc<SessionShared>, queue: Arc<SessionQueue>) -> Self {
         let now = queue.info.opened;
         Self {
             shared,
@@ -99,26 +94,24 @@ impl ClientSession {
             second: (now, 0),
             begun: false,
             waiting: None,
-            fragments: Vec::new(),
+            fragments: None,
             close_reason: CloseCode::Normal,
-            _registered: registered,
         }
     }
 
-    /// Ends the session: the close frame after what is queued, then the end of the stream. A socket that does not take it
-    /// within the grace is given up.
-    fn close(&mut self, code: CloseCode, ctx: &mut WebsocketContext<Self>) {
+    /// Ends the session: the close frame goes out after what is queued. The actor stays until the client has answered it;
+    /// the stream around it gives up a client that does not.
+    fn close(&mut self, code: CloseCode) {
         self.close_reason = code;
         self.queue.close(code, Instant::now());
-        ctx.run_later(CLOSE_GRACE, |_, ctx| ctx.stop());
     }
 
-    fn refuse(&mut self, error: &FrameError, ctx: &mut WebsocketContext<Self>) {
+    fn refuse(&mut self, error: &FrameError) {
         self.shared.metrics.control_parse_failures.inc();
         self.queue.control(ws_frame::text(&error.to_json()), Instant::now());
         self.bad_frames += 1;
         if self.bad_frames >= MAX_BAD_FRAMES {
-            self.close(CloseCode::PolicyViolation, ctx);
+            self.close(CloseCode::PolicyViolation);
         }
     }
 
@@ -136,7 +129,7 @@ impl ClientSession {
         self.last_heard = now;
         if self.over_rate(now) {
             let message = format!("more than {MAX_FRAMES_PER_SECOND} control frames in a second");
-            self.refuse(&FrameError::new(ErrorCode::RateLimited, message), ctx);
+            self.refuse(&FrameError::new(ErrorCode::RateLimited, message));
             return;
         }
         match control::parse(text, self.queue.info.dialect) {
@@ -144,7 +137,7 @@ impl ClientSession {
                 self.bad_frames = 0;
                 self.frame(frame, now, ctx);
             }
-            Err(error) => self.refuse(&error, ctx),
+            Err(error) => self.refuse(&error),
         }
     }
 
@@ -266,7 +259,7 @@ impl ClientSession {
     fn beat(&mut self, ctx: &mut WebsocketContext<Self>) {
         let now = Instant::now();
         if now.saturating_duration_since(self.last_heard) >= self.shared.settings.idle_timeout {
-            self.close(CloseCode::IdleTimeout, ctx);
+            self.close(CloseCode::IdleTimeout);
             return;
         }
         // Browsers answer a protocol ping by themselves: it proves the connection in both dialects.
@@ -276,42 +269,44 @@ impl ClientSession {
         }
     }
 
-    fn oversized(&mut self, ctx: &mut WebsocketContext<Self>) {
+    fn oversized(&mut self) {
         self.shared.metrics.control_oversized.inc();
-        self.close(CloseCode::TooLarge, ctx);
+        self.close(CloseCode::TooLarge);
     }
 
     fn continuation(&mut self, item: Item, ctx: &mut WebsocketContext<Self>) {
         let (part, last) = match item {
             Item::FirstText(part) => {
-                self.fragments.clear();
+                self.fragments = Some(Vec::new());
                 (part, false)
             }
             Item::Continue(part) => (part, false),
             Item::Last(part) => (part, true),
             Item::FirstBinary(_) => {
-                self.binary(ctx);
+                self.fragments = None;
+                self.binary();
                 return;
             }
         };
-        if self.fragments.len() + part.len() > self.shared.settings.max_control_bytes {
-            self.fragments = Vec::new();
-            self.oversized(ctx);
+        // What follows a refused part was answered with it.
+        let Some(fragments) = &mut self.fragments else { return };
+        if fragments.len() + part.len() > self.shared.settings.max_control_bytes {
+            self.fragments = None;
+            self.oversized();
             return;
         }
-        self.fragments.extend_from_slice(&part);
-        if last {
-            let whole = std::mem::take(&mut self.fragments);
+        fragments.extend_from_slice(&part);
+        if last && let Some(whole) = self.fragments.take() {
             match String::from_utf8(whole) {
                 Ok(text) => self.text(&text, ctx),
-                Err(_) => self.refuse(&FrameError::new(ErrorCode::InvalidJson, "the text is not UTF-8"), ctx),
+                Err(_) => self.refuse(&FrameError::new(ErrorCode::InvalidJson, "the text is not UTF-8")),
             }
         }
     }
 
-    fn binary(&mut self, ctx: &mut WebsocketContext<Self>) {
+    fn binary(&mut self) {
         self.last_heard = Instant::now();
-        self.refuse(&FrameError::new(ErrorCode::Unsupported, "clients send text frames only"), ctx);
+        self.refuse(&FrameError::new(ErrorCode::Unsupported, "clients send text frames only"));
     }
 }
 
@@ -323,9 +318,9 @@ impl Actor for ClientSession {
         match self.queue.info.dialect {
             Dialect::V1 => self.begin_v1_later(ctx),
             Dialect::V2 => {
-                ctx.run_later(self.shared.settings.hello_timeout, |session, ctx| {
+                ctx.run_later(self.shared.settings.hello_timeout, |session, _| {
                     if !session.begun && session.waiting.is_none() {
-                        session.close(CloseCode::HelloTimeout, ctx);
+                        session.close(CloseCode::HelloTimeout);
                     }
                 });
             }
@@ -356,25 +351,37 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for ClientSession {
     fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, ctx: &mut Self::Context) {
         match message {
             Ok(ws::Message::Text(text)) => self.text(&text, ctx),
-            Ok(ws::Message::Binary(_)) => self.binary(ctx),
+            Ok(ws::Message::Binary(_)) => self.binary(),
             Ok(ws::Message::Continuation(item)) => self.continuation(item, ctx),
             Ok(ws::Message::Ping(payload)) => {
                 self.last_heard = Instant::now();
                 ctx.pong(&payload);
             }
             Ok(ws::Message::Pong(_)) => self.last_heard = Instant::now(),
-            Ok(ws::Message::Close(_)) => self.close(CloseCode::Normal, ctx),
+            Ok(ws::Message::Close(_)) => {
+                // It has said its last word: ours goes out, and that is the end.
+                self.close(CloseCode::Normal);
+                ctx.stop();
+            }
             Ok(ws::Message::Nop) => {}
-            Err(ws::ProtocolError::Overflow) => self.oversized(ctx),
+            // The gate has let the frame pass, so it is its text.
+            Err(ws::ProtocolError::Io(_)) => {
+                self.last_heard = Instant::now();
+                self.refuse(&FrameError::new(ErrorCode::InvalidJson, "the text is not UTF-8"));
+            }
             Err(error) => {
-                tracing::debug!(session = self.queue.info.session, %error, "connection failed");
-                self.shared.metrics.send_failed.inc();
+                tracing::debug!(session = self.queue.info.session, %error, "client broke the protocol");
+                self.close(CloseCode::ProtocolError);
                 ctx.stop();
             }
         }
     }
 
     fn finished(&mut self, ctx: &mut Self::Context) {
+        // The client is gone.
+        if self.queue.close_code().is_none() && self.queue.snapshot(Instant::now()).queued_bytes > 0 {
+            self.shared.metrics.send_failed.inc();
+        }
         ctx.stop();
     }
 }

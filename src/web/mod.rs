@@ -11,3 +11,5 @@ pub mod assets;
 pub mod status;
 
 pub mod server;
+
+mod inbound;
