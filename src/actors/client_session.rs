@@ -14,12 +14,12 @@ use actix_web_actors::ws::{self, WebsocketContext};
 use super::heartbeat::HeartbeatSource;
 use super::link::Link;
 use super::session_queue::{QueueLimits, SessionQueue};
-use crate::board::Board;
+use crate::board::{Board, Epoch};
 use crate::messages::Leave;
 use crate::metrics::Metrics;
-use crate::pipeline::start::{self, Known};
+use crate::pipeline::start::{self, Known, Start};
 use crate::wire::close_code::CloseCode;
-use crate::wire::control::{self, ClientFrame, Dialect, ErrorCode, FrameError, From, Resume, Unlisted};
+use crate::wire::control::{self, ClientFrame, Dialect, ErrorCode, FrameError, Resume};
 use crate::wire::ws_frame;
 
 /// Bad control frames in a row that end a session.
@@ -30,6 +30,8 @@ const MAX_FRAMES_PER_SECOND: u32 = 100;
 const V1_RESUME_WAIT: Duration = Duration::from_secs(1);
 /// How often a session looks whether the positions of the log have become known.
 const READY_POLL: Duration = Duration::from_millis(50);
+/// How long a cursor beyond the known end of the log may wait for the log to be read that far.
+const AHEAD_WAIT: Duration = Duration::from_secs(1);
 
 /// Deadlines and limits.
 #[derive(Clone, Debug)]
@@ -166,21 +168,25 @@ impl ClientSession {
         if let Some(waiting) = self.waiting.take() {
             ctx.cancel_future(waiting);
         }
-        let Some(known) = self.known() else {
-            if since.elapsed() >= self.shared.settings.ready_timeout {
+        let epoch = self.shared.board.epoch();
+        let same_epoch = resume.epoch.as_ref().is_none_or(|named| *named == epoch.name);
+        match self.known() {
+            Some(known) if since.elapsed() >= AHEAD_WAIT || !start::is_ahead(&resume, same_epoch, &known) => {
+                self.begin(&resume, &epoch, &start::decide(&resume, same_epoch, &known));
+            }
+            None if since.elapsed() >= self.shared.settings.ready_timeout => {
                 let message = "the positions of the log are not known yet; try again in a few seconds";
                 let error = FrameError::new(ErrorCode::NotReady, message);
                 self.queue.control(ws_frame::text(&error.to_json()), Instant::now());
-                return;
             }
-            let again = move |session: &mut Self, ctx: &mut WebsocketContext<Self>| {
-                session.waiting = None;
-                session.begin_when_ready(resume, since, ctx);
-            };
-            self.waiting = Some(ctx.run_later(READY_POLL, again));
-            return;
-        };
-        self.begin(&resume, &known);
+            _ => {
+                let again = move |session: &mut Self, ctx: &mut WebsocketContext<Self>| {
+                    session.waiting = None;
+                    session.begin_when_ready(resume, since, ctx);
+                };
+                self.waiting = Some(ctx.run_later(READY_POLL, again));
+            }
+        }
     }
 
     fn known(&self) -> Option<Vec<Known>> {
@@ -198,10 +204,7 @@ impl ClientSession {
             .collect()
     }
 
-    fn begin(&mut self, resume: &Resume, known: &[Known]) {
-        let epoch = self.shared.board.epoch();
-        let same_epoch = resume.epoch.as_ref().is_none_or(|named| *named == epoch.name);
-        let start = start::decide(resume, same_epoch, known);
+    fn begin(&mut self, resume: &Resume, epoch: &Epoch, start: &Start) {
         let mut first = Vec::new();
         if self.queue.info.dialect == Dialect::V2 {
             let settings = &self.shared.settings;
@@ -230,30 +233,23 @@ impl ClientSession {
     }
 
     /// v1 without a `resume`: what arrives from the connect on. The position is taken now, the join waits a moment.
-    fn begin_v1_later(&mut self, ctx: &mut WebsocketContext<Self>) {
+    fn begin_v1_later(&self, ctx: &mut WebsocketContext<Self>) {
         let at_connect = self.known();
-        ctx.run_later(V1_RESUME_WAIT, move |session, ctx| {
-            if session.begun || session.waiting.is_some() {
-                return;
-            }
-            match at_connect {
-                Some(known) => {
-                    let starts: Vec<_> = known.iter().map(|known| (known.partition, known.end)).collect();
-                    session.begun = true;
-                    session.queue.begin_live(&starts, Instant::now());
-                }
-                None => {
-                    let resume = Resume {
-                        from: From::Latest,
-                        last_applied: Vec::new(),
-                        unlisted: Unlisted::Latest,
-                        epoch: None,
-                        client: None,
-                    };
-                    session.begin_when_ready(resume, Instant::now(), ctx);
-                }
-            }
-        });
+        ctx.run_later(V1_RESUME_WAIT, move |session, ctx| session.begin_live(at_connect, ctx));
+    }
+
+    /// Goes live as soon as the log is known, however long that takes, unless the client has asked for something else.
+    fn begin_live(&mut self, known: Option<Vec<Known>>, ctx: &mut WebsocketContext<Self>) {
+        if self.begun || self.waiting.is_some() {
+            return;
+        }
+        let Some(known) = known.or_else(|| self.known()) else {
+            ctx.run_later(READY_POLL, |session, ctx| session.begin_live(None, ctx));
+            return;
+        };
+        let starts: Vec<_> = known.iter().map(|known| (known.partition, known.end)).collect();
+        self.begun = true;
+        self.queue.begin_live(&starts, Instant::now());
     }
 
     fn beat(&mut self, ctx: &mut WebsocketContext<Self>) {

@@ -18,6 +18,8 @@ pub mod producer;
 
 pub mod proxy;
 
+pub mod raw;
+
 pub mod records;
 
 pub mod service;
@@ -25,6 +27,8 @@ pub mod service;
 pub mod services;
 
 pub mod socket;
+
+pub mod swarm;
 
 pub mod topic;
 
