@@ -46,6 +46,8 @@ use crate::wire::close_code::CloseCode;
 
 /// How often the windowed figures are sampled and stalled sockets are looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// The share of the shutdown timeout that an orderly stop may use; what is cut off takes a moment to end, too.
+const STOP_SHARE: f64 = 0.9;
 /// How long closed sessions may take to send their last frames.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -135,8 +137,9 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     };
     tracing::info!(why, "stopping");
     service.draining.store(true, Ordering::Release);
-    let stopped = service.stop(config.web.shutdown_timeout, &supervisor, &handle);
-    if tokio::time::timeout(config.web.shutdown_timeout, stopped).await.is_err() {
+    let budget = config.web.shutdown_timeout.mul_f64(STOP_SHARE);
+    let stopped = service.stop(budget, &supervisor, &handle);
+    if tokio::time::timeout(budget, stopped).await.is_err() {
         tracing::warn!("the stop took too long; what is left is dropped");
     }
     serving.abort();
