@@ -104,9 +104,11 @@ fn a_place_is_free_again_however_it_was_left() {
     let stalled = Client::connect(service.address(), options);
     stalled.read(Reading::Stopped);
     Producer::new(services::kafka()).publish(&topic.name, Mix::new(vec![0]).take(8_000));
-    eventually("the stalled client to be closed", BOUND, || match service.metric("websocket_send_timeout_total", &[]) {
-        0.0 => Err("it is not".to_owned()),
-        _ => Ok(()),
+    eventually("the stalled client to be closed", BOUND, || {
+        match service.metric("websocket_send_timeout_total", &[]) {
+            0.0 => Err("it is not".to_owned()),
+            _ => Ok(()),
+        }
     });
     free_places(&service, 4);
 }

@@ -72,7 +72,11 @@ fn a_bad_frame_is_answered_by_one_error_and_the_session_goes_on() {
             raw.say(&json!({ "type": "ping" }));
             let shown = frame.chars().take(80).collect::<String>();
             let error = raw.hear_text();
-            assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{dialect}: {shown}: {error}");
+            assert_eq!(
+                (&error["type"], &error["code"]),
+                (&json!("error"), &json!(code)),
+                "{dialect}: {shown}: {error}"
+            );
             assert!(error["message"].as_str().is_some_and(|text| !text.is_empty() && text.len() <= 256), "{error}");
             assert_eq!(raw.hear_text()["type"], "pong", "{dialect}: one error for {shown}");
         }

@@ -34,11 +34,8 @@ fn small_queues(topic: &Topic) -> Config {
 fn a_slow_client_is_demoted_and_promoted_and_misses_nothing() {
     let topic = Topic::create(services::kafka(), "slow", 2);
     let service = Service::start_healthy(&small_queues(&topic));
-    let slow = Options {
-        reading: Reading::Slow(Duration::from_millis(20)),
-        receive_buffer: Some(4096),
-        ..Options::default()
-    };
+    let slow =
+        Options { reading: Reading::Slow(Duration::from_millis(20)), receive_buffer: Some(4096), ..Options::default() };
     let slow = Client::connect(service.address(), slow);
     let fast = Client::from(service.address(), From::Latest);
     let producer = Producer::new(services::kafka());
