@@ -9,11 +9,11 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::actors::client_session::{SessionSettings, SessionShared};
-use crate::actors::dlq_publisher;
-use crate::actors::dlq_ticket::Tickets;
+use crate::actors::dlq_publisher::{self, DlqRetry};
 use crate::actors::heartbeat::HeartbeatSource;
 use crate::actors::kafka_ingest::{self, IngestParts};
 use crate::actors::lag_monitor::LagParts;
+use crate::actors::letter_queue::{LetterLimits, Letters};
 use crate::actors::replay_store::ReplayStoreSettings;
 use crate::actors::session_queue::QueueLimits;
 use crate::actors::sessions::Sessions;
@@ -21,7 +21,7 @@ use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorStat
 use crate::actors::topology::{self, Links, Parts, RestartSettings};
 use crate::board::Board;
 use crate::config::instance;
-use crate::config::sections::{AutoOffsetReset, Config, OnDecodeError};
+use crate::config::sections::{AutoOffsetReset, Config, DlqMode, OnDecodeError};
 use crate::kafka::batch::BatchLimits;
 use crate::kafka::connection::KafkaConnection;
 use crate::kafka::dlq_producer::{DlqProducer, DlqProducerSettings};
@@ -29,13 +29,15 @@ use crate::kafka::identity::ProcessIdentity;
 use crate::kafka::monitor::{KafkaMonitor, TopicState};
 use crate::kafka::settings::IngestSettings;
 use crate::metrics::Metrics;
+use crate::pauses::{Pause, Pauses};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::credit::Credit;
-use crate::pipeline::dead_letter::LetterContext;
+use crate::pipeline::dead_letter::{Durability, LetterContext};
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::epoch::ResetPolicy;
-use crate::pipeline::health::{ActorFacts, Facts};
+use crate::pipeline::health::{ActorFacts, DeadLettersBlocked, Facts, StandsAt};
 use crate::pipeline::restart::Intensity;
+use crate::web::admin::Admin;
 use crate::web::admission::Admission;
 use crate::web::server::{self, ServerSettings};
 use crate::web::status::{self, Identity, StatusSource};
@@ -44,6 +46,8 @@ use crate::wire::close_code::CloseCode;
 
 /// How often the windowed figures are sampled and stalled sockets are looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// The share of the shutdown timeout that an orderly stop may use; what is cut off takes a moment to end, too.
+const STOP_SHARE: f64 = 0.9;
 /// How long closed sessions may take to send their last frames.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -133,8 +137,9 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     };
     tracing::info!(why, "stopping");
     service.draining.store(true, Ordering::Release);
-    let stopped = service.stop(config.web.shutdown_timeout, &supervisor, &handle);
-    if tokio::time::timeout(config.web.shutdown_timeout, stopped).await.is_err() {
+    let budget = config.web.shutdown_timeout.mul_f64(STOP_SHARE);
+    let stopped = service.stop(budget, &supervisor, &handle);
+    if tokio::time::timeout(budget, stopped).await.is_err() {
         tracing::warn!("the stop took too long; what is left is dropped");
     }
     serving.abort();
@@ -199,13 +204,31 @@ impl Service {
         let links = Links::default();
         let board = Board::new();
         let credit = Credit::new(config.kafka.in_flight_bytes);
-        let refused = events.clone();
+        let letter_limits = LetterLimits {
+            durability: match config.dlq.mode {
+                DlqMode::BestEffort => Durability::BestEffort,
+                DlqMode::FailClosed => Durability::FailClosed,
+            },
+            waiting: config.dlq.queue_letters,
+            bytes: config.dlq.queue_bytes,
+            patience: config.dlq.send_timeout,
+        };
+        let letter_queue = Letters::new(
+            letter_limits,
+            links.dead_letters.clone(),
+            links.settled.clone(),
+            board.clone(),
+            Arc::clone(&metrics),
+        );
+        let (refused, undecided) = (events.clone(), letter_queue.clone());
         let ingest = IngestParts {
             settings: ingest_settings(config, connection, &instance_id),
             identity: ProcessIdentity::current(),
             board: board.clone(),
             credit: credit.clone(),
             monitor: Arc::clone(&monitor),
+            pauses: Pauses::default(),
+            letters_undecided: Arc::new(move || undecided.undecided()),
             records: links.ingested.clone(),
             opened: links.opened.clone(),
             refused: Arc::new(move |reason| {
@@ -221,9 +244,9 @@ impl Service {
             monitor: Arc::clone(&monitor),
         };
         let identity = identity(config);
-        let max_letters = u32::try_from(config.dlq.max_in_flight).unwrap_or(u32::MAX);
         let parts = Parts {
-            tickets: Tickets::new(max_letters, links.settled.clone(), Arc::clone(&metrics)),
+            letter_queue,
+            pause: config.decode.on_error == OnDecodeError::Pause,
             links,
             board,
             metrics,
@@ -244,6 +267,7 @@ impl Service {
                 flush_interval: config.web.flush_interval,
             },
             letter_producer: Arc::new(letter_producer),
+            letter_retry: DlqRetry::new(config.dlq.max_in_flight, config.dlq.send_timeout),
             lag,
             restarts: restart_settings(config),
         };
@@ -264,6 +288,7 @@ impl Service {
     fn status(&self) -> StatusSource {
         let (monitor, credit, state) = (Arc::clone(&self.monitor), self.credit.clone(), self.state.clone());
         let (draining, board) = (Arc::clone(&self.draining), self.parts.board.clone());
+        let (pauses, letters) = (self.parts.ingest.pauses.clone(), self.parts.letter_queue.clone());
         let (started, stale) = (Instant::now(), self.stale_partition);
         let full_since = Mutex::new(None::<Instant>);
         let facts = move || {
@@ -277,7 +302,13 @@ impl Service {
                 reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
                 not_member: (!kafka.member).then_some(kafka.not_member_for),
                 credit_exhausted: full_since.map(|since| since.elapsed()),
-                stuck: stuck(&board, started, stale),
+                stuck: if pauses.all().is_empty() { stuck(&board, started, stale) } else { Vec::new() },
+                stands_at: stands_at(&pauses),
+                dead_letters_blocked: letters.blocked().map(|blocked| DeadLettersBlocked {
+                    since: blocked.since.elapsed(),
+                    letters: blocked.letters,
+                    partitions: blocked.partitions,
+                }),
                 actors: actor_facts(&state),
                 ..Facts::default()
             }
@@ -336,6 +367,7 @@ impl Service {
                 trusted_proxies: config.web.trusted_proxies.clone(),
                 join: self.parts.links.join.clone(),
             }),
+            admin: Arc::new(Admin { pauses: self.parts.ingest.pauses.clone(), token: config.web.admin_token.clone() }),
             supervisor: Arc::clone(&self.supervisor),
         }
     }
@@ -374,7 +406,7 @@ impl Service {
     async fn stop(&self, budget: Duration, supervisor: &Addr<Supervisor>, server: &actix_web::dev::ServerHandle) {
         let deadline = Instant::now() + budget / 2;
         if let Some(ingest) = self.parts.links.drain_ingest.current() {
-            match ingest.send(kafka_ingest::Drain { deadline, letters: self.parts.tickets.clone() }).await {
+            match ingest.send(kafka_ingest::Drain { deadline }).await {
                 Ok(drained) => tracing::info!(drained.empty, drained.committed, "intake stopped"),
                 Err(error) => tracing::warn!(%error, "intake could not be drained"),
             }
@@ -399,6 +431,17 @@ impl Service {
         let _ = tokio::time::timeout(GOODBYE, server.stop(true)).await;
         let _ = supervisor.send(supervisor::Stop).await;
     }
+}
+
+fn stands_at(pauses: &Pauses) -> Vec<StandsAt> {
+    let stands = |pause: &Pause| StandsAt {
+        partition: pause.partition,
+        offset: pause.offset,
+        kind: pause.kind.as_str(),
+        ours: pause.ours,
+        since: pause.since.elapsed(),
+    };
+    pauses.all().iter().filter(|pause| pause.stands()).map(stands).collect()
 }
 
 /// Owned partitions whose log goes on while nothing of it was handled for longer than `stale`.

@@ -108,6 +108,13 @@ fn every_actor_suffers(fault: &str) {
     assert!(dead_letters.keys().len() + lost >= published.bad(), "every bad record has a letter or is counted");
     let judged = service.metric("websocket_kafka_messages_total", &[]);
     assert_eq!(judged, published.len() as f64, "each record is counted once, however often it was read");
+    // Threads are complete and in order: whatever is read again is no finding.
+    for finding in ["gaps", "duplicates", "reorders", "producer_restarts"] {
+        assert_eq!(service.metric(&format!("dashstream_sequence_{finding}_total"), &[]), 0.0, "{finding}");
+    }
+    for client in &clients {
+        client.look(|ledger| assert_eq!(ledger.findings, []));
+    }
 }
 
 fn more_records(client: &Client) {
