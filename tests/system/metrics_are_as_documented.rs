@@ -147,7 +147,12 @@ impl<'a> Watched<'a> {
         eventually(what, BOUND, || {
             self.look();
             let still: Vec<_> = names.iter().filter(|name| !self.moved.contains(**name)).collect();
-            if still.is_empty() { Ok(()) } else { Err(format!("{still:?} did not move")) }
+            if still.is_empty() {
+                return Ok(());
+            }
+            let sessions: Vec<_> =
+                self.service.metrics().into_iter().filter(|(name, _)| name.contains("session")).collect();
+            Err(format!("{still:?} did not move; {sessions:?}"))
         });
     }
 }
@@ -258,11 +263,13 @@ fn records_move_theirs(watched: &mut Watched<'_>, producer: &Producer, topic: &T
 
 fn clients_move_theirs(watched: &mut Watched<'_>, producer: &Producer, topic: &Topic) {
     let address = watched.service.address();
-    // More than the window holds: a client from the start is told the gap, then replays the rest.
+    // More than the window holds: a client with an old cursor is told the gap, then gets the rest.
     let published = producer.publish(&topic.name, bulk(3_000));
     watched.service.wait_until_healthy(BOUND);
     let mut client = Client::from(address, From::Earliest);
-    let _v1 = V1Client::connect(address, Some(&json!({ "type": "resume", "mode": "partition", "from": "earliest" })));
+    let cursor = json!({ "0": "0", "1": "0" });
+    let resume = json!({ "type": "resume", "mode": "partition", "from": "cursor", "lastOffsetsByPartition": cursor });
+    let _v1 = V1Client::connect(address, Some(&resume));
     client.wait_for_all_but(&published, BOUND, |_, _| true);
     client.send(&json!({ "type": "nonsense" }));
     let names = [
