@@ -118,7 +118,7 @@ fn skipped_records_are_counted_lettered_committed_and_do_not_come_back() {
         let config = config(&topic, "skip", mode);
         let mut service = Service::start_healthy(&config);
         let mut client = Client::from(service.address(), From::Earliest);
-        let published = publish(&topic);
+        let mut published = publish(&topic);
 
         client.wait_for_all(&published, BOUND);
         topic.wait_until_all_committed(config.group(), BOUND);
@@ -138,7 +138,8 @@ fn skipped_records_are_counted_lettered_committed_and_do_not_come_back() {
         service.wait_until_healthy(BOUND);
         client.reconnect(service.address());
         let more = Producer::new(&topic.kafka).publish(&topic.name, [records::good("run-good", 0).on_partition(0)]);
-        client.wait_for_all(&more, BOUND);
+        published.extend(more);
+        client.wait_for_all(&published, BOUND);
         assert_eq!((messages(&service, "success"), messages(&service, "error")), (1.0, 0.0), "{mode}");
         dead_letters::wait_for(&letters, 7, BOUND);
     }
@@ -396,7 +397,7 @@ fn fail_closed_reads_no_further_than_letters_have_room_and_loses_none() {
         .set("MAX_CONCURRENT_DLQ_SENDS", 5)
         .set("DASHSTREAM_KAFKA_IN_FLIGHT_BYTES", 64 * 1024)
         .set("DASHSTREAM_KAFKA_BATCH_MAX_BYTES", 16 * 1024)
-        .set("DASHSTREAM_SUPERVISOR_HEARTBEAT_TIMEOUT_MS", 2_000)
+        .set("DASHSTREAM_SUPERVISOR_HEARTBEAT_TIMEOUT_SECS", 2)
         .sabotaged();
     let service = Service::start_healthy(&config);
     let client = Client::from(service.address(), From::Earliest);
