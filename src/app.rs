@@ -15,6 +15,7 @@ use crate::actors::kafka_ingest::{self, IngestParts};
 use crate::actors::lag_monitor::LagParts;
 use crate::actors::letter_queue::{LetterLimits, Letters};
 use crate::actors::replay_store::ReplayStoreSettings;
+use crate::actors::session_queue::QueueLimits;
 use crate::actors::sessions::Sessions;
 use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorState, install_panic_hook};
 use crate::actors::topology::{self, Links, Parts, RestartSettings};
@@ -45,6 +46,8 @@ use crate::wire::close_code::CloseCode;
 
 /// How often the windowed figures are sampled and stalled sockets are looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// The share of the shutdown timeout that an orderly stop may use; what is cut off takes a moment to end, too.
+const STOP_SHARE: f64 = 0.9;
 /// How long closed sessions may take to send their last frames.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -134,8 +137,9 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     };
     tracing::info!(why, "stopping");
     service.draining.store(true, Ordering::Release);
-    let stopped = service.stop(config.web.shutdown_timeout, &supervisor, &handle);
-    if tokio::time::timeout(config.web.shutdown_timeout, stopped).await.is_err() {
+    let budget = config.web.shutdown_timeout.mul_f64(STOP_SHARE);
+    let stopped = service.stop(budget, &supervisor, &handle);
+    if tokio::time::timeout(budget, stopped).await.is_err() {
         tracing::warn!("the stop took too long; what is left is dropped");
     }
     serving.abort();
@@ -296,6 +300,7 @@ impl Service {
                 kafka_contact: kafka.contact_age,
                 topic_missing: kafka.topic == TopicState::Missing,
                 reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
+                not_member: (!kafka.member).then_some(kafka.not_member_for),
                 credit_exhausted: full_since.map(|since| since.elapsed()),
                 stuck: if pauses.all().is_empty() { stuck(&board, started, stale) } else { Vec::new() },
                 stands_at: stands_at(&pauses),
@@ -510,7 +515,10 @@ fn session_settings(config: &Config) -> SessionSettings {
         hello_timeout: config.web.hello_timeout,
         ready_timeout: config.replay.timeout,
         max_control_bytes: config.web.max_control_frame_bytes,
-        queue_bytes: config.web.session_queue_bytes,
+        queue: QueueLimits {
+            queued_bytes: config.web.session_queue_bytes,
+            unapplied_bytes: config.web.session_unapplied_bytes,
+        },
         topic: config.kafka.topic.clone(),
     }
 }

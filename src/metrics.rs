@@ -180,6 +180,8 @@ metrics! {
         sessions_closed: IntCounterVec "dashstream_sessions_closed_total" ["reason": CLOSES];
         /// Records handed to sessions' queues.
         delivered_records: IntCounter "dashstream_delivered_records_total";
+        /// Bytes handed to sockets.
+        sent_bytes: IntCounter "dashstream_sent_bytes_total";
         /// Sessions that left the live set because they were too slow, and go on by catching up.
         demotions: IntCounter "dashstream_session_demotions_total";
         /// Sessions that reached live after catching up.

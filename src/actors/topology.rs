@@ -17,7 +17,7 @@ use super::link::Link;
 use super::replay_store::{ReplayStore, ReplayStoreDeps, ReplayStoreSettings};
 use super::sequence_tracker::{SequenceTracker, SequenceTrackerDeps};
 use super::sessions::Sessions;
-use super::supervisor::{ChildSpec, GroupSpec, Running, StartContext, StartError};
+use super::supervisor::{ChildSpec, GroupSpec, Pulse, Running, StartContext, StartError};
 use crate::board::Board;
 use crate::kafka::dlq_producer::DlqProducer;
 use crate::messages::{Decoded, Ingested, Join, Leave, LettersWaiting, PartitionsOpened, Settled, Tracked};
@@ -212,7 +212,12 @@ fn sequence_tracker(parts: &Parts) -> ChildSpec {
 
 fn decode_policy(parts: &Parts) -> ChildSpec {
     let all = parts.clone();
+    let mut before: Option<Pulse> = None;
     let start = move |life: StartContext| {
+        // The mailboxes of a generation that hangs may stay for ever, and with them the credit of what lies in them.
+        if before.replace(life.pulse.clone()).is_some_and(|before| before.retired()) {
+            all.ingest.credit.write_off();
+        }
         let next = all.links.decoded.current().ok_or_else(|| StartError("SequenceTracker is not there".into()))?;
         let deps = DecodePolicyDeps {
             judge: all.judge.clone(),

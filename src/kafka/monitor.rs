@@ -33,7 +33,8 @@ struct State {
     last_contact: Option<Instant>,
     last_fault: Option<(Instant, ErrorType, String)>,
     topic: TopicState,
-    member: bool,
+    /// Since when the group does not count on this process; `None` while it does.
+    not_member_since: Option<Instant>,
     logged: BTreeMap<ErrorType, (Instant, u64)>,
 }
 
@@ -60,6 +61,8 @@ pub struct KafkaStatus {
     pub topic: TopicState,
     /// Whether this process is a member of the group.
     pub member: bool,
+    /// How long it has not been one; zero while it is.
+    pub not_member_for: Duration,
     /// Whether reading is paused on purpose.
     pub paused: bool,
 }
@@ -67,7 +70,8 @@ pub struct KafkaStatus {
 impl KafkaMonitor {
     /// Nothing is known yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, state: Mutex::default(), paused: AtomicBool::new(false) }
+        let state = State { not_member_since: Some(Instant::now()), ..State::default() };
+        Self { metrics, state: Mutex::new(state), paused: AtomicBool::new(false) }
     }
 
     /// The metrics that it counts into.
@@ -84,7 +88,8 @@ impl KafkaMonitor {
 
     /// Whether the group has taken this process in.
     pub fn set_member(&self, member: bool) {
-        self.lock().member = member;
+        let mut state = self.lock();
+        state.not_member_since = if member { None } else { state.not_member_since.or_else(|| Some(Instant::now())) };
     }
 
     /// Says that reading is paused, or goes on.
@@ -133,7 +138,8 @@ impl KafkaMonitor {
             contact_age: state.last_contact.map(|at| at.elapsed()),
             last_fault: state.last_fault.as_ref().map(|(at, kind, text)| (at.elapsed(), *kind, text.clone())),
             topic: state.topic,
-            member: state.member,
+            member: state.not_member_since.is_none(),
+            not_member_for: state.not_member_since.map_or(Duration::ZERO, |since| since.elapsed()),
             paused: self.paused.load(Ordering::Relaxed),
         }
     }

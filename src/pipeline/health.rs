@@ -11,6 +11,8 @@ const MIN_SAMPLES: u64 = 100;
 const MAX_ERROR_RATE: f64 = 0.01;
 /// Kafka counts as lost when there was no contact for this long.
 const KAFKA_LOST: Duration = Duration::from_secs(10);
+/// Joining the group may take this long: the session of a predecessor elsewhere has to run out first.
+const JOIN_TOLERATED: Duration = Duration::from_secs(20);
 /// An actor's restart is told for this long.
 const RESTART_TOLD: Duration = Duration::from_secs(30);
 
@@ -100,6 +102,8 @@ pub struct Facts {
     pub topic_missing: bool,
     /// The positions of the topic are known, reading has begun.
     pub reading: bool,
+    /// How long the group has not counted on this process, if it does not.
+    pub not_member: Option<Duration>,
     /// Records that cannot be processed, at which ingest stands still.
     pub stands_at: Vec<StandsAt>,
     /// Dead letters that cannot be written and hold the offsets of their records.
@@ -261,7 +265,17 @@ fn kafka(facts: &Facts, found: &mut impl FnMut(Status, &'static str, String, &'s
         Some(_) if !facts.reading => {
             found(Status::Starting, "reading_positions", "finding where to read".into(), "wait a moment");
         }
-        Some(_) => {}
+        Some(_) => {
+            if let Some(since) = facts.not_member.filter(|since| *since >= JOIN_TOLERATED) {
+                let detail = format!("not a member of the consumer group for {} s", since.as_secs());
+                found(
+                    Status::Degraded,
+                    "not_in_group",
+                    detail,
+                    "clients are served, but this instance commits nothing and writes no dead letters; see the log",
+                );
+            }
+        }
     }
 }
 
@@ -327,6 +341,7 @@ mod tests {
             (Facts { topic_missing: true, ..fine() }, Status::Reconnecting, "topic_missing"),
             (Facts { reading: false, ..fine() }, Status::Starting, "reading_positions"),
             (Facts { stuck: vec![3], ..fine() }, Status::Degraded, "partition_stuck"),
+            (Facts { not_member: Some(secs(20)), ..fine() }, Status::Degraded, "not_in_group"),
             (Facts { credit_exhausted: Some(secs(5)), ..fine() }, Status::Degraded, "pipeline_full"),
             (
                 window(Counts { messages: 100, decode_errors: 2, ..Counts::default() }),

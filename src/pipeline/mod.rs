@@ -31,6 +31,8 @@ pub mod pacing;
 
 pub mod lag;
 
+pub mod apply_lag;
+
 pub mod health;
 
 pub mod backoff;

@@ -13,3 +13,5 @@ pub mod assets;
 pub mod status;
 
 pub mod server;
+
+mod inbound;

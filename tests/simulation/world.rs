@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dashstream::actors::fan_out::FanOut;
 use dashstream::actors::link::Link;
-use dashstream::actors::session_queue::{Feed, SessionInfo, SessionQueue};
+use dashstream::actors::session_queue::{Feed, QueueLimits, SessionInfo, SessionQueue};
 use dashstream::actors::sessions::{OpenSession, Registered, Sessions};
 use dashstream::board::{Board, Epoch};
 use dashstream::messages::{Decoded, PartitionStart, PartitionsOpened, Settled, Tracked};
@@ -27,6 +27,8 @@ struct Browser {
     queue: Arc<SessionQueue>,
     _registered: Registered,
     client: Client,
+    /// Whether it says what it has applied.
+    reports: bool,
     epoch: u64,
     /// Where it began, and how much of the log that promises.
     began: Vec<(i32, i64)>,
@@ -252,13 +254,16 @@ impl World {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             opened: self.now,
         };
-        let limit = self.rng.usize(200..4_000);
-        let queue = Arc::new(SessionQueue::new(info, limit, Link::default()));
+        let queued_bytes = self.rng.usize(200..4_000);
+        let limits = QueueLimits { queued_bytes, unapplied_bytes: queued_bytes + self.rng.usize(0..4_000) };
+        let reports = dialect == Dialect::V2 && self.rng.bool();
+        let queue = Arc::new(SessionQueue::new(info, limits, Link::default()));
         let registered = self.sessions.register(OpenSession { queue: Arc::clone(&queue), socket: None });
         queue.begin(&starts, from, Vec::new(), self.now);
         self.store.serve(&queue, self.now);
         let client = Client::new(dialect, starts.iter().copied());
-        self.browsers.push(Browser { queue, _registered: registered, client, epoch: self.log.epoch, began: starts });
+        let epoch = self.log.epoch;
+        self.browsers.push(Browser { queue, _registered: registered, client, reports, epoch, began: starts });
     }
 
     fn drain_some(&mut self) {
@@ -278,6 +283,11 @@ impl World {
                 Poll::Ready(None) => panic!("nobody closed this session"),
                 Poll::Pending => break,
             }
+        }
+        if browser.reports && (frames == usize::MAX || self.rng.bool()) {
+            let applied: Vec<_> = browser.client.seen.iter().map(|(p, seen)| (*p, seen.next - 1)).collect();
+            let lag = browser.queue.applied(&applied, self.now);
+            assert!(lag.is_some(), "who reports is measured");
         }
     }
 

@@ -21,7 +21,17 @@ mod harness;
 
 mod harness_keeps_its_word;
 
+mod before_kafka;
+
+mod burst;
+
 mod clients_keep_their_word;
+
+mod connection_limits;
+
+mod control_frames;
+
+mod idle_clients;
 
 mod actor_faults;
 
@@ -37,10 +47,17 @@ mod lag_is_watched_apart;
 
 mod live_stream;
 
+mod resume_edges;
+
 mod second_instance;
 
 mod sigterm_under_load;
 
+mod slow_clients;
+
 mod topic_changes;
 
 mod unprocessable_records;
+mod endpoints_are_as_documented;
+
+mod metrics_are_as_documented;

@@ -20,6 +20,8 @@ pub mod producer;
 
 pub mod proxy;
 
+pub mod raw;
+
 pub mod records;
 
 pub mod service;
@@ -27,6 +29,8 @@ pub mod service;
 pub mod services;
 
 pub mod socket;
+
+pub mod swarm;
 
 pub mod topic;
 

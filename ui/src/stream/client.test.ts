@@ -183,7 +183,7 @@ describe("a reconnect", () => {
     expect(last?.state === "waiting" && last.untilMs - env.now()).toBe(375);
   });
 
-  test.each([1008, 1009, 4500, 4999])("does not follow code %d until somebody asks", (code) => {
+  test.each([1002, 1008, 1009, 4500, 4999])("does not follow code %d until somebody asks", (code) => {
     env.socket.text(welcome({ "0": 0n }));
     env.socket.end(code, "why");
     expect(status()).toBe("stopped");
