@@ -80,8 +80,8 @@ pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit
     let lines: String = records
         .iter()
         .map(|record| {
-            let text = |field: &str| record[field].as_str().unwrap_or("?").to_owned();
-            let partition = &record["partition"];
+            let text = |field| record.get(field).and_then(Value::as_str).unwrap_or("?");
+            let partition = record.get("partition").and_then(Value::as_i64).unwrap_or(-1);
             format!("partition {partition}, offset {} ({}): {}\n", text("offset"), text("kind"), text("action"))
         })
         .collect();
