@@ -65,7 +65,8 @@ fn wire_schema(descriptors: &FileDescriptorSet) -> Result<String, String> {
         let mut row = vec!["Field::Unknown".to_owned(); usize::try_from(highest).unwrap_or(0) + 1];
         for field in &message.field {
             let kind = field_kind(field, &mut reached, &find)?;
-            row[usize::try_from(field.number()).map_err(|e| e.to_string())?] = kind;
+            let number = usize::try_from(field.number()).map_err(|e| e.to_string())?;
+            *row.get_mut(number).ok_or("a field number above the highest")? = kind;
         }
         writeln!(tables, "    // {name}\n    &[{}],", row.join(", ")).map_err(|e| e.to_string())?;
     }

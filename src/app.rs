@@ -2,24 +2,26 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::{Actor, Addr, Arbiter};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::actors::client_session::{SessionSettings, SessionShared};
-use crate::actors::dlq_publisher;
-use crate::actors::dlq_ticket::Tickets;
+use crate::actors::dlq_publisher::{self, DlqRetry};
 use crate::actors::heartbeat::HeartbeatSource;
 use crate::actors::kafka_ingest::{self, IngestParts};
 use crate::actors::lag_monitor::LagParts;
+use crate::actors::letter_queue::{LetterLimits, Letters};
+use crate::actors::replay_store::ReplayStoreSettings;
+use crate::actors::session_queue::QueueLimits;
 use crate::actors::sessions::Sessions;
 use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorState, install_panic_hook};
 use crate::actors::topology::{self, Links, Parts, RestartSettings};
 use crate::board::Board;
 use crate::config::instance;
-use crate::config::sections::{AutoOffsetReset, Config, OnDecodeError};
+use crate::config::sections::{AutoOffsetReset, Config, DlqMode, OnDecodeError};
 use crate::kafka::batch::BatchLimits;
 use crate::kafka::connection::KafkaConnection;
 use crate::kafka::dlq_producer::{DlqProducer, DlqProducerSettings};
@@ -27,13 +29,15 @@ use crate::kafka::identity::ProcessIdentity;
 use crate::kafka::monitor::{KafkaMonitor, TopicState};
 use crate::kafka::settings::IngestSettings;
 use crate::metrics::Metrics;
+use crate::pauses::{Pause, Pauses};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::credit::Credit;
-use crate::pipeline::dead_letter::LetterContext;
+use crate::pipeline::dead_letter::{Durability, LetterContext};
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::epoch::ResetPolicy;
-use crate::pipeline::health::{ActorFacts, Facts};
+use crate::pipeline::health::{ActorFacts, DeadLettersBlocked, Facts, StandsAt};
 use crate::pipeline::restart::Intensity;
+use crate::web::admin::Admin;
 use crate::web::admission::Admission;
 use crate::web::server::{self, ServerSettings};
 use crate::web::status::{self, Identity, StatusSource};
@@ -42,6 +46,8 @@ use crate::wire::close_code::CloseCode;
 
 /// How often the windowed figures are sampled and stalled sockets are looked for.
 const TICK: Duration = Duration::from_secs(1);
+/// The share of the shutdown timeout that an orderly stop may use; what is cut off takes a moment to end, too.
+const STOP_SHARE: f64 = 0.9;
 /// How long closed sessions may take to send their last frames.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -72,7 +78,7 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
     /// A Kafka client refuses its settings.
     #[error("the Kafka settings cannot be used: {0}")]
-    Kafka(#[from] rdkafka::error::KafkaError),
+    Kafka(#[from] crate::kafka::KafkaError),
 }
 
 /// What may differ between a service and a test of it.
@@ -103,6 +109,11 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     let listener = server::listen(&config.web.host, config.web.port)
         .map_err(|source| StartError::Bind { address: format!("{}:{}", config.web.host, config.web.port), source })?;
     let port = listener.local_addr().map_or(config.web.port, |address| address.port());
+    if !config.redis.url.is_empty() {
+        tracing::warn!(
+            "redis.url is set, but history is kept in memory only: the Redis tier is not part of this version"
+        );
+    }
     let service = Service::new(config, port, &events)?;
     let status = Arc::new(service.status());
     let (server, addresses) = server::start(
@@ -126,8 +137,9 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     };
     tracing::info!(why, "stopping");
     service.draining.store(true, Ordering::Release);
-    let stopped = service.stop(config.web.shutdown_timeout, &supervisor, &handle);
-    if tokio::time::timeout(config.web.shutdown_timeout, stopped).await.is_err() {
+    let budget = config.web.shutdown_timeout.mul_f64(STOP_SHARE);
+    let stopped = service.stop(budget, &supervisor, &handle);
+    if tokio::time::timeout(budget, stopped).await.is_err() {
         tracing::warn!("the stop took too long; what is left is dropped");
     }
     serving.abort();
@@ -176,6 +188,7 @@ struct Service {
     supervisor: Arc<Mutex<Option<Addr<Supervisor>>>>,
     identity: Identity,
     session_settings: SessionSettings,
+    stale_partition: Duration,
 }
 
 impl Service {
@@ -183,12 +196,7 @@ impl Service {
         let metrics = Arc::new(Metrics::new()?);
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), status::git_sha()]).set(1);
         let instance_id = instance::instance_id(config, &instance::host_name(), port);
-        let connection = KafkaConnection {
-            brokers: config.kafka.brokers.clone(),
-            client_id: instance_id.clone(),
-            security: config.kafka.security.clone(),
-            address_family: config.kafka.broker_address_family.as_librdkafka().map(str::to_owned),
-        };
+        let connection = connection(config, &instance_id);
         let letter_settings = DlqProducerSettings { topic: config.dlq_topic(), send_timeout: config.dlq.send_timeout };
         let monitor = Arc::new(KafkaMonitor::new(Arc::clone(&metrics)));
         let letter_producer =
@@ -196,17 +204,31 @@ impl Service {
         let links = Links::default();
         let board = Board::new();
         let credit = Credit::new(config.kafka.in_flight_bytes);
-        let policy = match config.decode.on_error {
-            OnDecodeError::Skip => "skip",
-            OnDecodeError::Pause => "pause",
+        let letter_limits = LetterLimits {
+            durability: match config.dlq.mode {
+                DlqMode::BestEffort => Durability::BestEffort,
+                DlqMode::FailClosed => Durability::FailClosed,
+            },
+            waiting: config.dlq.queue_letters,
+            bytes: config.dlq.queue_bytes,
+            patience: config.dlq.send_timeout,
         };
-        let refused = events.clone();
+        let letter_queue = Letters::new(
+            letter_limits,
+            links.dead_letters.clone(),
+            links.settled.clone(),
+            board.clone(),
+            Arc::clone(&metrics),
+        );
+        let (refused, undecided) = (events.clone(), letter_queue.clone());
         let ingest = IngestParts {
             settings: ingest_settings(config, connection, &instance_id),
             identity: ProcessIdentity::current(),
             board: board.clone(),
             credit: credit.clone(),
             monitor: Arc::clone(&monitor),
+            pauses: Pauses::default(),
+            letters_undecided: Arc::new(move || undecided.undecided()),
             records: links.ingested.clone(),
             opened: links.opened.clone(),
             refused: Arc::new(move |reason| {
@@ -221,34 +243,31 @@ impl Service {
             board: board.clone(),
             monitor: Arc::clone(&monitor),
         };
-        let max_letters = u32::try_from(config.dlq.max_in_flight).unwrap_or(u32::MAX);
+        let identity = identity(config);
         let parts = Parts {
-            tickets: Tickets::new(max_letters, links.settled.clone(), Arc::clone(&metrics)),
+            letter_queue,
+            pause: config.decode.on_error == OnDecodeError::Pause,
             links,
             board,
             metrics,
             sessions: Sessions::default(),
             ingest,
-            judge: JudgeSettings {
-                max_payload_bytes: config.decode.max_payload_bytes,
-                max_decompressed_bytes: config.decode.max_payload_bytes,
-                legacy_framing: config.decode.legacy_framing,
-                schema_versions: 1..=1,
-            },
+            judge: judge_settings(config),
             hash_seed: fastrand::u64(..),
             letters: LetterContext {
                 topic: config.kafka.topic.clone(),
                 consumer_group: config.kafka.group_id.clone(),
-                policy: policy.to_owned(),
+                policy: identity.decode_error_policy.to_owned(),
                 instance: instance_id,
                 include_payload: config.dlq.include_payload,
             },
-            store: crate::actors::replay_store::ReplayStoreSettings {
+            store: ReplayStoreSettings {
                 window_bytes: config.replay.memory_bytes,
                 window_records: config.replay.memory_messages,
                 flush_interval: config.web.flush_interval,
             },
             letter_producer: Arc::new(letter_producer),
+            letter_retry: DlqRetry::new(config.dlq.max_in_flight, config.dlq.send_timeout),
             lag,
             restarts: restart_settings(config),
         };
@@ -259,22 +278,9 @@ impl Service {
             state: SupervisorState::default(),
             draining: Arc::default(),
             supervisor: Arc::default(),
-            identity: Identity {
-                topic: config.kafka.topic.clone(),
-                group_id: config.kafka.group_id.clone(),
-                max_payload_bytes: config.decode.max_payload_bytes,
-                decode_error_policy: policy,
-                window_records: config.replay.memory_messages,
-            },
-            session_settings: SessionSettings {
-                heartbeat: config.web.heartbeat,
-                idle_timeout: config.web.idle_timeout,
-                hello_timeout: config.web.hello_timeout,
-                ready_timeout: config.replay.timeout,
-                max_control_bytes: config.web.max_control_frame_bytes,
-                queue_bytes: config.web.session_queue_bytes,
-                topic: config.kafka.topic.clone(),
-            },
+            identity,
+            session_settings: session_settings(config),
+            stale_partition: config.kafka.lag_stale_partition,
         })
     }
 
@@ -282,6 +288,8 @@ impl Service {
     fn status(&self) -> StatusSource {
         let (monitor, credit, state) = (Arc::clone(&self.monitor), self.credit.clone(), self.state.clone());
         let (draining, board) = (Arc::clone(&self.draining), self.parts.board.clone());
+        let (pauses, letters) = (self.parts.ingest.pauses.clone(), self.parts.letter_queue.clone());
+        let (started, stale) = (Instant::now(), self.stale_partition);
         let full_since = Mutex::new(None::<Instant>);
         let facts = move || {
             let kafka = monitor.status();
@@ -294,6 +302,13 @@ impl Service {
                 reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
                 not_member: (!kafka.member).then_some(kafka.not_member_for),
                 credit_exhausted: full_since.map(|since| since.elapsed()),
+                stuck: if pauses.all().is_empty() { stuck(&board, started, stale) } else { Vec::new() },
+                stands_at: stands_at(&pauses),
+                dead_letters_blocked: letters.blocked().map(|blocked| DeadLettersBlocked {
+                    since: blocked.since.elapsed(),
+                    letters: blocked.letters,
+                    partitions: blocked.partitions,
+                }),
                 actors: actor_facts(&state),
                 ..Facts::default()
             }
@@ -352,6 +367,7 @@ impl Service {
                 trusted_proxies: config.web.trusted_proxies.clone(),
                 join: self.parts.links.join.clone(),
             }),
+            admin: Arc::new(Admin { pauses: self.parts.ingest.pauses.clone(), token: config.web.admin_token.clone() }),
             supervisor: Arc::clone(&self.supervisor),
         }
     }
@@ -417,6 +433,38 @@ impl Service {
     }
 }
 
+fn stands_at(pauses: &Pauses) -> Vec<StandsAt> {
+    let stands = |pause: &Pause| StandsAt {
+        partition: pause.partition,
+        offset: pause.offset,
+        kind: pause.kind.as_str(),
+        ours: pause.ours,
+        since: pause.since.elapsed(),
+    };
+    pauses.all().iter().filter(|pause| pause.stands()).map(stands).collect()
+}
+
+/// Owned partitions whose log goes on while nothing of it was handled for longer than `stale`.
+fn stuck(board: &Board, started: Instant, stale: Duration) -> Vec<i32> {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    board
+        .partitions()
+        .iter()
+        .filter(|partition| {
+            let behind = partition.high_watermark.get() > partition.stored.get();
+            let last_ms = partition.last_record_ms.load(Ordering::Relaxed);
+            let age = match u128::try_from(last_ms) {
+                Ok(last_ms) if last_ms > 0 => {
+                    Duration::from_millis(u64::try_from(now_ms.saturating_sub(last_ms)).unwrap_or(u64::MAX))
+                }
+                _ => started.elapsed(),
+            };
+            partition.duty_term.load(Ordering::Relaxed) != 0 && behind && age > stale
+        })
+        .map(|partition| partition.partition)
+        .collect()
+}
+
 fn actor_facts(state: &SupervisorState) -> Vec<ActorFacts> {
     state
         .children()
@@ -427,6 +475,52 @@ fn actor_facts(state: &SupervisorState) -> Vec<ActorFacts> {
             restarted: (child.restarts > 0).then(|| child.since.elapsed().unwrap_or_default()),
         })
         .collect()
+}
+
+fn connection(config: &Config, client_id: &str) -> KafkaConnection {
+    KafkaConnection {
+        brokers: config.kafka.brokers.clone(),
+        client_id: client_id.to_owned(),
+        security: config.kafka.security.clone(),
+        address_family: config.kafka.broker_address_family.as_librdkafka().map(str::to_owned),
+    }
+}
+
+fn identity(config: &Config) -> Identity {
+    Identity {
+        topic: config.kafka.topic.clone(),
+        group_id: config.kafka.group_id.clone(),
+        max_payload_bytes: config.decode.max_payload_bytes,
+        decode_error_policy: match config.decode.on_error {
+            OnDecodeError::Skip => "skip",
+            OnDecodeError::Pause => "pause",
+        },
+        window_records: config.replay.memory_messages,
+    }
+}
+
+fn judge_settings(config: &Config) -> JudgeSettings {
+    JudgeSettings {
+        max_payload_bytes: config.decode.max_payload_bytes,
+        max_decompressed_bytes: config.decode.max_payload_bytes,
+        legacy_framing: config.decode.legacy_framing,
+        schema_versions: 1..=1,
+    }
+}
+
+fn session_settings(config: &Config) -> SessionSettings {
+    SessionSettings {
+        heartbeat: config.web.heartbeat,
+        idle_timeout: config.web.idle_timeout,
+        hello_timeout: config.web.hello_timeout,
+        ready_timeout: config.replay.timeout,
+        max_control_bytes: config.web.max_control_frame_bytes,
+        queue: QueueLimits {
+            queued_bytes: config.web.session_queue_bytes,
+            unapplied_bytes: config.web.session_unapplied_bytes,
+        },
+        topic: config.kafka.topic.clone(),
+    }
 }
 
 fn ingest_settings(config: &Config, connection: KafkaConnection, instance_id: &str) -> IngestSettings {

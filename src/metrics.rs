@@ -1,51 +1,17 @@
 //! Every metric of the service: name, labels, buckets and meaning, declared once.
 //!
 //! The registry belongs to the application and outlives every actor. A name that is registered twice stops the start.
-//! Label values are closed sets and are initialised here, so that a series exists before its first event. It must not
-//! know who counts.
+//! Label values are closed sets, so that a series exists before its first event. It must not know who counts.
+
+mod declare;
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    TextEncoder,
 };
 
-/// Declares the struct and its constructor from one table.
-macro_rules! metrics {
-    ($( $(#[doc = $help:literal])+ $field:ident : $kind:ident $name:literal $( [$($label:literal),+] )? $( buckets $buckets:expr )? ;)+) => {
-        /// All metrics. One per process, shared by every actor generation.
-        #[derive(Debug)]
-        pub struct Metrics {
-            registry: Registry,
-            $( $(#[doc = $help])+ pub $field: $kind, )+
-        }
-
-        impl Metrics {
-            /// Declares and registers everything.
-            ///
-            /// # Errors
-            /// When a name is invalid or taken.
-            pub fn new() -> prometheus::Result<Self> {
-                let registry = Registry::new();
-                $( let $field = metrics!(@make $kind, $name, concat!($($help),+).trim(), [$($($label),+)?], [$($buckets)?]);
-                   registry.register(Box::new($field.clone()))?; )+
-                Ok(Self { registry, $($field),+ })
-            }
-
-            /// Name, kind and labels of every metric, in order of declaration.
-            pub const TABLE: &'static [(&'static str, &'static str, &'static [&'static str], &'static str)] = &[
-                $( ($name, stringify!($kind), &[$($($label),+)?], concat!($($help),+)) ),+
-            ];
-        }
-    };
-    (@make IntCounter, $name:literal, $help:expr, [], []) => { IntCounter::with_opts(Opts::new($name, $help))? };
-    (@make IntGauge, $name:literal, $help:expr, [], []) => { IntGauge::with_opts(Opts::new($name, $help))? };
-    (@make Gauge, $name:literal, $help:expr, [], []) => { Gauge::with_opts(Opts::new($name, $help))? };
-    (@make IntCounterVec, $name:literal, $help:expr, [$($label:literal),+], []) => { IntCounterVec::new(Opts::new($name, $help), &[$($label),+])? };
-    (@make IntGaugeVec, $name:literal, $help:expr, [$($label:literal),+], []) => { IntGaugeVec::new(Opts::new($name, $help), &[$($label),+])? };
-    (@make GaugeVec, $name:literal, $help:expr, [$($label:literal),+], []) => { GaugeVec::new(Opts::new($name, $help), &[$($label),+])? };
-    (@make Histogram, $name:literal, $help:expr, [], [$buckets:expr]) => { Histogram::with_opts(HistogramOpts::new($name, $help).buckets($buckets.to_vec()))? };
-    (@make HistogramVec, $name:literal, $help:expr, [$($label:literal),+], [$buckets:expr]) => { HistogramVec::new(HistogramOpts::new($name, $help).buckets($buckets.to_vec()), &[$($label),+])? };
-}
+use declare::metrics;
+pub use declare::{Declared, Values};
 
 const LATENCY_MS: &[f64] = &[1., 2., 5., 10., 25., 50., 100., 250., 500., 1000., 2500., 5000., 10000., 30000., 60000.];
 const GAP_SIZES: &[f64] = &[1., 2., 5., 10., 25., 50., 100., 250., 500., 1000., 5000., 10000.];
@@ -54,148 +20,218 @@ const APPLY_LAG_MESSAGES: &[f64] = &[0., 1., 10., 100., 1_000., 10_000., 100_000
 const APPLY_LAG_SECONDS: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1., 5., 10., 30., 60., 300.];
 const REPLAY_MS: &[f64] = &[1., 5., 10., 50., 100., 250., 500., 1000., 2500., 5000., 10000., 30000.];
 
+/// Kinds of unprocessable records.
+const KINDS: Values = Values::Closed(&[
+    "payload_missing",
+    "payload_too_large",
+    "unknown_framing",
+    "decompression_failed",
+    "decompressed_too_large",
+    "invalid_protobuf",
+    "schema_version",
+    "internal",
+]);
+/// Types of faults of Kafka and the network.
+const FAULTS: Values = Values::Closed(&[
+    "dns_failure",
+    "broker_down",
+    "all_brokers_down",
+    "timeout",
+    "authentication",
+    "authorization",
+    "tls",
+    "topic_missing",
+    "leader_unavailable",
+    "coordinator_unavailable",
+    "group",
+    "fenced",
+    "offset_out_of_range",
+    "corrupt",
+    "unsupported",
+    "fatal",
+    "unknown",
+]);
+/// Supervised actors.
+const ACTORS: Values =
+    Values::Closed(&["KafkaIngest", "DecodePolicy", "SequenceTracker", "ReplayStore", "DlqPublisher", "LagMonitor"]);
+/// Why an actor was restarted.
+const CAUSES: Values = Values::Closed(&["panic", "stop", "hang", "start_failure", "sibling"]);
+/// How a session ended: the names of the close codes.
+const CLOSES: Values = Values::Closed(&[
+    "normal",
+    "going_away",
+    "policy_violation",
+    "too_large",
+    "idle_timeout",
+    "slow_client",
+    "internal",
+    "hello_timeout",
+]);
+/// How a client asks for history.
+const MODES: Values = Values::Closed(&["partition"]);
+const PARTITION: Values = Values::Each("partition");
+const BUILD: Values = Values::Each("build");
+
 metrics! {
+    "Records" {
+        /// Records judged, by outcome: each record is counted once.
+        kafka_messages: IntCounterVec "websocket_kafka_messages_total" ["status": Values::Closed(&["success", "error"])];
+        /// Unprocessable records by kind.
+        decode_errors: IntCounterVec "websocket_decode_errors_total" ["error_type": KINDS];
+        /// Records with a null or empty value.
+        payload_missing: IntCounter "websocket_kafka_payload_missing_total";
+        /// Faults of Kafka, the network or this service's Kafka clients; never of a record.
+        infrastructure_errors: IntCounter "websocket_infrastructure_errors_total";
+        /// The same faults by type.
+        kafka_errors_by_type: IntCounterVec "websocket_kafka_errors_by_type_total" ["error_type": FAULTS];
+        /// Seconds since the last record passed the decode policy; -1 before the first.
+        last_message_age: Gauge "websocket_last_kafka_message_age_seconds";
+        /// Bytes of records between Kafka and the last stage.
+        in_flight_bytes: IntGauge "dashstream_in_flight_bytes";
+        /// Offsets that were lost before this service could read them, by reason.
+        lost_offsets: IntCounterVec "dashstream_lost_offsets_total" ["reason": Values::Closed(&["retention"])];
+        /// Commits of settled offsets, by result.
+        commits: IntCounterVec "dashstream_offset_commits_total" ["result": Values::Closed(&["ok", "failed"])];
+        /// Partitions whose duties (dead letters, commits) this instance owns.
+        owned_partitions: IntGauge "dashstream_owned_partitions";
+        /// Partitions that stand still at a record that cannot be processed, until somebody decides.
+        paused_partitions: IntGauge "dashstream_paused_partitions";
+        /// How often the topic's offsets started again.
+        epochs: IntCounter "dashstream_topic_epochs_total";
+        /// Whether a partition is still reading what was there when the service started (1) or has caught up (0).
+        catchup_phase: IntGaugeVec "websocket_kafka_catchup_phase" ["partition": PARTITION];
+    }
 
-    /// Records judged, by outcome: each record is counted once.
-    kafka_messages: IntCounterVec "websocket_kafka_messages_total" ["status"];
-    /// Unprocessable records by kind.
-    decode_errors: IntCounterVec "websocket_decode_errors_total" ["error_type"];
-    /// Records with a null or empty value.
-    payload_missing: IntCounter "websocket_kafka_payload_missing_total";
-    /// Faults of Kafka, the network or this service's Kafka clients; never of a record.
-    infrastructure_errors: IntCounter "websocket_infrastructure_errors_total";
-    /// The same faults by type.
-    kafka_errors_by_type: IntCounterVec "websocket_kafka_errors_by_type_total" ["error_type"];
-    /// Seconds since the last record passed the decode policy; -1 before the first.
-    last_message_age: Gauge "websocket_last_kafka_message_age_seconds";
-    /// Bytes of records between Kafka and the last stage.
-    in_flight_bytes: IntGauge "dashstream_in_flight_bytes";
-    /// Offsets that were lost before this service could read them, by reason.
-    lost_offsets: IntCounterVec "dashstream_lost_offsets_total" ["reason"];
-    /// Commits of settled offsets, by result.
-    commits: IntCounterVec "dashstream_offset_commits_total" ["result"];
-    /// Partitions whose duties (dead letters, commits) this instance owns.
-    owned_partitions: IntGauge "dashstream_owned_partitions";
-    /// How often the topic's offsets started again.
-    epochs: IntCounter "dashstream_topic_epochs_total";
-    /// Whether a partition is still reading what was there when the service started (1) or has caught up (0).
-    catchup_phase: IntGaugeVec "websocket_kafka_catchup_phase" ["partition"];
+    "Lag" {
+        /// Records between the end of the log and the last one handled, per owned partition.
+        consumer_lag: IntGaugeVec "websocket_kafka_consumer_lag" ["partition": PARTITION];
+        /// Seconds since the last record was handled while there is lag, per owned partition; 0 without lag.
+        lag_offset_age: GaugeVec "websocket_kafka_lag_offset_age_seconds" ["partition": PARTITION];
+        /// Watermark polls that failed.
+        lag_poll_failures: IntCounter "websocket_kafka_lag_poll_failures_total";
+        /// Time of one watermark poll over all partitions.
+        lag_poll_duration: HistogramVec "websocket_kafka_lag_poll_duration_seconds" ["status": Values::Closed(&["success", "failure"])] buckets POLL_SECONDS;
+    }
 
+    "Sequences" {
+        /// Gaps in a thread's sequence.
+        sequence_gaps: IntCounter "dashstream_sequence_gaps_total";
+        /// Sequences that came twice.
+        sequence_duplicates: IntCounter "dashstream_sequence_duplicates_total";
+        /// Sequences that came late.
+        sequence_reorders: IntCounter "dashstream_sequence_reorders_total";
+        /// Producers that began to count again.
+        sequence_restarts: IntCounter "dashstream_sequence_producer_restarts_total";
+        /// How many sequences a gap misses.
+        sequence_gap_size: Histogram "dashstream_sequence_gap_size" buckets GAP_SIZES;
+        /// Threads whose sequence is tracked.
+        sequence_threads: IntGauge "dashstream_sequence_tracked_threads";
+        /// Threads that were seen for the first time.
+        sequence_started: IntCounter "dashstream_sequence_tracking_started_total";
+        /// Threads that were forgotten to bound memory.
+        sequence_pruned: IntCounter "dashstream_sequence_pruned_total";
+        /// Event batches that hold events of more than one thread.
+        multi_thread_batches: IntCounter "websocket_multi_thread_batches_total";
+        /// Producer's time to judgement.
+        e2e_latency: HistogramVec "websocket_e2e_latency_ms" ["stage": Values::Closed(&["producer_to_consumer"])] buckets LATENCY_MS;
+        /// Records whose producer time lies in the future.
+        clock_skew: IntCounter "websocket_clock_skew_events_total";
+    }
 
-    /// Records between the end of the log and the last one handled, per owned partition.
-    consumer_lag: IntGaugeVec "websocket_kafka_consumer_lag" ["partition"];
-    /// Seconds since the last record was handled while there is lag, per owned partition; 0 without lag.
-    lag_offset_age: GaugeVec "websocket_kafka_lag_offset_age_seconds" ["partition"];
-    /// Watermark polls that failed.
-    lag_poll_failures: IntCounter "websocket_kafka_lag_poll_failures_total";
-    /// Time of one watermark poll over all partitions.
-    lag_poll_duration: HistogramVec "websocket_kafka_lag_poll_duration_seconds" ["status"] buckets POLL_SECONDS;
+    "Dead letters" {
+        /// Dead letters acknowledged by Kafka, by kind.
+        dlq_sends: IntCounterVec "websocket_dlq_sends_total" ["error_type": KINDS];
+        /// Sends of dead letters that failed, by reason: with DLQ_MODE=best_effort the letter is lost, with fail_closed it is
+        /// sent again.
+        dlq_send_failures: IntCounterVec "websocket_dlq_send_failures_total" ["reason": Values::Closed(&["timeout", "kafka_error", "backpressure"])];
+        /// Retries of dead letters.
+        dlq_retries: IntCounter "dashstream_dlq_retries_total";
+        /// Dead letters on their way.
+        dlq_in_flight: IntGauge "dashstream_dlq_in_flight";
+        /// Dead letters that wait or are on their way.
+        dlq_queued: IntGauge "dashstream_dlq_queued";
+        /// Bytes of the dead letters that wait or are on their way.
+        dlq_queued_bytes: IntGauge "dashstream_dlq_queued_bytes";
+        /// Dead letters that were lost; never with DLQ_MODE=fail_closed.
+        dlq_lost: IntCounter "dashstream_dlq_lost_total";
+        /// Dead letters that failed so far and hold the offset of their record; only with DLQ_MODE=fail_closed.
+        dlq_blocked: IntGauge "dashstream_dlq_blocked_letters";
+    }
 
+    "Memory window" {
+        /// Bytes in the memory window.
+        window_bytes: IntGauge "dashstream_replay_window_bytes";
+        /// Records in the memory window.
+        window_records: IntGauge "dashstream_replay_window_records";
+        /// Joins answered completely from the memory window.
+        memory_hits: IntCounter "replay_buffer_memory_hits_total";
+        /// Batches that the store refused because they would have left a hole; each restarts the reader.
+        store_misaligned: IntCounter "dashstream_store_misaligned_total";
+    }
 
-    /// Gaps in a thread's sequence.
-    sequence_gaps: IntCounter "dashstream_sequence_gaps_total";
-    /// Sequences that came twice.
-    sequence_duplicates: IntCounter "dashstream_sequence_duplicates_total";
-    /// Sequences that came late.
-    sequence_reorders: IntCounter "dashstream_sequence_reorders_total";
-    /// Producers that began to count again.
-    sequence_restarts: IntCounter "dashstream_sequence_producer_restarts_total";
-    /// How many sequences a gap misses.
-    sequence_gap_size: Histogram "dashstream_sequence_gap_size" buckets GAP_SIZES;
-    /// Threads whose sequence is tracked.
-    sequence_threads: IntGauge "dashstream_sequence_tracked_threads";
-    /// Threads that were seen for the first time.
-    sequence_started: IntCounter "dashstream_sequence_tracking_started_total";
-    /// Threads that were forgotten to bound memory.
-    sequence_pruned: IntCounter "dashstream_sequence_pruned_total";
-    /// Event batches that hold events of more than one thread.
-    multi_thread_batches: IntCounter "websocket_multi_thread_batches_total";
-    /// Producer's time to judgement.
-    e2e_latency: HistogramVec "websocket_e2e_latency_ms" ["stage"] buckets LATENCY_MS;
-    /// Records whose producer time lies in the future.
-    clock_skew: IntCounter "websocket_clock_skew_events_total";
+    "Sessions" {
+        /// Browsers connected.
+        connected_clients: IntGauge "websocket_connected_clients";
+        /// Sessions by state.
+        sessions: IntGaugeVec "dashstream_sessions" ["state": Values::Closed(&["idle", "live", "catching_up", "closing"])];
+        /// Sessions opened, by protocol.
+        sessions_opened: IntCounterVec "dashstream_sessions_opened_total" ["protocol": Values::Closed(&["v1", "v2"])];
+        /// Sessions ended, by reason.
+        sessions_closed: IntCounterVec "dashstream_sessions_closed_total" ["reason": CLOSES];
+        /// Records handed to sessions' queues.
+        delivered_records: IntCounter "dashstream_delivered_records_total";
+        /// Bytes handed to sockets.
+        sent_bytes: IntCounter "dashstream_sent_bytes_total";
+        /// Sessions that left the live set because they were too slow, and go on by catching up.
+        demotions: IntCounter "dashstream_session_demotions_total";
+        /// Sessions that reached live after catching up.
+        promotions: IntCounter "dashstream_session_promotions_total";
+        /// Sends that failed because the peer was gone.
+        send_failed: IntCounter "websocket_send_failed_total";
+        /// Clients that did not take what was sent within the deadline.
+        send_timeout: IntCounter "websocket_send_timeout_total";
+        /// Bytes queued for all sessions.
+        queued_bytes: IntGauge "dashstream_session_queued_bytes";
+        /// Connections refused.
+        rejected_connections: IntCounterVec "websocket_rejected_connections_total" ["reason": Values::Closed(&["total", "per_address"])];
+        /// Control frames over the size limit.
+        control_oversized: IntCounter "websocket_control_oversized_total";
+        /// Control frames that were refused.
+        control_parse_failures: IntCounter "websocket_control_parse_failures_total";
+        /// Resumes, by mode.
+        resume_requests: IntCounterVec "websocket_resume_requests_total" ["mode": MODES];
+        /// Records replayed before live, by mode.
+        replay_messages: IntCounterVec "websocket_replay_messages_total" ["mode": MODES];
+        /// Gaps announced to clients, by mode.
+        replay_gaps: IntCounterVec "websocket_replay_gaps_total" ["mode": MODES];
+        /// Offsets named in those gaps, by mode.
+        replay_gap_messages: IntCounterVec "websocket_replay_gap_messages_total" ["mode": MODES];
+        /// Time from resume to live, by mode.
+        replay_latency: HistogramVec "websocket_replay_latency_ms" ["mode": MODES] buckets REPLAY_MS;
+        /// Sum over connected clients of records sent but not yet applied, as they report it.
+        apply_lag_messages: IntGauge "websocket_client_apply_lag_messages";
+        /// Largest age over connected clients of the oldest record sent but not yet applied.
+        apply_lag_seconds: Gauge "websocket_client_apply_lag_seconds";
+        /// Records sent but not applied, at each report.
+        apply_lag_messages_reported: Histogram "dashstream_client_apply_lag_messages_reported" buckets APPLY_LAG_MESSAGES;
+        /// Age of the oldest record sent but not applied, at each report.
+        apply_lag_seconds_reported: Histogram "dashstream_client_apply_lag_seconds_reported" buckets APPLY_LAG_SECONDS;
+    }
 
-
-    /// Dead letters acknowledged by Kafka, by kind.
-    dlq_sends: IntCounterVec "websocket_dlq_sends_total" ["error_type"];
-    /// Dead letters that were lost, by reason.
-    dlq_send_failures: IntCounterVec "websocket_dlq_send_failures_total" ["reason"];
-    /// Retries of dead letters.
-    dlq_retries: IntCounter "dashstream_dlq_retries_total";
-    /// Dead letters on their way.
-    dlq_in_flight: IntGauge "dashstream_dlq_in_flight";
-
-
-    /// Bytes in the memory window.
-    window_bytes: IntGauge "dashstream_replay_window_bytes";
-    /// Records in the memory window.
-    window_records: IntGauge "dashstream_replay_window_records";
-    /// Joins answered completely from the memory window.
-    memory_hits: IntCounter "replay_buffer_memory_hits_total";
-    /// Batches that the store refused because they would have left a hole; each restarts the reader.
-    store_misaligned: IntCounter "dashstream_store_misaligned_total";
-
-
-    /// Browsers connected.
-    connected_clients: IntGauge "websocket_connected_clients";
-    /// Sessions by state.
-    sessions: IntGaugeVec "dashstream_sessions" ["state"];
-    /// Sessions opened, by protocol.
-    sessions_opened: IntCounterVec "dashstream_sessions_opened_total" ["protocol"];
-    /// Sessions ended, by reason.
-    sessions_closed: IntCounterVec "dashstream_sessions_closed_total" ["reason"];
-    /// Records handed to sessions' queues.
-    delivered_records: IntCounter "dashstream_delivered_records_total";
-    /// Bytes handed to sockets.
-    sent_bytes: IntCounter "dashstream_sent_bytes_total";
-    /// Sessions that left the live set because they were too slow, and go on by catching up.
-    demotions: IntCounter "dashstream_session_demotions_total";
-    /// Sessions that reached live after catching up.
-    promotions: IntCounter "dashstream_session_promotions_total";
-    /// Sends that failed because the peer was gone.
-    send_failed: IntCounter "websocket_send_failed_total";
-    /// Clients that did not take what was sent within the deadline.
-    send_timeout: IntCounter "websocket_send_timeout_total";
-    /// Bytes queued for all sessions.
-    queued_bytes: IntGauge "dashstream_session_queued_bytes";
-    /// Connections refused.
-    rejected_connections: IntCounterVec "websocket_rejected_connections_total" ["reason"];
-    /// Control frames over the size limit.
-    control_oversized: IntCounter "websocket_control_oversized_total";
-    /// Control frames that were refused.
-    control_parse_failures: IntCounter "websocket_control_parse_failures_total";
-    /// Resumes, by mode.
-    resume_requests: IntCounterVec "websocket_resume_requests_total" ["mode"];
-    /// Records replayed before live, by mode.
-    replay_messages: IntCounterVec "websocket_replay_messages_total" ["mode"];
-    /// Gaps announced to clients, by mode.
-    replay_gaps: IntCounterVec "websocket_replay_gaps_total" ["mode"];
-    /// Offsets named in those gaps, by mode.
-    replay_gap_messages: IntCounterVec "websocket_replay_gap_messages_total" ["mode"];
-    /// Time from resume to live, by mode.
-    replay_latency: HistogramVec "websocket_replay_latency_ms" ["mode"] buckets REPLAY_MS;
-    /// Sum over connected clients of records sent but not yet applied, as they report it.
-    apply_lag_messages: IntGauge "websocket_client_apply_lag_messages";
-    /// Largest age over connected clients of the oldest record sent but not yet applied.
-    apply_lag_seconds: Gauge "websocket_client_apply_lag_seconds";
-    /// Records sent but not applied, at each report.
-    apply_lag_messages_reported: Histogram "dashstream_client_apply_lag_messages_reported" buckets APPLY_LAG_MESSAGES;
-    /// Age of the oldest record sent but not applied, at each report.
-    apply_lag_seconds_reported: Histogram "dashstream_client_apply_lag_seconds_reported" buckets APPLY_LAG_SECONDS;
-
-
-    /// Seconds since the start.
-    uptime: Gauge "websocket_uptime_seconds";
-    /// 1, with version and commit.
-    build_info: IntGaugeVec "dashstream_build_info" ["version", "git_sha"];
-    /// 1 while an actor runs, 0 while it is down.
-    actor_up: IntGaugeVec "dashstream_actor_up" ["actor"];
-    /// Generation of each actor; 1 is the first.
-    actor_generation: IntGaugeVec "dashstream_actor_generation" ["actor"];
-    /// Restarts by actor and reason.
-    actor_restarts: IntCounterVec "dashstream_actor_restarts_total" ["actor", "reason"];
-    /// Threads left behind because an actor on them hung.
-    abandoned_threads: IntCounter "dashstream_abandoned_threads_total";
+    "Process" {
+        /// Seconds since the start.
+        uptime: Gauge "websocket_uptime_seconds";
+        /// 1, with version and commit.
+        build_info: IntGaugeVec "dashstream_build_info" ["version": BUILD, "git_sha": BUILD];
+        /// 1 while an actor runs, 0 while it is down.
+        actor_up: IntGaugeVec "dashstream_actor_up" ["actor": ACTORS];
+        /// Generation of each actor; 1 is the first.
+        actor_generation: IntGaugeVec "dashstream_actor_generation" ["actor": ACTORS];
+        /// Restarts by actor and reason.
+        actor_restarts: IntCounterVec "dashstream_actor_restarts_total" ["actor": ACTORS, "reason": CAUSES];
+        /// Threads left behind because an actor on them hung.
+        abandoned_threads: IntCounter "dashstream_abandoned_threads_total";
+    }
 }
 
 impl Metrics {

@@ -1,7 +1,9 @@
-//! The record decoder, file by file, for the fuzz targets.
+//! The record decoder and the parser of control frames, file by file, for the fuzz targets.
 
 #[path = "../../src/wire"]
 pub mod wire {
+    pub mod control;
+
     pub mod framing;
 
     pub mod schema;

@@ -13,14 +13,13 @@ use actix_web_actors::ws::{self, WebsocketContext};
 
 use super::heartbeat::HeartbeatSource;
 use super::link::Link;
-use super::session_queue::SessionQueue;
-use super::sessions::Registered;
-use crate::board::Board;
+use super::session_queue::{QueueLimits, SessionQueue};
+use crate::board::{Board, Epoch};
 use crate::messages::Leave;
 use crate::metrics::Metrics;
-use crate::pipeline::start::{self, Known};
+use crate::pipeline::start::{self, Known, Start};
 use crate::wire::close_code::CloseCode;
-use crate::wire::control::{self, ClientFrame, Dialect, ErrorCode, FrameError, From, Resume, Unlisted};
+use crate::wire::control::{self, ClientFrame, Dialect, ErrorCode, FrameError, Resume};
 use crate::wire::ws_frame;
 
 /// Bad control frames in a row that end a session.
@@ -31,8 +30,8 @@ const MAX_FRAMES_PER_SECOND: u32 = 100;
 const V1_RESUME_WAIT: Duration = Duration::from_secs(1);
 /// How often a session looks whether the positions of the log have become known.
 const READY_POLL: Duration = Duration::from_millis(50);
-/// How long a closed session may take to send its last frames.
-const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// How long a cursor beyond the known end of the log may wait for the log to be read that far.
+const AHEAD_WAIT: Duration = Duration::from_secs(1);
 
 /// Deadlines and limits.
 #[derive(Clone, Debug)]
@@ -47,8 +46,8 @@ pub struct SessionSettings {
     pub ready_timeout: Duration,
     /// Bytes of a control frame.
     pub max_control_bytes: usize,
-    /// Bytes of a session's queue.
-    pub queue_bytes: usize,
+    /// Bounds of a session's queue.
+    pub queue: QueueLimits,
     /// The topic, for `welcome`.
     pub topic: String,
 }
@@ -80,16 +79,14 @@ pub struct ClientSession {
     second: (Instant, u32),
     begun: bool,
     waiting: Option<SpawnHandle>,
-    /// Parts of a fragmented text message.
-    fragments: Vec<u8>,
+    /// Parts of a fragmented text message; `None` while the message under way was refused.
+    fragments: Option<Vec<u8>>,
     close_reason: CloseCode,
-    /// Frees the session's slot when the actor is dropped, however that happens.
-    _registered: Registered,
 }
 
 impl ClientSession {
     /// A session around a registered queue.
-    pub fn new(shared: Arc<SessionShared>, queue: Arc<SessionQueue>, registered: Registered) -> Self {
+    pub fn new(shared: Arc<SessionShared>, queue: Arc<SessionQueue>) -> Self {
         let now = queue.info.opened;
         Self {
             shared,
@@ -99,26 +96,24 @@ impl ClientSession {
             second: (now, 0),
             begun: false,
             waiting: None,
-            fragments: Vec::new(),
+            fragments: None,
             close_reason: CloseCode::Normal,
-            _registered: registered,
         }
     }
 
-    /// Ends the session: the close frame after what is queued, then the end of the stream. A socket that does not take it
-    /// within the grace is given up.
-    fn close(&mut self, code: CloseCode, ctx: &mut WebsocketContext<Self>) {
+    /// Ends the session: the close frame goes out after what is queued. The actor stays until the client has answered it;
+    /// the stream around it gives up a client that does not.
+    fn close(&mut self, code: CloseCode) {
         self.close_reason = code;
         self.queue.close(code, Instant::now());
-        ctx.run_later(CLOSE_GRACE, |_, ctx| ctx.stop());
     }
 
-    fn refuse(&mut self, error: &FrameError, ctx: &mut WebsocketContext<Self>) {
+    fn refuse(&mut self, error: &FrameError) {
         self.shared.metrics.control_parse_failures.inc();
         self.queue.control(ws_frame::text(&error.to_json()), Instant::now());
         self.bad_frames += 1;
         if self.bad_frames >= MAX_BAD_FRAMES {
-            self.close(CloseCode::PolicyViolation, ctx);
+            self.close(CloseCode::PolicyViolation);
         }
     }
 
@@ -136,7 +131,7 @@ impl ClientSession {
         self.last_heard = now;
         if self.over_rate(now) {
             let message = format!("more than {MAX_FRAMES_PER_SECOND} control frames in a second");
-            self.refuse(&FrameError::new(ErrorCode::RateLimited, message), ctx);
+            self.refuse(&FrameError::new(ErrorCode::RateLimited, message));
             return;
         }
         match control::parse(text, self.queue.info.dialect) {
@@ -144,7 +139,7 @@ impl ClientSession {
                 self.bad_frames = 0;
                 self.frame(frame, now, ctx);
             }
-            Err(error) => self.refuse(&error, ctx),
+            Err(error) => self.refuse(&error),
         }
     }
 
@@ -173,21 +168,25 @@ impl ClientSession {
         if let Some(waiting) = self.waiting.take() {
             ctx.cancel_future(waiting);
         }
-        let Some(known) = self.known() else {
-            if since.elapsed() >= self.shared.settings.ready_timeout {
+        let epoch = self.shared.board.epoch();
+        let same_epoch = resume.epoch.as_ref().is_none_or(|named| *named == epoch.name);
+        match self.known() {
+            Some(known) if since.elapsed() >= AHEAD_WAIT || !start::is_ahead(&resume, same_epoch, &known) => {
+                self.begin(&resume, &epoch, &start::decide(&resume, same_epoch, &known));
+            }
+            None if since.elapsed() >= self.shared.settings.ready_timeout => {
                 let message = "the positions of the log are not known yet; try again in a few seconds";
                 let error = FrameError::new(ErrorCode::NotReady, message);
                 self.queue.control(ws_frame::text(&error.to_json()), Instant::now());
-                return;
             }
-            let again = move |session: &mut Self, ctx: &mut WebsocketContext<Self>| {
-                session.waiting = None;
-                session.begin_when_ready(resume, since, ctx);
-            };
-            self.waiting = Some(ctx.run_later(READY_POLL, again));
-            return;
-        };
-        self.begin(&resume, &known);
+            _ => {
+                let again = move |session: &mut Self, ctx: &mut WebsocketContext<Self>| {
+                    session.waiting = None;
+                    session.begin_when_ready(resume, since, ctx);
+                };
+                self.waiting = Some(ctx.run_later(READY_POLL, again));
+            }
+        }
     }
 
     fn known(&self) -> Option<Vec<Known>> {
@@ -205,10 +204,7 @@ impl ClientSession {
             .collect()
     }
 
-    fn begin(&mut self, resume: &Resume, known: &[Known]) {
-        let epoch = self.shared.board.epoch();
-        let same_epoch = resume.epoch.as_ref().is_none_or(|named| *named == epoch.name);
-        let start = start::decide(resume, same_epoch, known);
+    fn begin(&mut self, resume: &Resume, epoch: &Epoch, start: &Start) {
         let mut first = Vec::new();
         if self.queue.info.dialect == Dialect::V2 {
             let settings = &self.shared.settings;
@@ -237,36 +233,29 @@ impl ClientSession {
     }
 
     /// v1 without a `resume`: what arrives from the connect on. The position is taken now, the join waits a moment.
-    fn begin_v1_later(&mut self, ctx: &mut WebsocketContext<Self>) {
+    fn begin_v1_later(&self, ctx: &mut WebsocketContext<Self>) {
         let at_connect = self.known();
-        ctx.run_later(V1_RESUME_WAIT, move |session, ctx| {
-            if session.begun || session.waiting.is_some() {
-                return;
-            }
-            match at_connect {
-                Some(known) => {
-                    let starts: Vec<_> = known.iter().map(|known| (known.partition, known.end)).collect();
-                    session.begun = true;
-                    session.queue.begin_live(&starts, Instant::now());
-                }
-                None => {
-                    let resume = Resume {
-                        from: From::Latest,
-                        last_applied: Vec::new(),
-                        unlisted: Unlisted::Latest,
-                        epoch: None,
-                        client: None,
-                    };
-                    session.begin_when_ready(resume, Instant::now(), ctx);
-                }
-            }
-        });
+        ctx.run_later(V1_RESUME_WAIT, move |session, ctx| session.begin_live(at_connect, ctx));
+    }
+
+    /// Goes live as soon as the log is known, however long that takes, unless the client has asked for something else.
+    fn begin_live(&mut self, known: Option<Vec<Known>>, ctx: &mut WebsocketContext<Self>) {
+        if self.begun || self.waiting.is_some() {
+            return;
+        }
+        let Some(known) = known.or_else(|| self.known()) else {
+            ctx.run_later(READY_POLL, |session, ctx| session.begin_live(None, ctx));
+            return;
+        };
+        let starts: Vec<_> = known.iter().map(|known| (known.partition, known.end)).collect();
+        self.begun = true;
+        self.queue.begin_live(&starts, Instant::now());
     }
 
     fn beat(&mut self, ctx: &mut WebsocketContext<Self>) {
         let now = Instant::now();
         if now.saturating_duration_since(self.last_heard) >= self.shared.settings.idle_timeout {
-            self.close(CloseCode::IdleTimeout, ctx);
+            self.close(CloseCode::IdleTimeout);
             return;
         }
         // Browsers answer a protocol ping by themselves: it proves the connection in both dialects.
@@ -276,42 +265,44 @@ impl ClientSession {
         }
     }
 
-    fn oversized(&mut self, ctx: &mut WebsocketContext<Self>) {
+    fn oversized(&mut self) {
         self.shared.metrics.control_oversized.inc();
-        self.close(CloseCode::TooLarge, ctx);
+        self.close(CloseCode::TooLarge);
     }
 
     fn continuation(&mut self, item: Item, ctx: &mut WebsocketContext<Self>) {
         let (part, last) = match item {
             Item::FirstText(part) => {
-                self.fragments.clear();
+                self.fragments = Some(Vec::new());
                 (part, false)
             }
             Item::Continue(part) => (part, false),
             Item::Last(part) => (part, true),
             Item::FirstBinary(_) => {
-                self.binary(ctx);
+                self.fragments = None;
+                self.binary();
                 return;
             }
         };
-        if self.fragments.len() + part.len() > self.shared.settings.max_control_bytes {
-            self.fragments = Vec::new();
-            self.oversized(ctx);
+        // What follows a refused part was answered with it.
+        let Some(fragments) = &mut self.fragments else { return };
+        if fragments.len() + part.len() > self.shared.settings.max_control_bytes {
+            self.fragments = None;
+            self.oversized();
             return;
         }
-        self.fragments.extend_from_slice(&part);
-        if last {
-            let whole = std::mem::take(&mut self.fragments);
+        fragments.extend_from_slice(&part);
+        if last && let Some(whole) = self.fragments.take() {
             match String::from_utf8(whole) {
                 Ok(text) => self.text(&text, ctx),
-                Err(_) => self.refuse(&FrameError::new(ErrorCode::InvalidJson, "the text is not UTF-8"), ctx),
+                Err(_) => self.refuse(&FrameError::new(ErrorCode::InvalidJson, "the text is not UTF-8")),
             }
         }
     }
 
-    fn binary(&mut self, ctx: &mut WebsocketContext<Self>) {
+    fn binary(&mut self) {
         self.last_heard = Instant::now();
-        self.refuse(&FrameError::new(ErrorCode::Unsupported, "clients send text frames only"), ctx);
+        self.refuse(&FrameError::new(ErrorCode::Unsupported, "clients send text frames only"));
     }
 }
 
@@ -323,9 +314,9 @@ impl Actor for ClientSession {
         match self.queue.info.dialect {
             Dialect::V1 => self.begin_v1_later(ctx),
             Dialect::V2 => {
-                ctx.run_later(self.shared.settings.hello_timeout, |session, ctx| {
+                ctx.run_later(self.shared.settings.hello_timeout, |session, _| {
                     if !session.begun && session.waiting.is_none() {
-                        session.close(CloseCode::HelloTimeout, ctx);
+                        session.close(CloseCode::HelloTimeout);
                     }
                 });
             }
@@ -356,25 +347,37 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for ClientSession {
     fn handle(&mut self, message: Result<ws::Message, ws::ProtocolError>, ctx: &mut Self::Context) {
         match message {
             Ok(ws::Message::Text(text)) => self.text(&text, ctx),
-            Ok(ws::Message::Binary(_)) => self.binary(ctx),
+            Ok(ws::Message::Binary(_)) => self.binary(),
             Ok(ws::Message::Continuation(item)) => self.continuation(item, ctx),
             Ok(ws::Message::Ping(payload)) => {
                 self.last_heard = Instant::now();
                 ctx.pong(&payload);
             }
             Ok(ws::Message::Pong(_)) => self.last_heard = Instant::now(),
-            Ok(ws::Message::Close(_)) => self.close(CloseCode::Normal, ctx),
+            Ok(ws::Message::Close(_)) => {
+                // It has said its last word: ours goes out, and that is the end.
+                self.close(CloseCode::Normal);
+                ctx.stop();
+            }
             Ok(ws::Message::Nop) => {}
-            Err(ws::ProtocolError::Overflow) => self.oversized(ctx),
+            // The gate has let the frame pass, so it is its text.
+            Err(ws::ProtocolError::Io(_)) => {
+                self.last_heard = Instant::now();
+                self.refuse(&FrameError::new(ErrorCode::InvalidJson, "the text is not UTF-8"));
+            }
             Err(error) => {
-                tracing::debug!(session = self.queue.info.session, %error, "connection failed");
-                self.shared.metrics.send_failed.inc();
+                tracing::debug!(session = self.queue.info.session, %error, "client broke the protocol");
+                self.close(CloseCode::ProtocolError);
                 ctx.stop();
             }
         }
     }
 
     fn finished(&mut self, ctx: &mut Self::Context) {
+        // The client is gone.
+        if self.queue.close_code().is_none() && self.queue.snapshot(Instant::now()).queued_bytes > 0 {
+            self.shared.metrics.send_failed.inc();
+        }
         ctx.stop();
     }
 }

@@ -4,13 +4,17 @@
 //! the board, commits. It never blocks and never decodes. When one of its threads dies, it stops, and whoever watches it
 //! starts everything anew.
 
+mod drain;
+
+pub use drain::{Drain, Drained};
+
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, ResponseFuture, Running, WeakAddr};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, Running, WeakAddr};
 
 use super::link::Link;
 use super::supervisor::{Guard, Pulse, supervised};
@@ -24,15 +28,13 @@ use crate::kafka::settings::IngestSettings;
 use crate::kafka::stop::Stop;
 use crate::kafka::topic_watch::TopicWatch;
 use crate::messages::{Ingested, PartitionsOpened, Settled};
+use crate::pauses::Pauses;
 use crate::pipeline::credit::Credit;
 
 /// Commands that may wait for the reader, which looks at them ten times a second.
 const COMMANDS: usize = 4096;
 /// How often the gauge of bytes in flight is set.
 const GAUGE_INTERVAL: Duration = Duration::from_millis(500);
-/// How long a drain waits for reports after the last batch is through, before it commits what there is.
-const LAST_REPORTS: Duration = Duration::from_millis(500);
-const DRAIN_STEP: Duration = Duration::from_millis(5);
 
 /// What every generation is made from.
 #[derive(Clone)]
@@ -47,6 +49,10 @@ pub struct IngestParts {
     pub credit: Credit,
     /// Faults and counters.
     pub monitor: Arc<KafkaMonitor>,
+    /// Where to stand still.
+    pub pauses: Pauses,
+    /// How many dead letters are undecided; asked at the end, because records are settled with them.
+    pub letters_undecided: Arc<dyn Fn() -> usize + Send + Sync>,
     /// `DecodePolicy`.
     pub records: Link<Ingested>,
     /// `ReplayStore`.
@@ -57,28 +63,17 @@ pub struct IngestParts {
     pub seat: Arc<Seat>,
 }
 
+impl std::fmt::Debug for IngestParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IngestParts").finish_non_exhaustive()
+    }
+}
+
 /// Keeps generations apart: a newer one ends an older one that hangs, and reads only when the older one has ended.
 #[derive(Debug, Default)]
 pub struct Seat {
     reading: Mutex<()>,
     occupant: Mutex<Option<(Stop, Arc<Duties>)>>,
-}
-
-/// Stop reading, wait until what is in flight is settled, commit, leave.
-#[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Drained")]
-pub struct Drain {
-    /// When to give up.
-    pub deadline: Instant,
-}
-
-/// How a drain ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, actix::MessageResponse)]
-pub struct Drained {
-    /// Nothing is in flight.
-    pub empty: bool,
-    /// All that was settled is committed.
-    pub committed: bool,
 }
 
 /// A thread has ended.
@@ -109,6 +104,12 @@ pub struct KafkaIngest {
     pulse: Pulse,
     // Last, so that it reports when everything else is gone.
     guard: Guard,
+}
+
+impl std::fmt::Debug for KafkaIngest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaIngest").finish_non_exhaustive()
+    }
 }
 
 supervised!(KafkaIngest);
@@ -153,6 +154,7 @@ impl KafkaIngest {
             credit: self.parts.credit.clone(),
             monitor: Arc::clone(&self.parts.monitor),
             duties: Arc::clone(&self.duties),
+            pauses: self.parts.pauses.clone(),
             stop: self.stop.clone(),
             drain: self.drain.clone(),
             drained: self.drained.clone(),
@@ -312,36 +314,4 @@ impl Handler<ThreadEnded> for KafkaIngest {
             ThreadEnd::Failed(why) => self.fail(ctx, &format!("{}: {why}", ended.thread)),
         }
     }
-}
-
-impl Handler<Drain> for KafkaIngest {
-    type Result = ResponseFuture<Drained>;
-
-    fn handle(&mut self, Drain { deadline }: Drain, _: &mut Self::Context) -> Self::Result {
-        self.drain.stop();
-        let (drained, credit, duties) = (self.drained.clone(), self.parts.credit.clone(), Arc::clone(&self.duties));
-        let (finish, member_end) = (self.finish.take(), Arc::clone(&self.member_end));
-        Box::pin(async move {
-            let empty = until(deadline, || drained.is_stopped() && credit.used() == 0).await;
-            let reports = deadline.min(Instant::now() + LAST_REPORTS);
-            until(reports, || duties.all_settled()).await;
-            let end = || *member_end.lock().unwrap_or_else(PoisonError::into_inner);
-            // The time to commit is short when the pipeline has used it up, but there is some.
-            let last = deadline.max(Instant::now() + LAST_REPORTS);
-            let asked = finish.is_some_and(|finish| finish.try_send(last).is_ok());
-            let committed = asked && until(last, || end().is_some()).await && end() == Some(true);
-            Drained { empty, committed }
-        })
-    }
-}
-
-/// Waits for a condition; true when it came to be before the deadline.
-async fn until(deadline: Instant, condition: impl Fn() -> bool) -> bool {
-    while !condition() {
-        if Instant::now() >= deadline {
-            return condition();
-        }
-        tokio::time::sleep(DRAIN_STEP).await;
-    }
-    true
 }

@@ -17,7 +17,7 @@ use crate::kafka::monitor::KafkaMonitor;
 use crate::kafka::stop::Stop;
 
 /// What every generation is made from.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct LagParts {
     /// How to reach Kafka.
     pub connection: KafkaConnection,
@@ -38,6 +38,12 @@ pub struct LagMonitor {
     pulse: Pulse,
     // Last, so that it reports when everything else is gone.
     guard: Guard,
+}
+
+impl std::fmt::Debug for LagMonitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LagMonitor").finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Message)]

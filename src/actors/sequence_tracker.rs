@@ -14,11 +14,11 @@ use actix::{Actor, ActorContext, Context, Handler};
 use super::link::Link;
 use super::supervisor::{Guard, Pulse, supervised};
 use crate::board::{Board, PartitionBoard};
-use crate::messages::{Decoded, RecordFinding, Tracked};
+use crate::messages::{Decoded, Tracked};
 use crate::metrics::Metrics;
 use crate::pipeline::decode::{Meta, SequenceItem, Verdict};
 use crate::pipeline::record::Origin;
-use crate::pipeline::sequence::{Finding, Limits, Tally, Tracker};
+use crate::pipeline::sequence::{Finding, Limits, RecordFinding, Tally, Tracker};
 
 /// At most one event about forgotten threads in this time.
 const PRUNE_LOG_INTERVAL: Duration = Duration::from_secs(60);

@@ -6,6 +6,11 @@
 //! full leaves the live set and asks the store again once it has drained; nothing is dropped. It must not know where
 //! frames come from.
 
+mod feeder;
+mod v1;
+
+pub use feeder::Feeder;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,16 +23,20 @@ use futures_util::task::AtomicWaker;
 
 use super::link::Link;
 use crate::messages::Join;
-use crate::pipeline::window::{Chunk, ItemRef};
+use crate::pipeline::apply_lag::ApplyLag;
+use crate::pipeline::window::Chunk;
 use crate::wire::close_code::CloseCode;
 use crate::wire::control::{self, Dialect, From, ResetReason};
-use crate::wire::stream::{GapReason, SkipReason};
-use crate::wire::stream_frame::FrameBuilder;
-use crate::wire::ws_frame::{self, Opcode};
+use crate::wire::ws_frame;
 
-/// Progress marks kept to tell the age of what is not applied.
-const MAX_PROGRESS_MARKS: usize = 256;
-const PROGRESS_MARK_INTERVAL: Duration = Duration::from_millis(250);
+/// What may wait for one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Bytes that its socket has not taken, plus one chunk.
+    pub queued_bytes: usize,
+    /// Bytes that it has not reported as applied, plus one chunk; for clients that report.
+    pub unapplied_bytes: usize,
+}
 
 /// What stays the same for a session's life.
 #[derive(Debug)]
@@ -47,7 +56,7 @@ pub struct SessionInfo {
 pub struct SessionQueue {
     /// Who this is.
     pub info: SessionInfo,
-    limit: usize,
+    limits: QueueLimits,
     join: Link<Join>,
     waker: AtomicWaker,
     state: Mutex<State>,
@@ -80,9 +89,7 @@ struct State {
     resume: Option<ResumeProgress>,
     /// When the socket last took something, or the queue stopped being empty.
     progress: Instant,
-    sent_total: u64,
-    applied_total: Option<u64>,
-    progress_marks: VecDeque<(Instant, u64)>,
+    apply_lag: ApplyLag,
 }
 
 /// Where the session stands in one partition. Offsets are "next" positions.
@@ -152,8 +159,8 @@ pub struct Snapshot {
 }
 
 impl SessionQueue {
-    /// An idle queue that holds at most `limit` bytes, plus one frame.
-    pub fn new(info: SessionInfo, limit: usize, join: Link<Join>) -> Self {
+    /// An idle queue.
+    pub fn new(info: SessionInfo, limits: QueueLimits, join: Link<Join>) -> Self {
         let state = State {
             frames: VecDeque::new(),
             bytes: 0,
@@ -161,11 +168,9 @@ impl SessionQueue {
             positions: Vec::new(),
             resume: None,
             progress: info.opened,
-            sent_total: 0,
-            applied_total: None,
-            progress_marks: VecDeque::new(),
+            apply_lag: ApplyLag::default(),
         };
-        Self { info, limit, join, waker: AtomicWaker::new(), state: Mutex::new(state), taken_bytes: AtomicU64::new(0) }
+        Self { info, limits, join, waker: AtomicWaker::new(), state: Mutex::new(state), taken_bytes: AtomicU64::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -202,9 +207,7 @@ impl SessionQueue {
                 })
                 .collect();
             state.positions.sort_unstable_by_key(|position| position.partition);
-            state.sent_total = 0;
-            state.applied_total = None;
-            state.progress_marks.clear();
+            state.apply_lag = ApplyLag::default();
             state.resume = from.map(|from| ResumeProgress { from, replayed: 0, started: now });
             state.feed = Feed::Behind { asked: true };
             for frame in first {
@@ -219,7 +222,7 @@ impl SessionQueue {
     pub fn control(&self, frame: Bytes, now: Instant) -> bool {
         let taken = {
             let mut state = self.lock();
-            let taken = !matches!(state.feed, Feed::Closing(_)) && state.bytes < self.limit;
+            let taken = !matches!(state.feed, Feed::Closing(_)) && state.bytes < self.limits.queued_bytes;
             if taken {
                 state.push(frame, now);
             }
@@ -266,19 +269,18 @@ impl SessionQueue {
             if chunk.next <= sent {
                 return Offer::Taken(0);
             }
-            if chunk.first > sent || state.bytes >= self.limit {
+            if chunk.first > sent || state.is_full(&self.limits) {
                 state.feed = Feed::Behind { asked: false };
                 return Offer::Behind;
             }
             let (frame, records) = match self.info.dialect {
                 Dialect::V2 => chunk.message_from(sent),
                 Dialect::V1 if sent <= chunk.first => {
-                    (v1.get_or_insert_with(|| encode_v1(chunk, sent)).clone(), chunk.records)
+                    (v1.get_or_insert_with(|| v1::encode(chunk, sent).0).clone(), chunk.records)
                 }
-                Dialect::V1 => (encode_v1(chunk, sent), chunk.items_from(sent).filter(is_record).count() as u32),
+                Dialect::V1 => v1::encode(chunk, sent),
             };
-            state.advance(chunk.partition, chunk.next, now);
-            state.push(frame, now);
+            state.advance(chunk.partition, chunk.next, frame, now);
             Offer::Taken(records)
         };
         self.waker.wake();
@@ -287,7 +289,7 @@ impl SessionQueue {
 
     /// Asks the store when the queue has room. Called after a demotion, in case the socket drained it meanwhile.
     pub fn ask_if_drained(self: &Arc<Self>) {
-        let ask = self.lock().wants_more(self.limit);
+        let ask = self.lock().wants_more(&self.limits);
         if ask {
             self.join.send(Join { queue: Arc::clone(self) });
         }
@@ -317,9 +319,7 @@ impl SessionQueue {
                 state.positions.push(position);
             }
             state.positions.sort_unstable_by_key(|position| position.partition);
-            state.sent_total = 0;
-            state.applied_total = state.applied_total.map(|_| 0);
-            state.progress_marks.clear();
+            state.apply_lag.reset();
         }
         self.waker.wake();
     }
@@ -336,29 +336,33 @@ impl SessionQueue {
         self.waker.wake();
     }
 
-    /// Takes a client's report of its last applied offsets. What was never sent is not believed.
-    pub fn applied(&self, offsets: &[(i32, i64)], now: Instant) -> Option<(u64, Duration)> {
-        let mut state = self.lock();
-        for (partition, offset) in offsets {
-            if let Ok(index) = state.positions.binary_search_by_key(partition, |position| position.partition)
-                && let Some(position) = state.positions.get_mut(index)
-                && offset.saturating_add(1) <= position.sent
-            {
-                position.applied = position.applied.max(offset + 1);
+    /// Takes a client's report of its last applied offsets: how far it is behind now. What was never sent is not believed.
+    /// A session that waited for it asks the store.
+    pub fn applied(self: &Arc<Self>, offsets: &[(i32, i64)], now: Instant) -> Option<(u64, Duration)> {
+        let (lag, ask) = {
+            let mut state = self.lock();
+            for (partition, offset) in offsets {
+                if let Ok(index) = state.positions.binary_search_by_key(partition, |position| position.partition)
+                    && let Some(position) = state.positions.get_mut(index)
+                    && offset.saturating_add(1) <= position.sent
+                {
+                    position.applied = position.applied.max(offset + 1);
+                }
             }
+            let applied = state.positions.iter().map(|p| p.applied.abs_diff(p.start)).sum();
+            state.apply_lag.applied(applied, now);
+            (state.apply_lag.lag(now), state.wants_more(&self.limits))
+        };
+        if ask {
+            self.join.send(Join { queue: Arc::clone(self) });
         }
-        let applied: u64 = state.positions.iter().map(|p| p.applied.abs_diff(p.start)).sum();
-        state.applied_total = Some(applied);
-        while state.progress_marks.front().is_some_and(|(_, total)| *total <= applied) {
-            state.progress_marks.pop_front();
-        }
-        state.apply_lag(now)
+        lag
     }
 
     /// What operators see.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         let state = self.lock();
-        let lag = state.apply_lag(now);
+        let lag = state.apply_lag.lag(now);
         Snapshot {
             feed: state.feed,
             queued_bytes: state.bytes,
@@ -381,7 +385,7 @@ impl SessionQueue {
             };
             state.bytes -= frame.len();
             state.progress = Instant::now();
-            (frame, state.wants_more(self.limit))
+            (frame, state.wants_more(&self.limits))
         };
         self.taken_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         if ask {
@@ -403,9 +407,15 @@ impl State {
         self.frames.push_back(frame);
     }
 
+    fn is_full(&self, limits: &QueueLimits) -> bool {
+        self.bytes >= limits.queued_bytes || self.apply_lag.unapplied_bytes() >= limits.unapplied_bytes
+    }
+
     /// Whether the store is to be asked now; notes that it is.
-    fn wants_more(&mut self, limit: usize) -> bool {
-        let wants = self.feed == (Feed::Behind { asked: false }) && self.bytes <= limit / 4;
+    fn wants_more(&mut self, limits: &QueueLimits) -> bool {
+        let wants = self.feed == (Feed::Behind { asked: false })
+            && self.bytes <= limits.queued_bytes / 4
+            && self.apply_lag.unapplied_bytes() <= limits.unapplied_bytes / 2;
         if wants {
             self.feed = Feed::Behind { asked: true };
         }
@@ -426,190 +436,15 @@ impl State {
         }
     }
 
-    fn advance(&mut self, partition: i32, next: i64, now: Instant) {
+    /// Queues data that brings a partition to `next`.
+    fn advance(&mut self, partition: i32, next: i64, frame: Bytes, now: Instant) {
         if let Ok(index) = self.positions.binary_search_by_key(&partition, |position| position.partition)
             && let Some(position) = self.positions.get_mut(index)
         {
-            self.sent_total += next.abs_diff(position.sent);
+            let offsets = next.abs_diff(position.sent);
             position.sent = next;
+            self.apply_lag.sent(offsets, frame.len(), now);
         }
-        let due = match self.progress_marks.back() {
-            Some((last, _)) => now.saturating_duration_since(*last) >= PROGRESS_MARK_INTERVAL,
-            None => true,
-        };
-        // Without reports nobody takes the marks away: the oldest ones stay, they tell the age.
-        if due && self.applied_total.is_some() && self.progress_marks.len() < MAX_PROGRESS_MARKS {
-            self.progress_marks.push_back((now, self.sent_total));
-        }
-    }
-
-    fn apply_lag(&self, now: Instant) -> Option<(u64, Duration)> {
-        let messages = self.sent_total.saturating_sub(self.applied_total?);
-        let age = match self.progress_marks.front() {
-            Some((since, _)) if messages > 0 => now.saturating_duration_since(*since),
-            _ => Duration::ZERO,
-        };
-        Some((messages, age))
-    }
-}
-
-/// The store's answer to a session that asked, under the queue's lock.
-#[derive(Debug)]
-pub struct Feeder<'a> {
-    queue: &'a SessionQueue,
-    state: MutexGuard<'a, State>,
-    now: Instant,
-    records: u64,
-}
-
-impl Feeder<'_> {
-    /// Whether the queue takes no more for now.
-    pub fn is_full(&self) -> bool {
-        self.state.bytes >= self.queue.limit
-    }
-
-    /// The session's cursor in a partition. One that is new to the session begins at `low`, and the client is told.
-    pub fn cursor(&mut self, partition: i32, low: i64) -> i64 {
-        if let Some(sent) = self.state.sent(partition) {
-            return sent;
-        }
-        self.state.add(partition, low, self.queue.info.dialect, self.now);
-        low
-    }
-
-    /// Queues a chunk from the cursor on.
-    pub fn chunk(&mut self, chunk: &Chunk) {
-        let Some(sent) = self.state.sent(chunk.partition) else { return };
-        if chunk.first > sent || chunk.next <= sent {
-            return;
-        }
-        let (frame, records) = match self.queue.info.dialect {
-            Dialect::V2 => chunk.message_from(sent),
-            Dialect::V1 => (encode_v1(chunk, sent), chunk.items_from(sent).filter(is_record).count() as u32),
-        };
-        self.records += u64::from(records);
-        self.state.advance(chunk.partition, chunk.next, self.now);
-        self.state.push(frame, self.now);
-    }
-
-    /// Names `[cursor, low)` as lost to this session; how many offsets that are.
-    pub fn gap(&mut self, partition: i32, low: i64, reason: GapReason) -> u64 {
-        let Some(sent) = self.state.sent(partition) else { return 0 };
-        let frame = match self.queue.info.dialect {
-            Dialect::V2 => {
-                let mut builder = FrameBuilder::with_capacity(32);
-                builder.gap(sent, low, reason);
-                builder.seal(partition, sent, low).message
-            }
-            Dialect::V1 => {
-                let mut out = Vec::new();
-                // v1 names the last applied offset; a client that never had one is not stale.
-                if sent > 0 && self.state.resume.as_ref().is_some_and(|resume| resume.from == From::Cursor) {
-                    let stale = control::cursor_stale(partition, sent - 1, low);
-                    ws_frame::append(&mut out, Opcode::Text, stale.as_bytes());
-                }
-                let gap = control::gap_v1(partition, low - sent, gap_name(reason));
-                ws_frame::append(&mut out, Opcode::Text, gap.as_bytes());
-                out.into()
-            }
-        };
-        self.state.advance(partition, low, self.now);
-        self.state.push(frame, self.now);
-        low.abs_diff(sent)
-    }
-
-    /// Records queued by this feeder.
-    pub const fn records(&self) -> u64 {
-        self.records
-    }
-
-    /// The session has reached the end everywhere: it is live from here on. Tells the client when that ends a resume.
-    pub fn live(mut self, generation: u64) -> Joined {
-        let was_live = matches!(self.state.feed, Feed::Live(_));
-        self.state.feed = Feed::Live(generation);
-        let resume = self.state.resume.take();
-        let joined = if let Some(resume) = resume {
-            let replayed = resume.replayed + self.records;
-            let next: Vec<_> = self.state.positions.iter().map(|p| (p.partition, p.sent)).collect();
-            let text = control::replay_complete(resume.from, self.queue.info.dialect, replayed, &next);
-            self.state.push(ws_frame::text(&text), self.now);
-            Joined::Resumed { replayed, took: self.now.saturating_duration_since(resume.started) }
-        } else if was_live {
-            Joined::StayedLive
-        } else {
-            Joined::CaughtUp
-        };
-        let queue = self.queue;
-        drop(self);
-        queue.waker.wake();
-        joined
-    }
-
-    /// The queue is full before the end was reached: it asks again once it has drained.
-    pub fn behind(mut self) {
-        self.state.feed = Feed::Behind { asked: false };
-        let records = self.records;
-        if let Some(resume) = &mut self.state.resume {
-            resume.replayed += records;
-        }
-        let queue = self.queue;
-        drop(self);
-        queue.waker.wake();
-    }
-}
-
-const fn is_record(item: &(i64, i64, ItemRef<'_>)) -> bool {
-    matches!(item.2, ItemRef::Record(_))
-}
-
-/// The v1 form of a chunk from `cursor` on: a `cursor` frame and a binary frame per record, a `gap` frame for whatever is
-/// not delivered. Offsets without a record carry nothing to tell.
-fn encode_v1(chunk: &Chunk, cursor: i64) -> Bytes {
-    let mut out = Vec::with_capacity(chunk.message().len() + chunk.records as usize * 48);
-    let mut text = Vec::with_capacity(64);
-    for (first, next, item) in chunk.items_from(cursor) {
-        match item {
-            ItemRef::Record(value) => {
-                text.clear();
-                control::write_cursor_v1(&mut text, chunk.partition, first);
-                ws_frame::append(&mut out, Opcode::Text, &text);
-                ws_frame::append(&mut out, Opcode::Binary, value);
-            }
-            ItemRef::Skip(SkipReason::NoRecord | SkipReason::Filtered) => {}
-            ItemRef::Skip(reason) => {
-                let gap = control::gap_v1(chunk.partition, next - first, skip_name(reason));
-                ws_frame::append(&mut out, Opcode::Text, gap.as_bytes());
-            }
-            ItemRef::Gap(reason) => {
-                let gap = control::gap_v1(chunk.partition, next - first, gap_name(reason));
-                ws_frame::append(&mut out, Opcode::Text, gap.as_bytes());
-            }
-        }
-    }
-    out.into()
-}
-
-const fn gap_name(reason: GapReason) -> &'static str {
-    match reason {
-        GapReason::Unspecified => "unspecified",
-        GapReason::Retention => "retention",
-        GapReason::Unavailable => "unavailable",
-        GapReason::SkippedToLive => "skipped_to_live",
-    }
-}
-
-const fn skip_name(reason: SkipReason) -> &'static str {
-    match reason {
-        SkipReason::Unspecified => "unspecified",
-        SkipReason::NoRecord => "no_record",
-        SkipReason::Filtered => "filtered",
-        SkipReason::PayloadMissing => "payload_missing",
-        SkipReason::PayloadTooLarge => "payload_too_large",
-        SkipReason::UnknownFraming => "unknown_framing",
-        SkipReason::DecompressionFailed => "decompression_failed",
-        SkipReason::DecompressedTooLarge => "decompressed_too_large",
-        SkipReason::InvalidProtobuf => "invalid_protobuf",
-        SkipReason::SchemaVersion => "schema_version",
-        SkipReason::Internal => "internal",
+        self.push(frame, now);
     }
 }

@@ -82,6 +82,7 @@ pub(super) fn demo(options: &demo::Args, mut config: Config) -> anyhow::Result<E
 }
 
 /// As many runs at a time as make about this rate: each makes nine records per second of its own time.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates, then it is clamped")]
 fn concurrent_runs(rate: f64) -> u32 {
     ((rate / 9.0).ceil() as u32).clamp(2, 1_000)
 }

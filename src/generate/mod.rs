@@ -143,6 +143,7 @@ impl Generator {
 }
 
 impl Slot {
+    #[allow(clippy::indexing_slicing, reason = "each index is drawn below the length of a list that is never empty")]
     fn new(settings: &GeneratorSettings, started_at_us: u64, mut rng: Rng) -> Self {
         let graph = GRAPHS[rng.usize(..GRAPHS.len())];
         let case = &graph.cases[rng.usize(..graph.cases.len())];

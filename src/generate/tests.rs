@@ -161,7 +161,8 @@ fn diffs_and_checkpoints_rebuild_the_state_and_match_its_hash() {
                     Some(info) => {
                         compressed += 1;
                         assert_eq!(info.compressed_size, checkpoint.state.len() as u64);
-                        zstd::bulk::decompress(&checkpoint.state, info.uncompressed_size as usize).unwrap()
+                        zstd::bulk::decompress(&checkpoint.state, usize::try_from(info.uncompressed_size).unwrap())
+                            .unwrap()
                     }
                     None => checkpoint.state,
                 };

@@ -202,7 +202,7 @@ mod tests {
         })
         .unwrap();
         assert!(report.records > 100 && report.failed == 0, "{report:?}");
-        read(&broker, report.records as usize);
+        read(&broker, usize::try_from(report.records).unwrap());
     }
 
     #[test]

@@ -26,7 +26,7 @@ const PREFETCH_KIB: u32 = 4 * 1024;
 
 /// A range whose duties are to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DutyRange {
+pub(super) struct DutyRange {
     /// The partition.
     pub partition: i32,
     /// The term.

@@ -26,6 +26,7 @@ const TURN: Duration = Duration::from_millis(100);
 const STALE_INTERVALS: u32 = 3;
 
 /// What the poller needs.
+#[derive(Debug)]
 pub struct LagPoller {
     /// How to reach Kafka.
     pub connection: KafkaConnection,

@@ -253,6 +253,11 @@ impl Load<'_> {
 }
 
 /// How many records may be sent by now, and how long to wait when there are none.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a float saturates at the bounds of the integer"
+)]
 fn allowance(rate: f64, sent: u64, elapsed: Duration) -> (u64, Duration) {
     let allowed = (rate * elapsed.as_secs_f64()) as u64;
     if allowed > sent {

@@ -14,23 +14,21 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::duties::{Duties, ToCommit};
-use super::identity::{Holder, ProcessIdentity, holder, is_instance};
+use super::identity::ProcessIdentity;
 use super::monitor::{KafkaMonitor, log_library};
+use super::name_claim::{refusal, wait_for_name};
 use super::opening::commits;
 use super::reader::ReaderCommand;
-use super::settings::{ASK, IngestSettings, RETRY};
+use super::settings::IngestSettings;
 use super::stop::Stop;
 
 /// The longest that a command or the stop signal waits.
 const TURN: Duration = Duration::from_millis(50);
 /// How long a revoked partition may settle what is in flight.
 const DRAIN: Duration = Duration::from_secs(1);
-/// A live process with our name may be on its way out.
-const NEIGHBOUR_WAIT: Duration = Duration::from_secs(3);
-/// The group's members are asked for so often before it is done without.
-const LIST_TRIES: u32 = 3;
 
 /// What the membership needs.
+#[derive(Debug)]
 pub struct MembershipParts {
     /// Names and times.
     pub settings: IngestSettings,
@@ -156,57 +154,6 @@ fn judge(
         }
         _ => Err(error.clone()),
     })
-}
-
-fn refusal(parts: &MembershipParts, what: &str) -> String {
-    format!(
-        "member id {:?} of group {:?} is in use: {what}; give each process its own KAFKA_GROUP_INSTANCE_ID",
-        parts.settings.instance_id, parts.settings.group
-    )
-}
-
-/// Waits until nobody who lives holds our name. `Some` when that does not come to pass.
-fn wait_for_name(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) -> Option<MembershipEnd> {
-    let started = Instant::now();
-    let mut failed = 0;
-    // Makes the client know the brokers; the list alone would wait for that in steps of a second.
-    let _ = consumer.fetch_metadata(Some(&parts.settings.topic), ASK);
-    while !parts.stop.is_stopped() {
-        let found = match consumer.fetch_group_list(Some(&parts.settings.group), Duration::from_secs(2)) {
-            Ok(list) => list
-                .groups()
-                .iter()
-                .flat_map(|group| group.members())
-                .find(|member| is_instance(member.id(), &parts.settings.instance_id))
-                .map(|member| holder(&parts.identity, member.client_id(), ProcessIdentity::is_alive)),
-            Err(error) => {
-                failed += 1;
-                if failed >= LIST_TRIES {
-                    tracing::debug!(%error, "the group's members cannot be listed; joining without a look");
-                    return None;
-                }
-                parts.stop.wait(RETRY.delay(failed, fastrand::f64()));
-                continue;
-            }
-        };
-        let (patience, where_) = match found {
-            None | Some(Holder::Nobody) => return None,
-            Some(Holder::Neighbour) => (NEIGHBOUR_WAIT, "a process on this machine has it"),
-            Some(Holder::Elsewhere) => {
-                (parts.settings.session_timeout + Duration::from_secs(2), "a process on another machine has it")
-            }
-        };
-        if started.elapsed() >= patience {
-            return Some(MembershipEnd::Refused(refusal(parts, where_)));
-        }
-        tracing::info!(
-            instance = parts.settings.instance_id,
-            where_,
-            "the member id is taken; waiting for it to become free"
-        );
-        parts.stop.wait(Duration::from_millis(250));
-    }
-    Some(MembershipEnd::Stopped { committed: false })
 }
 
 /// Passes new assignments on, with the group's commits. True once the group has answered for the first time and all of

@@ -6,7 +6,7 @@ use rdkafka::bindings::{rd_kafka_handle_mock_cluster, rd_kafka_mock_group_initia
 use rdkafka::client::{Client, ClientContext};
 
 /// Sets the delay of a group's first rebalance in the mock cluster that belongs to `client`, if it has one.
-pub fn set_initial_rebalance_delay<C: ClientContext>(client: &Client<C>, delay: Duration) {
+pub(super) fn set_initial_rebalance_delay<C: ClientContext>(client: &Client<C>, delay: Duration) {
     let delay_ms = i32::try_from(delay.as_millis()).unwrap_or(i32::MAX);
     #[allow(unsafe_code, reason = "rdkafka has no safe call for this setting")]
     // SAFETY: `native_ptr` is a live handle for as long as `client` is borrowed. The mock cluster belongs to that handle

@@ -28,6 +28,14 @@ mod opening;
 
 pub mod duties;
 
+mod read_loop;
+
+mod recovery;
+
+mod standstill;
+
+mod name_claim;
+
 mod duty_reader;
 
 pub mod membership;
@@ -41,3 +49,5 @@ pub mod load_producer;
 pub mod demo_broker;
 
 mod mock_ffi;
+
+pub use rdkafka::error::KafkaError;

@@ -68,15 +68,8 @@ pub struct KafkaStatus {
 }
 
 impl KafkaMonitor {
-    /// Nothing is known yet. Every label of the fault counter exists from now on.
+    /// Nothing is known yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        for kind in ErrorType::ALL {
-            let _ = metrics.kafka_errors_by_type.with_label_values(&[kind.label()]);
-        }
-        for result in ["ok", "failed"] {
-            let _ = metrics.commits.with_label_values(&[result]);
-        }
-        let _ = metrics.lost_offsets.with_label_values(&["retention"]);
         let state = State { not_member_since: Some(Instant::now()), ..State::default() };
         Self { metrics, state: Mutex::new(state), paused: AtomicBool::new(false) }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 use super::batch::BatchLimits;
 use super::connection::KafkaConnection;
@@ -71,6 +72,8 @@ impl IngestSettings {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set("max.poll.interval.ms", "86400000")
+            // Errors come as events. Log lines would be written to standard error while many records are taken at once.
+            .set_log_level(RDKafkaLogLevel::Emerg)
             // Enough ahead that decompression overlaps with judging, bounded in bytes.
             .set("queued.min.messages", "100000")
             .set("queued.max.messages.kbytes", prefetch_kib.to_string())

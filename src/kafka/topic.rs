@@ -1,15 +1,18 @@
-//! What rdkafka's safe interface cannot tell: the topic's id, and headers whose names are not UTF-8.
+//! The calls into librdkafka that rdkafka does not offer: the topic's id, many records per call, headers of any name.
 //!
 //! The only place with `unsafe` code. Everything that the C library hands out is checked for null and copied before its
 //! owner is destroyed.
 #![allow(unsafe_code, reason = "calls into librdkafka that rdkafka does not wrap")]
 
 use std::ffi::{CStr, CString, c_char, c_int};
+use std::marker::PhantomData;
 use std::ptr;
 use std::time::Duration;
 
 use rdkafka::bindings as rd;
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::BorrowedMessage;
 
 use crate::pipeline::record::encode_header;
@@ -82,15 +85,128 @@ pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Dura
     }
 }
 
+/// The queue of a consumer, to take many records from it at once. It shares the consumer's queue; whatever is not a record
+/// is passed over, so [`BaseConsumer::poll`](rdkafka::consumer::BaseConsumer::poll) has to be called regularly as well.
+pub struct ReadyQueue<'a> {
+    queue: Owned<rd::rd_kafka_queue_t>,
+    ready: Vec<*mut rd::rd_kafka_message_t>,
+    consumer: PhantomData<&'a ()>,
+}
+
+/// A record that librdkafka holds.
+pub struct NativeRecord<'a>(&'a rd::rd_kafka_message_t);
+
+impl std::fmt::Debug for ReadyQueue<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadyQueue").field("ready", &self.ready.len()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for NativeRecord<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NativeRecord").field("offset", &self.0.offset).finish_non_exhaustive()
+    }
+}
+
+/// Destroys the records of one call that were not destroyed yet, also when one of them makes the caller panic.
+struct Taken<'a> {
+    messages: &'a [*mut rd::rd_kafka_message_t],
+    done: usize,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        for message in self.messages.iter().skip(self.done) {
+            // SAFETY: the library handed these out, and each is destroyed once.
+            unsafe { rd::rd_kafka_message_destroy(*message) }
+        }
+    }
+}
+
+impl<'a> ReadyQueue<'a> {
+    /// The queue of `consumer`, from which up to `limit` records are taken per call.
+    pub fn new<C: ConsumerContext>(consumer: &'a BaseConsumer<C>, limit: usize) -> Option<Self> {
+        // SAFETY: the consumer outlives the queue by the lifetime; null is checked.
+        let queue = unsafe { rd::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
+        let queue = Owned::new(queue, rd::rd_kafka_queue_destroy)?;
+        Some(Self { queue, ready: vec![ptr::null_mut(); limit], consumer: PhantomData })
+    }
+
+    /// Takes what is there, without waiting; answers how many there were. An error of the consumer comes as its code.
+    pub fn take(&mut self, mut each: impl FnMut(Result<NativeRecord<'_>, RDKafkaErrorCode>)) -> usize {
+        // SAFETY: the array has room for as many pointers as is said; the library fills the first `count` with messages
+        // that live until they are destroyed, which is done after their use here or by `Taken`.
+        unsafe {
+            let count = rd::rd_kafka_consume_batch_queue(self.queue.0, 0, self.ready.as_mut_ptr(), self.ready.len());
+            let count = usize::try_from(count).unwrap_or(0);
+            let mut taken = Taken { messages: self.ready.get(..count).unwrap_or(&[]), done: 0 };
+            for message in taken.messages {
+                let record = &**message;
+                if record.err == rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                    each(Ok(NativeRecord(record)));
+                } else {
+                    each(Err(record.err.into()));
+                }
+                taken.done += 1;
+                rd::rd_kafka_message_destroy(*message);
+            }
+            count
+        }
+    }
+}
+
+impl NativeRecord<'_> {
+    /// Its partition.
+    pub fn partition(&self) -> i32 {
+        self.0.partition
+    }
+
+    /// Its offset.
+    pub fn offset(&self) -> i64 {
+        self.0.offset
+    }
+
+    /// Its timestamp in Unix milliseconds, 0 when there is none.
+    pub fn timestamp_ms(&self) -> i64 {
+        let mut kind = rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: the message is alive.
+        unsafe { rd::rd_kafka_message_timestamp(self.0, &mut kind) }.max(0)
+    }
+
+    /// Its key.
+    pub fn key(&self) -> Option<&[u8]> {
+        // SAFETY: the library says how many bytes lie there while the message is alive.
+        (!self.0.key.is_null()).then(|| unsafe { std::slice::from_raw_parts(self.0.key.cast(), self.0.key_len) })
+    }
+
+    /// Its value.
+    pub fn value(&self) -> Option<&[u8]> {
+        // SAFETY: as for the key.
+        (!self.0.payload.is_null()).then(|| unsafe { std::slice::from_raw_parts(self.0.payload.cast(), self.0.len) })
+    }
+
+    /// Appends its headers to an arena.
+    pub fn append_headers(&self, arena: &mut Vec<u8>) {
+        // SAFETY: the message is alive.
+        unsafe { append_native_headers(self.0, arena) }
+    }
+}
+
 /// Appends the headers of a message to an arena. Bytes of a name that are not UTF-8 are replaced: nobody but the producer
 /// decides what stands there, and rdkafka's own accessor panics on it.
 pub fn append_headers(message: &BorrowedMessage<'_>, arena: &mut Vec<u8>) {
+    // SAFETY: the message is alive.
+    unsafe { append_native_headers(message.ptr(), arena) }
+}
+
+/// # Safety
+/// `message` must be alive.
+unsafe fn append_native_headers(message: *const rd::rd_kafka_message_t, arena: &mut Vec<u8>) {
     let mut headers = ptr::null_mut();
     // SAFETY: the message, and with it headers, names and values, lives until this function returns; pointers are checked
     // for null; the library says how long a value is.
     unsafe {
-        if rd::rd_kafka_message_headers(message.ptr(), &mut headers)
-            != rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        if rd::rd_kafka_message_headers(message, &mut headers) != rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
             || headers.is_null()
         {
             return;

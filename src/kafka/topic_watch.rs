@@ -22,6 +22,7 @@ use crate::pipeline::epoch::TopicFacts;
 const ID_TRIES: u32 = 3;
 
 /// What the watch needs.
+#[derive(Debug)]
 pub struct TopicWatch {
     /// Names and times.
     pub settings: IngestSettings,

@@ -5,9 +5,8 @@
 
 use super::decode::{Kind, Verdict};
 use super::record::{LossReason, RawBatch};
-use super::sequence::Finding;
+use super::sequence::{Finding, RecordFinding};
 use super::window::Chunk;
-use crate::messages::RecordFinding;
 use crate::wire::stream::{FindingKind, GapReason, SkipReason};
 use crate::wire::stream_frame::{FindingItem, FrameBuilder};
 
@@ -40,7 +39,7 @@ pub struct Assembler {
 impl Assembler {
     /// An empty chunk that begins at `first`.
     pub fn new(partition: i32, first: i64) -> Self {
-        let builder = FrameBuilder::with_capacity(0);
+        let builder = FrameBuilder::new();
         Self { partition, first, next: first, records: 0, builder, open_skip: None }
     }
 
@@ -105,7 +104,7 @@ impl Assembler {
             return None;
         }
         self.close_skip();
-        let builder = std::mem::replace(&mut self.builder, FrameBuilder::with_capacity(0));
+        let builder = std::mem::replace(&mut self.builder, FrameBuilder::new());
         let (first, records) = (self.first, self.records);
         self.first = self.next;
         self.records = 0;

@@ -24,9 +24,16 @@ struct Charged {
     generation: u64,
 }
 
-/// Bytes charged to a batch; given back on drop.
+/// Bytes charged to a batch; given back when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Permit(
+    /// Held, never read.
+    #[allow(dead_code, reason = "what matters is when it is dropped")]
+    Arc<Charge>,
+);
+
 #[derive(Debug)]
-pub struct Permit {
+struct Charge {
     gate: Arc<Inner>,
     bytes: usize,
     generation: u64,
@@ -53,7 +60,7 @@ impl Credit {
     pub fn charge(&self, bytes: usize) -> Permit {
         let mut charged = self.lock();
         charged.bytes += bytes;
-        Permit { gate: Arc::clone(&self.0), bytes, generation: charged.generation }
+        Permit(Arc::new(Charge { gate: Arc::clone(&self.0), bytes, generation: charged.generation }))
     }
 
     /// Writes off what is charged: the batches lie with somebody who was given up and may never let go of them.
@@ -79,7 +86,7 @@ impl Credit {
     }
 }
 
-impl Drop for Permit {
+impl Drop for Charge {
     fn drop(&mut self) {
         let mut charged = self.gate.charged.lock().unwrap_or_else(PoisonError::into_inner);
         if charged.generation != self.generation {

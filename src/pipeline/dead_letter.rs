@@ -38,14 +38,30 @@ pub struct DeadLetter {
     pub headers: Vec<u8>,
 }
 
-/// Why a dead letter was lost. Also the value of the `reason` label.
+impl DeadLetter {
+    /// What it holds in memory, in bytes.
+    pub fn weight(&self) -> usize {
+        self.key.capacity() + self.json.capacity() + self.headers.capacity() + size_of::<Self>()
+    }
+}
+
+/// What it means when a dead letter cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The loss is counted, and the record is settled all the same.
+    BestEffort,
+    /// The record is not settled before its letter is written; it is tried for ever.
+    FailClosed,
+}
+
+/// Why a dead letter was not sent. Also the value of the `reason` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Loss {
     /// Kafka did not acknowledge it in time.
     Timeout,
     /// Kafka refused it, or it could not be sent for another reason.
     KafkaError,
-    /// Too many letters were on their way.
+    /// Too many letters were waiting or on their way.
     Backpressure,
 }
 
@@ -380,7 +396,7 @@ mod tests {
         for (len, truncated) in
             [(7, false), (MAX_PAYLOAD_EXCERPT, false), (MAX_PAYLOAD_EXCERPT + 1, true), (2 << 20, true)]
         {
-            let value: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+            let value: Vec<u8> = (0..=250).cycle().take(len).collect();
             let source = Source { value: Some(value.clone()), ..Source::default() };
             let (_, json) = source.letter(&context(true));
             let excerpt = BASE64.decode(json["payload_base64"].as_str().unwrap()).unwrap();
@@ -419,7 +435,7 @@ mod tests {
             ("traceparent", format!("00-{zeros}-{parent}-01"), false),
             ("traceparent", format!("00-{}-{parent}-01", TRACE.to_uppercase()), false),
             ("traceparent", format!("00-{TRACE}-{parent}"), false),
-            ("traceparent", format!("00-{}-{parent}-01", &TRACE[1..]), false),
+            ("traceparent", format!("00-{}-{parent}-01", TRACE.split_at(1).1), false),
             ("traceparent", "ü".repeat(55), false),
             ("tracestate", format!("00-{TRACE}-{parent}-01"), false),
         ] {
@@ -435,7 +451,7 @@ mod tests {
         let explanation =
             Explanation { error: nasty.clone(), tenant_id: Some(nasty.clone()), thread_id: Some(nasty.clone()) };
         let many = (0..200_000).map(|_| (String::new(), None));
-        let large = [(nasty[..16_000].to_owned(), None), ("value".to_owned(), Some(vec![0; 1 << 20]))];
+        let large = [(nasty.split_at(16_000).0.to_owned(), None), ("value".to_owned(), Some(vec![0; 1 << 20]))];
         for headers in [many.collect::<Vec<_>>(), large.to_vec()] {
             let (key, value) = (Some(vec![0xff; 1 << 20]), Some(vec![0xff; 10 << 20]));
             let (letter, json) = Source { key, value, headers, explanation: explanation.clone(), ..Source::default() }

@@ -15,6 +15,8 @@ mod numbered;
 
 pub mod dead_letter;
 
+pub mod letter_pace;
+
 pub mod sequence;
 
 pub mod settled;
@@ -28,6 +30,8 @@ pub mod start;
 pub mod pacing;
 
 pub mod lag;
+
+pub mod apply_lag;
 
 pub mod health;
 

@@ -26,6 +26,19 @@ pub struct Start {
     pub resets: Vec<(i32, ResetReason, i64)>,
 }
 
+/// Whether the client is further than what is known of the log. Another instance may have shown it more than this one has
+/// heard of, so this is worth a moment of waiting before it is believed.
+pub fn is_ahead(resume: &Resume, same_epoch: bool, known: &[Known]) -> bool {
+    let ahead =
+        |known: &Known| last_applied(resume, known.partition).is_some_and(|last| last >= known.end.max(known.next));
+    resume.from == From::Cursor && same_epoch && known.iter().any(ahead)
+}
+
+fn last_applied(resume: &Resume, partition: i32) -> Option<i64> {
+    let index = resume.last_applied.binary_search_by_key(&partition, |(partition, _)| *partition).ok()?;
+    resume.last_applied.get(index).map(|(_, last)| *last)
+}
+
 /// Decides where each partition begins.
 ///
 /// `same_epoch` is false when the cursor names an epoch that is over: its offsets mean nothing in this log.
@@ -34,12 +47,7 @@ pub fn decide(resume: &Resume, same_epoch: bool, known: &[Known]) -> Start {
     for known in known {
         // Below the end at the start of the service lies history, even while the service is still reading it.
         let latest = known.end.max(known.next);
-        let listed = resume
-            .last_applied
-            .binary_search_by_key(&known.partition, |(partition, _)| *partition)
-            .ok()
-            .and_then(|index| resume.last_applied.get(index))
-            .map(|(_, last)| last.saturating_add(1));
+        let listed = last_applied(resume, known.partition).map(|last| last.saturating_add(1));
         let from = match (resume.from, listed) {
             (From::Latest, _) => latest,
             (From::Earliest, _) => known.low,
@@ -95,6 +103,7 @@ mod tests {
             let start = decide(&request(from, last, unlisted), true, &[KNOWN]);
             assert_eq!(start.begins[0].from, want, "{from:?} {last:?} {unlisted:?}");
             assert_eq!(start.resets.first().map(|(_, reason, _)| *reason), reset, "{from:?} {last:?}");
+            assert_eq!(is_ahead(&request(from, last, unlisted), true, &[KNOWN]), reset.is_some(), "{from:?} {last:?}");
         }
     }
 

@@ -92,7 +92,8 @@ impl Chunk {
 }
 
 fn count_records(marks: &[Mark]) -> u32 {
-    marks.iter().filter(|mark| matches!(mark.content, Content::Record { .. })).count() as u32
+    let records = marks.iter().filter(|mark| matches!(mark.content, Content::Record { .. })).count();
+    u32::try_from(records).unwrap_or(u32::MAX)
 }
 
 /// What lies at a range of offsets.
@@ -228,7 +229,7 @@ impl Window {
         if self.records > self.max_records
             && let Some(oldest) = self.oldest()
         {
-            self.dropped_of_oldest = (self.records - self.max_records) as u32;
+            self.dropped_of_oldest = u32::try_from(self.records - self.max_records).unwrap_or(u32::MAX);
             let floor = oldest.floor_without(self.dropped_of_oldest);
             if let Some(window) = self.partitions.get_mut(&oldest.partition) {
                 window.low = window.low.max(floor);
@@ -267,7 +268,13 @@ mod tests {
             builder.record(offset, 0, &vec![1; value], &[]);
         }
         let next = first + records;
-        Arc::new(Chunk::new(partition, first, next, records as u32, builder.seal(partition, first, next)))
+        Arc::new(Chunk::new(
+            partition,
+            first,
+            next,
+            u32::try_from(records).unwrap(),
+            builder.seal(partition, first, next),
+        ))
     }
 
     #[test]
@@ -279,7 +286,7 @@ mod tests {
             while offset < 100 {
                 window.append(chunk(0, offset, size.min(100 - offset), 10)).unwrap();
                 offset += size.min(100 - offset);
-                assert_eq!(window.records(), 20.min(offset as usize), "chunks of {size}");
+                assert_eq!(window.records(), 20.min(usize::try_from(offset).unwrap()), "chunks of {size}");
                 assert_eq!(window.bounds_of(0), Some(((offset - 20).max(0), offset)));
             }
         }

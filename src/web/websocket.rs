@@ -14,18 +14,23 @@ use actix_web_actors::ws::{self, WebsocketContext};
 use bytes::Bytes;
 use futures_util::Stream;
 use ipnet::IpNet;
+use tokio::time::Sleep;
 
 use super::admission::{Admission, Slot};
 use super::client_address::client_address;
+use super::inbound::Inbound;
 use crate::actors::client_session::{ClientSession, SessionShared};
 use crate::actors::link::Link;
 use crate::actors::session_queue::{SessionInfo, SessionQueue};
-use crate::actors::sessions::{OpenSession, Sessions, SocketHandle};
+use crate::actors::sessions::{OpenSession, Registered, Sessions, SocketHandle};
 use crate::messages::Join;
+use crate::metrics::Metrics;
 use crate::wire::control::Dialect;
 
 /// Unacknowledged bytes that the kernel keeps for one client: more would be stale data nobody sees.
 const SEND_BUFFER: usize = 128 * 1024;
+/// How long a client may take to answer a close frame that it has read.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// What the upgrade needs.
 #[derive(Debug)]
@@ -83,19 +88,32 @@ pub async fn upgrade(request: HttpRequest, payload: Payload, deps: Data<Websocke
     metrics.sessions_opened.with_label_values(&[dialect.as_str()]).inc();
 
     let info = SessionInfo { session: deps.sessions.next_number(), dialect, address, opened: Instant::now() };
-    let queue = Arc::new(SessionQueue::new(info, deps.shared.settings.queue_bytes, deps.join.clone()));
+    let queue = Arc::new(SessionQueue::new(info, deps.shared.settings.queue, deps.join.clone()));
     let socket = request.conn_data::<Arc<SocketHandle>>().cloned();
     let registered = deps.sessions.register(OpenSession { queue: Arc::clone(&queue), socket });
-    let session = ClientSession::new(Arc::clone(&deps.shared), Arc::clone(&queue), registered);
-    let codec = Codec::new().max_size(deps.shared.settings.max_control_bytes);
-    let control = WebsocketContext::with_codec(session, payload, codec);
-    Ok(response.streaming(SessionStream { control: Box::pin(control), queue, _slot: slot }))
+    let session = ClientSession::new(Arc::clone(&deps.shared), Arc::clone(&queue));
+    let max_frame_bytes = deps.shared.settings.max_control_bytes;
+    let inbound = Inbound::new(payload, max_frame_bytes, Arc::clone(&queue), Arc::clone(metrics));
+    let control = WebsocketContext::with_codec(session, inbound, Codec::new().max_size(max_frame_bytes));
+    Ok(response.streaming(SessionStream {
+        control: Some(Box::pin(control)),
+        queue,
+        grace: None,
+        _registered: registered,
+        _slot: slot,
+    }))
 }
 
 /// The response body: pongs and pings of the control plane first, then the queue.
+///
+/// It ends when both have ended: the queue with its close frame, the control plane when the client has answered that or is
+/// gone. A client that reads the close frame and does not answer is left after a grace.
 struct SessionStream {
-    control: Pin<Box<dyn Stream<Item = Result<Bytes, Error>>>>,
+    control: Option<Pin<Box<dyn Stream<Item = Result<Bytes, Error>>>>>,
     queue: Arc<SessionQueue>,
+    grace: Option<Pin<Box<Sleep>>>,
+    // After the control plane: the session is over when nothing of it is left.
+    _registered: Registered,
     _slot: Slot,
 }
 
@@ -103,9 +121,23 @@ impl Stream for SessionStream {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match self.control.as_mut().poll_next(cx) {
-            Poll::Pending => self.queue.poll_frame(cx).map(|frame| frame.map(Ok)),
-            ready => ready,
+        if let Some(control) = &mut self.control {
+            match control.as_mut().poll_next(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Some(bytes)) => return Poll::Ready(Some(bytes)),
+                // Its end closes the queue.
+                Poll::Ready(None) => self.control = None,
+            }
         }
+        match self.queue.poll_frame(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(None) => {}
+        }
+        if self.control.is_none() {
+            return Poll::Ready(None);
+        }
+        let grace = self.grace.get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_GRACE)));
+        grace.as_mut().poll(cx).map(|()| None)
     }
 }

@@ -7,6 +7,8 @@ pub enum CloseCode {
     Normal,
     /// The service stops.
     GoingAway,
+    /// The client breaks the WebSocket protocol itself.
+    ProtocolError,
     /// Too many bad control frames in a row.
     PolicyViolation,
     /// A control frame over the limit.
@@ -23,9 +25,10 @@ pub enum CloseCode {
 
 impl CloseCode {
     /// Every code.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Normal,
         Self::GoingAway,
+        Self::ProtocolError,
         Self::PolicyViolation,
         Self::TooLarge,
         Self::IdleTimeout,
@@ -39,6 +42,7 @@ impl CloseCode {
         match self {
             Self::Normal => 1000,
             Self::GoingAway => 1001,
+            Self::ProtocolError => 1002,
             Self::PolicyViolation => 1008,
             Self::TooLarge => 1009,
             Self::IdleTimeout => 4000,
@@ -53,6 +57,7 @@ impl CloseCode {
         match self {
             Self::Normal => "normal",
             Self::GoingAway => "going_away",
+            Self::ProtocolError => "protocol_error",
             Self::PolicyViolation => "policy_violation",
             Self::TooLarge => "too_large",
             Self::IdleTimeout => "idle_timeout",

@@ -11,6 +11,8 @@ pub mod control;
 
 pub mod close_code;
 
+pub mod frame_gate;
+
 pub mod stream_frame;
 
 pub mod ws_frame;

@@ -1,4 +1,5 @@
 //! The validator against prost, on messages of every kind, generated from the schema, whole and damaged.
+#![allow(clippy::cast_possible_truncation, reason = "a generator of varints takes the low bits")]
 
 use proptest::prelude::*;
 
@@ -243,7 +244,7 @@ fn nesting_is_limited_exactly_where_prost_limits_it() {
         assert!((40..60).contains(&accepted), "the limit lies inside the tested range: {accepted}");
     }
     for levels in 90..110_usize {
-        let groups = [vec![0xfb, 0x01].repeat(levels), vec![0xfc, 0x01].repeat(levels)].concat();
+        let groups = [[0xfb, 0x01].repeat(levels), [0xfc, 0x01].repeat(levels)].concat();
         oracle::compare(&groups);
         oracle::compare(&wrap(1, &groups));
     }
@@ -271,6 +272,7 @@ fn every_varint_is_judged_as_prost_judges_it() {
 /// `cargo test --lib wire::schema_tests::cost -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement, not a test"]
+#[allow(clippy::print_stderr, reason = "it prints what it measured")]
 fn cost_of_a_typical_record() {
     use crate::wire::schema;
     use crate::wire::telemetry::{DashStreamMessage, Event, Header, dash_stream_message::Message};

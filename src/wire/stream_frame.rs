@@ -2,6 +2,10 @@
 //!
 //! Items are written as they arrive, behind a reserve that later takes the headers, so that no byte of a payload is moved
 //! twice. It must not know windows or sessions.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "positions in a frame fit 32 bits: it is sealed at about 1 MiB, or holds one record, which is at most 1 GiB"
+)]
 
 use bytes::Bytes;
 
@@ -63,23 +67,34 @@ pub struct Sealed {
 }
 
 /// Builds one frame.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FrameBuilder {
     bytes: Vec<u8>,
     marks: Vec<Mark>,
 }
 
 impl FrameBuilder {
+    /// A builder that allocates with its first item.
+    pub const fn new() -> Self {
+        Self { bytes: Vec::new(), marks: Vec::new() }
+    }
+
     /// A builder with room for `capacity` bytes of items.
     pub fn with_capacity(capacity: usize) -> Self {
-        let mut bytes = Vec::with_capacity(RESERVE + capacity);
-        bytes.resize(RESERVE, 0);
-        Self { bytes, marks: Vec::new() }
+        Self { bytes: Vec::with_capacity(RESERVE + capacity), marks: Vec::new() }
     }
 
     /// Bytes of items so far.
     pub fn len(&self) -> usize {
-        self.bytes.len() - RESERVE
+        self.bytes.len().saturating_sub(RESERVE)
+    }
+
+    /// The buffer, with the reserve in front.
+    fn open(&mut self) -> &mut Vec<u8> {
+        if self.bytes.is_empty() {
+            self.bytes.resize(RESERVE, 0);
+        }
+        &mut self.bytes
     }
 
     /// Whether nothing was written yet.
@@ -96,7 +111,7 @@ impl FrameBuilder {
     pub fn record(&mut self, offset: i64, timestamp_ms: i64, value: &[u8], findings: &[FindingItem]) {
         let findings_len: usize = findings.iter().map(|finding| nested(finding_len(finding))).sum();
         let record_len = int_field(offset) + int_field(timestamp_ms) + bytes_field(value.len()) + findings_len;
-        let out = &mut self.bytes;
+        let out = self.open();
         item_header(out, 0x0a, record_len);
         put_int(out, 0x08, offset);
         put_int(out, 0x10, timestamp_ms);
@@ -131,18 +146,20 @@ impl FrameBuilder {
     fn range(&mut self, tag: u8, first: i64, next: i64, reason: i32, content: Content) {
         let reason = i64::from(reason);
         let len = int_field(first) + int_field(next) + int_field(reason);
-        let out = &mut self.bytes;
+        let out = self.open();
         item_header(out, tag, len);
         put_int(out, 0x08, first);
         put_int(out, 0x10, next);
         put_int(out, 0x18, reason);
-        self.marks.push(Mark { first, end: out.len() as u32, content });
+        let end = out.len() as u32;
+        self.marks.push(Mark { first, end, content });
     }
 
     /// Appends items of another sealed frame as they are: `marks[from..]` of it.
+    #[allow(clippy::indexing_slicing, reason = "marks lie within the frame that they were made for")]
     pub fn copy_items(&mut self, other: &Sealed, from: usize) {
         let start = if from == 0 { other.items_start } else { other.marks[from - 1].end } as usize;
-        let base = self.bytes.len() as u32;
+        let base = self.open().len() as u32;
         let moved = |position: u32| position - start as u32 + base;
         self.bytes.extend_from_slice(&other.message[start..]);
         self.marks.extend(other.marks[from..].iter().map(|mark| Mark {
@@ -156,7 +173,12 @@ impl FrameBuilder {
     }
 
     /// Finishes the frame as covering `[first, next)` of `partition`.
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "three tagged numbers are 33 bytes at most, and room for them was reserved"
+    )]
     pub fn seal(mut self, partition: i32, first: i64, next: i64) -> Sealed {
+        self.open();
         let mut fields = [0_u8; 33];
         let mut fields_len = 0;
         for (tag, value) in [(0x08, i64::from(partition)), (0x10, first), (0x18, next)] {

@@ -41,7 +41,7 @@ pub fn header(opcode: Opcode, len: usize) -> ([u8; MAX_HEADER], usize) {
 /// Appends a message to `out`.
 pub fn append(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     let (bytes, len) = header(opcode, payload.len());
-    out.extend_from_slice(&bytes[..len]);
+    out.extend(bytes.into_iter().take(len));
     out.extend_from_slice(payload);
 }
 

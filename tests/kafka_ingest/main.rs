@@ -1,4 +1,18 @@
 //! The Kafka side against a real cluster, which `DASHSTREAM_TEST_KAFKA` names. Without it only the mock broker is used.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "a test fails by panicking, prints what it found, and is no library"
+)]
 
 mod outage;
 mod speed;
@@ -334,4 +348,18 @@ fn the_mock_broker_is_enough_to_read_and_commit() {
     println!("mock: committed after {:?}", started.elapsed());
     let drained = instance.drain(Duration::from_secs(5));
     assert!(drained.empty && drained.committed);
+}
+
+#[test]
+fn each_kind_of_outage_has_a_label_of_its_own_and_nothing_gives_up() {
+    for (brokers, label) in [("nowhere.invalid:9092", "dns_failure"), ("127.0.0.1:1", "broker_down")] {
+        let instance = Instance::start(Cluster { brokers: brokers.into() }.settings("none", "a"));
+        let count = |label: &str| instance.metrics.kafka_errors_by_type.with_label_values(&[label]).get();
+        eventually(label, || count(label) > 0);
+        let by_type = instance.metric("websocket_kafka_errors_by_type_total").values().sum::<f64>();
+        assert!(by_type <= instance.metrics.infrastructure_errors.get() as f64);
+        assert!(instance.monitor.status().contact_age.is_none());
+        let drained = instance.drain(Duration::from_millis(500));
+        assert!(drained.empty, "a drain does not wait for Kafka");
+    }
 }

@@ -17,6 +17,7 @@ use dashstream::kafka::monitor::KafkaMonitor;
 use dashstream::kafka::settings::IngestSettings;
 use dashstream::messages::{Ingested, PartitionStart, PartitionsOpened, Settled};
 use dashstream::metrics::Metrics;
+use dashstream::pauses::Pauses;
 use dashstream::pipeline::credit::Credit;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -161,6 +162,8 @@ impl Instance {
                 board: board.clone(),
                 credit: Credit::new(64 * 1024 * 1024),
                 monitor: Arc::clone(&monitor),
+                pauses: Pauses::default(),
+                letters_undecided: Arc::new(|| 0),
                 records: Link::default(),
                 opened: Link::default(),
                 refused: Arc::new(move |why| *refuse.lock().unwrap() = Some(why)),
@@ -358,7 +361,7 @@ impl Cluster {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        producer.flush(PATIENCE).unwrap();
+        producer.flush(3 * PATIENCE).unwrap();
     }
 
     pub fn committed(&self, group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, (i64, String)> {

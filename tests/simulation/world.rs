@@ -1,5 +1,6 @@
 //! The simulated service: a reader that may crash and re-read, store generations, and clients that come, go and stall.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -7,12 +8,14 @@ use std::time::{Duration, Instant};
 
 use dashstream::actors::fan_out::FanOut;
 use dashstream::actors::link::Link;
-use dashstream::actors::session_queue::{Feed, SessionInfo, SessionQueue};
+use dashstream::actors::session_queue::{Feed, QueueLimits, SessionInfo, SessionQueue};
 use dashstream::actors::sessions::{OpenSession, Registered, Sessions};
 use dashstream::board::{Board, Epoch};
-use dashstream::messages::{Decoded, PartitionStart, PartitionsOpened, Tracked};
+use dashstream::messages::{Decoded, PartitionStart, PartitionsOpened, Settled, Tracked};
 use dashstream::metrics::Metrics;
 use dashstream::pipeline::credit::Credit;
+use dashstream::pipeline::record::Origin;
+use dashstream::pipeline::settled::SettledTable;
 use dashstream::pipeline::start::{self, Known};
 use dashstream::pipeline::window::Window;
 use dashstream::wire::control::{Dialect, From, Resume, Unlisted};
@@ -24,6 +27,8 @@ struct Browser {
     queue: Arc<SessionQueue>,
     _registered: Registered,
     client: Client,
+    /// Whether it says what it has applied.
+    reports: bool,
     epoch: u64,
     /// Where it began, and how much of the log that promises.
     began: Vec<(i32, i64)>,
@@ -43,6 +48,19 @@ pub struct World {
     reader: Vec<i64>,
     browsers: Vec<Browser>,
     window_bytes: usize,
+    duties: Duties,
+}
+
+/// The duties of this instance: what is settled, what is committed, which dead letters are on their way.
+#[derive(Default)]
+struct Duties {
+    term: u64,
+    table: SettledTable,
+    /// What the group has; survives this process.
+    committed: BTreeMap<i32, i64>,
+    letters: Vec<(u64, Settled)>,
+    /// Bad records whose letter has landed.
+    landed: BTreeSet<(u64, i32, i64)>,
 }
 
 impl World {
@@ -68,8 +86,10 @@ impl World {
             reader: vec![0; partitions as usize],
             browsers: Vec::new(),
             window_bytes,
+            duties: Duties::default(),
         };
         world.board.open_epoch(epoch(1));
+        world.duties.table.open_epoch(1);
         world.open_partitions();
         world
     }
@@ -79,8 +99,10 @@ impl World {
             self.now += Duration::from_millis(self.rng.u64(0..20));
             match self.rng.u32(0..100) {
                 0..25 => self.produce(),
-                25..50 => self.read(),
-                50..60 => self.flush(),
+                25..47 => self.read(),
+                47..50 => self.letters_land(),
+                50..58 => self.flush(),
+                58..60 => self.commit(),
                 60..80 => self.drain_some(),
                 80..86 => self.connect(),
                 86..90 => self.reconnect(),
@@ -88,7 +110,8 @@ impl World {
                 92..94 => self.crash_reader(),
                 94..96 => self.crash_store(),
                 96..97 => self.add_partition(),
-                97..98 => self.recreate_topic(),
+                97..98 => self.rebalance(),
+                98..99 => self.recreate_topic(),
                 _ => self.serve_those_who_ask(),
             }
         }
@@ -123,7 +146,16 @@ impl World {
     fn hand_over(&mut self, partition: i32, first: i64, next: i64) {
         let (batch, verdicts) = self.log.batch(partition, first, next);
         let permit = self.credit.charge(batch.arena.len());
-        let decoded = Decoded { batch, verdicts, items: Vec::new(), duty_term: 1, held: Vec::new(), permit };
+        let term = self.duties.table.term(partition).unwrap_or(0);
+        let mut held = Vec::new();
+        for offset in first..next {
+            if term != 0 && self.log.entry(partition, offset) == Entry::Bad {
+                let origin = Origin { first: offset, next: offset + 1, ..batch.origin };
+                self.duties.letters.push((self.log.epoch, Settled { origin, except: Vec::new(), duty_term: term }));
+                held.push(offset);
+            }
+        }
+        let decoded = Decoded { batch, verdicts, items: Vec::new(), duty_term: term, held, permit };
         self.store.take(Tracked { decoded, findings: Vec::new() }, self.now).expect("the reader leaves no hole");
         assert_eq!(self.credit.used(), 0, "the credit of a batch that was taken is back");
     }
@@ -132,6 +164,60 @@ impl World {
         for settled in self.store.flush(self.now).expect("chunks touch each other") {
             let stored = self.board.partition(settled.origin.partition).stored.get();
             assert!(stored >= Some(settled.origin.next), "nothing is settled before it was fanned out");
+            self.duties.table.settle(&settled.origin, &settled.except, settled.duty_term);
+        }
+    }
+
+    /// Some letters land, in any order; some reports are made twice.
+    fn letters_land(&mut self) {
+        for _ in 0..self.rng.usize(0..8) {
+            if self.duties.letters.is_empty() {
+                return;
+            }
+            let index = self.rng.usize(0..self.duties.letters.len());
+            let (epoch, settled) = self.duties.letters.swap_remove(index);
+            self.duties.landed.insert((epoch, settled.origin.partition, settled.origin.first));
+            for _ in 0..self.rng.usize(1..3) {
+                self.duties.table.settle(&settled.origin, &settled.except, settled.duty_term);
+            }
+        }
+    }
+
+    /// What is settled is committed: never anything whose duties are not done.
+    fn commit(&mut self) {
+        let prefixes: Vec<_> = self.duties.table.prefixes().collect();
+        for (partition, prefix) in prefixes {
+            for offset in 0..prefix {
+                let landed = self.duties.landed.contains(&(self.log.epoch, partition, offset));
+                let bad = self.log.entry(partition, offset) == Entry::Bad;
+                assert!(!bad || landed, "partition {partition}: offset {offset} is committed without its dead letter");
+            }
+            let committed = self.duties.committed.insert(partition, prefix).unwrap_or(0);
+            assert!(committed <= prefix, "a commit never goes back");
+        }
+    }
+
+    /// Duties are lost, or taken under a new term.
+    fn rebalance(&mut self) {
+        let partitions = self.log.partitions();
+        let partition = partitions[self.rng.usize(0..partitions.len())];
+        if self.duties.table.term(partition).is_some() {
+            self.commit();
+            self.duties.table.disown(partition);
+        } else {
+            self.own(partition);
+        }
+    }
+
+    /// The duties begin at what the group has; what the reader has passed already is read again for them.
+    fn own(&mut self, partition: i32) {
+        self.duties.term += 1;
+        let from = self.duties.committed.get(&partition).copied().unwrap_or(0);
+        self.duties.table.own(partition, self.duties.term);
+        self.duties.table.begin(partition, self.duties.term, from);
+        let position = self.reader[partition as usize];
+        if from < position {
+            self.hand_over(partition, from, position);
         }
     }
 
@@ -168,13 +254,16 @@ impl World {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             opened: self.now,
         };
-        let limit = self.rng.usize(200..4_000);
-        let queue = Arc::new(SessionQueue::new(info, limit, Link::default()));
+        let queued_bytes = self.rng.usize(200..4_000);
+        let limits = QueueLimits { queued_bytes, unapplied_bytes: queued_bytes + self.rng.usize(0..4_000) };
+        let reports = dialect == Dialect::V2 && self.rng.bool();
+        let queue = Arc::new(SessionQueue::new(info, limits, Link::default()));
         let registered = self.sessions.register(OpenSession { queue: Arc::clone(&queue), socket: None });
         queue.begin(&starts, from, Vec::new(), self.now);
         self.store.serve(&queue, self.now);
         let client = Client::new(dialect, starts.iter().copied());
-        self.browsers.push(Browser { queue, _registered: registered, client, epoch: self.log.epoch, began: starts });
+        let epoch = self.log.epoch;
+        self.browsers.push(Browser { queue, _registered: registered, client, reports, epoch, began: starts });
     }
 
     fn drain_some(&mut self) {
@@ -194,6 +283,11 @@ impl World {
                 Poll::Ready(None) => panic!("nobody closed this session"),
                 Poll::Pending => break,
             }
+        }
+        if browser.reports && (frames == usize::MAX || self.rng.bool()) {
+            let applied: Vec<_> = browser.client.seen.iter().map(|(p, seen)| (*p, seen.next - 1)).collect();
+            let lag = browser.queue.applied(&applied, self.now);
+            assert!(lag.is_some(), "who reports is measured");
         }
     }
 
@@ -226,22 +320,39 @@ impl World {
         }
     }
 
-    /// The reader dies: what it had in flight is read again from what the store has.
+    /// Ingest dies: what it had in flight is read again from what the store has, its settled table is new, and the duties
+    /// that it owned begin again at what the group has.
     fn crash_reader(&mut self) {
+        let owned = self.forget_duties();
         for partition in self.board.partitions() {
             let stored = partition.stored.get().expect("the store lives");
             let back = self.rng.i64(0..4);
             self.reader[partition.partition as usize] = (stored - back).max(0);
         }
+        for partition in owned {
+            self.own(partition);
+        }
     }
 
-    /// The store dies with its window; the next generation is rebuilt from where the old window began.
+    /// The store dies with its window, and ingest is restarted with it; the next generation is rebuilt from where the old
+    /// window began.
     fn crash_store(&mut self) {
+        let owned = self.forget_duties();
         self.generation += 1;
         let window = Window::new(self.window_bytes, usize::MAX);
         let sessions = self.sessions.clone();
         self.store = FanOut::new(self.generation, window, sessions, self.board.clone(), Arc::clone(&self.metrics));
         self.open_partitions();
+        for partition in owned {
+            self.own(partition);
+        }
+    }
+
+    fn forget_duties(&mut self) -> Vec<i32> {
+        let owned = self.duties.table.owned().collect();
+        self.duties.table = SettledTable::new();
+        self.duties.table.open_epoch(self.log.epoch);
+        owned
     }
 
     fn open_partitions(&mut self) {
@@ -261,9 +372,10 @@ impl World {
 
     fn add_partition(&mut self) {
         if self.log.partitions().len() < 8 {
-            self.log.add_partition();
+            let partition = self.log.add_partition();
             self.reader.push(0);
-            self.open_partitions();
+            let partitions = vec![PartitionStart { partition, start: 0, end: 0 }];
+            self.store.open(&PartitionsOpened { epoch: self.board.epoch(), partitions }, self.now);
         }
     }
 
@@ -277,6 +389,8 @@ impl World {
         self.log = Log::new(number, partitions);
         self.reader = vec![0; partitions as usize];
         self.board.open_epoch(epoch(number));
+        self.duties.table.open_epoch(number);
+        self.duties.committed.clear();
         self.open_partitions();
         for browser in &mut self.browsers {
             browser.epoch = number;
@@ -293,7 +407,8 @@ impl World {
         }
     }
 
-    /// Everything is read, flushed and drained: now every client must have everything from its start on.
+    /// Everything is read, flushed and drained: now every client must have everything from its start on, and what this
+    /// instance owns is committed to the end.
     fn settle_down(&mut self) {
         for partition in self.log.partitions() {
             let (first, end) = (self.reader[partition as usize], self.log.end(partition));
@@ -302,6 +417,14 @@ impl World {
             }
         }
         self.flush();
+        while !self.duties.letters.is_empty() {
+            self.letters_land();
+        }
+        self.commit();
+        for partition in self.duties.table.owned() {
+            let committed = self.duties.committed.get(&partition).copied();
+            assert_eq!(committed, Some(self.log.end(partition)), "partition {partition}: all of it is settled");
+        }
         let mut rounds = 0;
         while self.browsers.iter().any(|browser| {
             let snapshot = browser.queue.snapshot(self.now);

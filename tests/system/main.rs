@@ -2,12 +2,36 @@
 //!
 //! `scripts/setup` installs what they need; `scripts/services run -- cargo test --test system` keeps one Kafka and one
 //! Redis running over several test runs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "a test fails by panicking, prints what it found, and is no library"
+)]
 
 mod harness;
 
 mod harness_keeps_its_word;
 
+mod before_kafka;
+
+mod burst;
+
 mod clients_keep_their_word;
+
+mod connection_limits;
+
+mod control_frames;
+
+mod idle_clients;
 
 mod actor_faults;
 
@@ -23,8 +47,17 @@ mod lag_is_watched_apart;
 
 mod live_stream;
 
+mod resume_edges;
+
 mod second_instance;
 
 mod sigterm_under_load;
 
+mod slow_clients;
+
 mod topic_changes;
+
+mod unprocessable_records;
+mod endpoints_are_as_documented;
+
+mod metrics_are_as_documented;

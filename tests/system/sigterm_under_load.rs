@@ -1,10 +1,12 @@
 //! SIGTERM under load: everything that was taken in is finished, everybody is told, and the next start goes on there.
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::client::{Client, From};
+use crate::harness::client::{Client, From, Options, Reading};
 use crate::harness::eventually::eventually;
 use crate::harness::load::Load;
 use crate::harness::service::{Config, Service};
@@ -19,7 +21,8 @@ const GOING_AWAY: Option<u16> = Some(1001);
 #[test]
 fn sigterm_under_load_drains_commits_and_says_goodbye() {
     let topic = Topic::create(services::kafka(), "sigterm", 4);
-    let config = Config::new(&topic);
+    let dead_letters = topic.beside("dlq", 1);
+    let config = Config::new(&topic).set("KAFKA_DLQ_TOPIC", &dead_letters.name);
     let mut service = Service::start_healthy(&config);
     let mut clients: Vec<Client> = (0..3).map(|_| Client::from(service.address(), From::Earliest)).collect();
     let v1 = V1Client::connect(service.address(), None);
@@ -58,4 +61,39 @@ fn sigterm_under_load_drains_commits_and_says_goodbye() {
         client.wait_for_all_but(&published, BOUND, was_committed);
     }
     topic.wait_until_all_committed(config.group(), BOUND);
+}
+
+#[test]
+fn those_who_do_not_listen_do_not_hold_the_exit() {
+    let topic = Topic::create(services::kafka(), "sigterm-deaf", 4);
+    let dead_letters = topic.beside("dlq", 1);
+    let config = Config::new(&topic).set("KAFKA_DLQ_TOPIC", &dead_letters.name);
+    let mut service = Service::start_healthy(&config);
+    let listening = Client::from(service.address(), From::Latest);
+    let deaf = Options { receive_buffer: Some(4096), ..Options::default() };
+    let deaf: Vec<Client> = (0..3).map(|_| Client::connect(service.address(), deaf.clone())).collect();
+    for client in &deaf {
+        client.read(Reading::Stopped);
+    }
+    // Requests that never end.
+    let half_open: Vec<TcpStream> =
+        ["", "GET /hea", "GET /health HTTP/1.1\r\nHost: x\r\n", "GET /ws HTTP/1.1\r\nUpgrade: web"]
+            .into_iter()
+            .map(|start| {
+                let mut stream = TcpStream::connect(service.address()).expect("a connection");
+                stream.write_all(start.as_bytes()).expect("it takes the start");
+                stream
+            })
+            .collect();
+    let load = Load::start(&topic, 4_000);
+    eventually("records to flow", BOUND, || match listening.received() {
+        received @ 0..10_000 => Err(received.to_string()),
+        _ => Ok(()),
+    });
+    service.signal(Signal::SIGTERM);
+    let status = service.wait_for_exit(EXIT_WITHIN);
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert_eq!(listening.wait_until_closed(BOUND).code, GOING_AWAY);
+    load.stop();
+    drop(half_open);
 }

@@ -50,6 +50,17 @@ pub enum Finding {
     },
 }
 
+/// A finding and the record it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordFinding {
+    /// Index of the record in its batch.
+    pub record: u32,
+    /// Index of the inner event in an event batch, otherwise 0.
+    pub event_index: u32,
+    /// What was found.
+    pub finding: Finding,
+}
+
 /// The bounds of a [`Tracker`], in threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

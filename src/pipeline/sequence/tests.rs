@@ -113,8 +113,8 @@ fn a_long_redelivery_is_bounded_in_findings_and_never_a_gap() {
 fn cold_start_in_the_middle_of_many_threads_finds_nothing() {
     let mut tracker = Tracker::default();
     for sequence in 500..510 {
-        for thread in 0..100 {
-            assert_eq!(tracker.check(&item(thread, sequence + thread as u64)), None);
+        for thread in 0..100_u64 {
+            assert_eq!(tracker.check(&item(thread.into(), sequence + thread)), None);
         }
     }
     assert_eq!(tracker.tally(), Tally { started: 100, returned: 0, pruned: 0 });

@@ -10,6 +10,8 @@ pub mod client;
 
 pub mod contract;
 
+pub mod dead_letters;
+
 pub mod eventually;
 
 pub mod load;
@@ -18,6 +20,8 @@ pub mod producer;
 
 pub mod proxy;
 
+pub mod raw;
+
 pub mod records;
 
 pub mod service;
@@ -25,6 +29,8 @@ pub mod service;
 pub mod services;
 
 pub mod socket;
+
+pub mod swarm;
 
 pub mod topic;
 

@@ -96,8 +96,17 @@ export class Model {
     const before = this.connection.state;
     this.connection = status;
     const wasConnected = before === "live" || before === "catching_up";
-    if (wasConnected && (status.state === "waiting" || status.state === "stopped")) {
+    if (status.state === "stopped") {
+      this.#note("error", `Stopped: ${status.reason}.`);
+      this.alerts.raise(
+        "stopped",
+        "error",
+        `This page has stopped: ${status.reason}. It does not reconnect by itself.`,
+      );
+    } else if (status.state === "waiting" && wasConnected && !this.#isJustSaid(status.reason)) {
       this.#note("warning", `Disconnected: ${status.reason}.`);
+    } else if (status.state === "live") {
+      this.alerts.dismiss("stopped");
     }
   }
 
@@ -164,6 +173,12 @@ export class Model {
     } else {
       this.rows.replaceLast(merged);
     }
+  }
+
+  /** A fault is noted before the connection that it ends. */
+  #isJustSaid(reason: string): boolean {
+    const last = this.rows.last();
+    return last?.type === "note" && last.level === "error" && last.text === sentence(reason);
   }
 
   #note(level: "info" | "warning" | "error", text: string): void {

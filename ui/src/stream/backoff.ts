@@ -25,6 +25,8 @@ export function onClose(code: number, reason: string): CloseDecision {
       return { action: "retry_spread", reason: "the service is restarting" };
     case 1006:
       return { action: "retry", reason: "the connection was lost" };
+    case 1002:
+      return { action: "stop", reason: `the service could not read what this page sent${named}` };
     case 1008:
       return { action: "stop", reason: `the service refused this page${named}` };
     case 1009:

@@ -94,7 +94,6 @@ export function formatStored(cursor: Cursor, nowMs: number): string {
     epoch: cursor.epoch,
     savedAtMs: nowMs,
     lastOffsetsByPartition: lastApplied(cursor.next),
-    untouched: [...cursor.next].filter(([, next]) => next === 0n).map(([partition]) => partition),
   });
 }
 
@@ -107,28 +106,22 @@ export function parseStored(text: string): Cursor | null {
   if (typeof value !== "object" || value === null) {
     return null;
   }
-  const { version, epoch, lastOffsetsByPartition, untouched } = value as Record<string, unknown>;
+  const { version, epoch, lastOffsetsByPartition } = value as Record<string, unknown>;
   const isComplete = version === 1 && typeof epoch === "string" && epoch !== "" && epoch.length <= MAX_NAME_CHARS;
   if (!isComplete || typeof lastOffsetsByPartition !== "object" || lastOffsetsByPartition === null) {
     return null;
   }
   const next = new Map<number, bigint>();
-  const isSound =
-    Object.entries(lastOffsetsByPartition).every(([key, last]) => addLast(next, key, last)) &&
-    (!Array.isArray(untouched) || untouched.every((key) => addAt(next, key, 0n)));
+  const isSound = Object.entries(lastOffsetsByPartition).every(([key, last]) => add(next, key, last));
   return isSound && next.size > 0 ? { epoch, next } : null;
 }
 
-function addLast(next: Map<number, bigint>, key: string, last: unknown): boolean {
-  const offset = typeof last === "string" ? parseOffset(last) : null;
-  return offset !== null && addAt(next, key, offset + 1n);
-}
-
-function addAt(next: Map<number, bigint>, key: unknown, offset: bigint): boolean {
+function add(next: Map<number, bigint>, key: string, last: unknown): boolean {
   const partition = parsePartition(key);
-  if (partition === null || next.size >= MAX_PARTITIONS) {
+  const offset = last === "-1" ? -1n : typeof last === "string" ? parseOffset(last) : null;
+  if (partition === null || offset === null || next.size >= MAX_PARTITIONS) {
     return false;
   }
-  next.set(partition, offset);
+  next.set(partition, offset + 1n);
   return true;
 }

@@ -32,7 +32,7 @@ export type StreamEvent =
   | { type: "partition_added"; start: PartitionStart }
   | { type: "reset"; partition: number; reason: string; before: bigint | null; nextOffset: bigint }
   /** Offsets that were not received and that nothing of the server explains, or that the user jumped over. */
-  | { type: "hole"; partition: number; first: bigint; next: bigint; reason: "unexplained" | "jumped" | "not_kept" }
+  | { type: "hole"; partition: number; first: bigint; next: bigint; reason: "unexplained" | "jumped" }
   | { type: "caught_up"; capped: boolean }
   | { type: "heartbeat"; heartbeat: Heartbeat }
   | { type: "backlog"; frames: number; bytes: number }

@@ -3,7 +3,8 @@
 import { CLOSE } from "./backoff";
 import type { NoticeTopic } from "./events";
 
-const WELCOME_LIMIT_MS = 15_000;
+/** The service may wait up to 30 s until it knows its own positions, and then says that it is not ready. */
+const WELCOME_LIMIT_MS = 40_000;
 const STALL_LIMIT_MS = 60_000;
 
 export interface Times {

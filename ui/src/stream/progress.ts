@@ -41,7 +41,7 @@ export class Progress {
 
   /** The report of what is not reported yet, or null. Call `reported` once it was sent. */
   report(): string | null {
-    return buildApplied(this.#unreported);
+    return this.#unreported.size === 0 ? null : buildApplied(this.#unreported);
   }
 
   reported(nowMs: number): void {

@@ -139,19 +139,12 @@ export class Session {
       return;
     }
     if (this.#mode === "jump") {
-      this.#skipTo(partition, at, from, "jumped");
-    } else if (at === 0n && from > 0n) {
-      // A partition that stands at 0 cannot be named in a cursor: it begins at the start of what is kept.
-      this.#skipTo(partition, at, from, "not_kept");
+      if (from > at) {
+        this.#emit({ type: "hole", partition, first: at, next: from, reason: "jumped" });
+      }
+      this.#positions.place(partition, from);
     }
     // Otherwise the position stands: the stream must go on exactly there, or explain itself by a reset or a gap.
-  }
-
-  #skipTo(partition: number, at: bigint, from: bigint, reason: "jumped" | "not_kept"): void {
-    if (from > at) {
-      this.#emit({ type: "hole", partition, first: at, next: from, reason });
-    }
-    this.#positions.place(partition, from);
   }
 
   #onReset(frame: CursorReset): void {

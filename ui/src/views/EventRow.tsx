@@ -4,6 +4,7 @@ import { memo } from "react";
 import type { RangeRow, RecordRow, ResetRow, Row } from "../model/rows";
 import type { FindingInfo } from "../wire/frame";
 import { count, timeOfDay, words } from "./format";
+import { Id } from "./Id";
 
 interface Props {
   row: Row;
@@ -49,7 +50,7 @@ function RecordCells({ row }: { row: RecordRow }) {
         {summary?.tenant}
       </Cell>
       <Cell name="thread" title={summary?.thread}>
-        {summary?.thread}
+        <Id text={summary?.thread ?? ""} />
       </Cell>
       <Cell name="kind">
         <span className={`chip kind-${kind}`}>{summary === null ? kind : words(summary.name)}</span>
@@ -146,7 +147,7 @@ function describeRange(row: RangeRow): { title: string; text: string; position: 
   const size = row.next - row.first;
   const offsets = `${count(size)} ${size === 1n ? "offset" : "offsets"}`;
   const range = size === 1n ? `${row.first}` : `${row.first} to ${row.next - 1n}`;
-  const what = row.type === "skip" ? "nothing to show" : row.reason === "jumped" ? "passed over" : "lost";
+  const what = row.type === "skip" ? "with nothing to show" : row.reason === "jumped" ? "passed over" : "lost";
   const text = `Partition ${row.partition}: ${offsets} ${what}, ${range} (${words(row.reason)})`;
   const title = row.type === "hole" && row.reason === "unexplained" ? "defect" : row.type === "skip" ? "skip" : "gap";
   return { title, text, position: `${row.partition}:${row.first}` };

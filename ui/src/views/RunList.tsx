@@ -2,6 +2,7 @@
 
 import type { Run } from "../model/runs";
 import { count } from "./format";
+import { Id } from "./Id";
 
 interface Props {
   runs: Run[];
@@ -36,14 +37,20 @@ function RunItem({ run, isChosen, choose }: { run: Run; isChosen: boolean; choos
   return (
     <li>
       <button type="button" className="run" aria-pressed={isChosen} onClick={choose} title={started}>
-        <span className={`run-status run-${run.status}`}>{run.status}</span>
-        <span className="run-thread">{run.thread}</span>
-        <span className="run-detail">
-          {[run.tenant, run.graph, run.node].filter((part) => part !== "").join(" · ")}
+        <span className="run-line">
+          <span className="run-thread">
+            <Id text={run.thread} />
+          </span>
+          <span className={`run-status run-${run.status}`}>{run.status}</span>
         </span>
-        <span className="run-count">
-          {count(run.events)} {run.events === 1 ? "event" : "events"}
-          {run.errors > 0 ? <span className="tone-bad"> · {count(run.errors)} failed</span> : null}
+        <span className="run-line run-more">
+          <span className="run-detail">
+            {[run.tenant, run.graph, run.node].filter((part) => part !== "").join(" · ")}
+          </span>
+          <span className="run-count">
+            {count(run.events)} {run.events === 1 ? "event" : "events"}
+            {run.errors > 0 ? <span className="tone-bad"> · {count(run.errors)} failed</span> : null}
+          </span>
         </span>
       </button>
     </li>

@@ -3,7 +3,7 @@
 import type { PipelineView } from "../model/pipeline";
 import type { Snapshot } from "../store/store";
 import type { ConnectionStatus } from "../stream/events";
-import { formatBytes } from "../wire/summary";
+import { formatBytes } from "../wire/units";
 import { count, rate, words } from "./format";
 
 export interface Commands {
@@ -28,7 +28,12 @@ export function TopBar({ snapshot, commands }: { snapshot: Snapshot; commands: C
         </div>
       </div>
       <div className="signals" role="status" aria-live="polite">
-        <Signal label="Stream" tone={connectionTone(connection)} text={connectionText(connection, snapshot.nowMs)}>
+        <Signal
+          label="Stream"
+          tone={connectionTone(connection)}
+          text={connectionText(connection, snapshot.nowMs)}
+          title={"reason" in connection ? connection.reason : ""}
+        >
           {connection.state === "waiting" || connection.state === "stopped" ? (
             <button type="button" className="link" onClick={commands.retryNow}>
               Try now
@@ -117,9 +122,9 @@ function connectionText(status: ConnectionStatus, nowMs: number): string {
     case "catching_up":
       return "catching up";
     case "waiting":
-      return `reconnecting in ${Math.max(0, Math.ceil((status.untilMs - nowMs) / 1000))} s: ${status.reason}`;
+      return `reconnecting in ${Math.max(0, Math.ceil((status.untilMs - nowMs) / 1000))} s`;
     case "stopped":
-      return `stopped: ${status.reason}`;
+      return "stopped";
   }
 }
 

@@ -43,7 +43,7 @@ test("rows about the stream say partition, range and reason", () => {
     position: "3:5",
   });
   expect(describeSystemRow({ ...row, type: "skip", next: 6n, reason: "no_record" }).text).toBe(
-    "Partition 3: 1 offset nothing to show, 5 (no record)",
+    "Partition 3: 1 offset with nothing to show, 5 (no record)",
   );
   expect(describeSystemRow({ ...row, type: "hole", reason: "unexplained" }).title).toBe("defect");
 });

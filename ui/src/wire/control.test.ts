@@ -80,22 +80,14 @@ describe("hello", () => {
     });
   });
 
-  test("does not list a partition of which nothing was applied, and never sends an empty map", () => {
-    const next = new Map([
-      [0, 0n],
-      [1, 5n],
-    ]);
-    expect(read(buildHello({ epoch: "e", next })).lastOffsetsByPartition).toEqual({ "1": "4" });
-    expect(read(buildHello({ epoch: "e", next: new Map([[0, 0n]]) }))).toMatchObject({ from: "earliest" });
-    expect(read(buildResume({ epoch: "e", next: new Map([[0, 0n]]) }))).toMatchObject({
-      type: "resume",
-      from: "earliest",
-    });
+  test("says of a partition of which nothing was applied that it stands before its first offset", () => {
+    const cursor = { epoch: "e", next: new Map([[0, 0n]]) };
+    expect(read(buildHello(cursor))).toMatchObject({ from: "cursor", lastOffsetsByPartition: { "0": "-1" } });
+    expect(read(buildResume(cursor))).toMatchObject({ type: "resume", lastOffsetsByPartition: { "0": "-1" } });
   });
 
-  test("applied reports last applied offsets, and nothing when there is nothing", () => {
+  test("applied reports last applied offsets", () => {
     expect(buildApplied(new Map([[2, 10n]]))).toBe('{"type":"applied","offsets":{"2":"9"}}');
-    expect(buildApplied(new Map([[2, 0n]]))).toBeNull();
   });
 });
 

@@ -147,7 +147,7 @@ function parseHeartbeat(fields: Fields): Heartbeat {
     nextOffsets.set(partition(key, "heartbeat.nextOffsets"), offset(value, "heartbeat.nextOffsets"));
   }
   const ingest = object(fields.ingest ?? {}, "heartbeat.ingest");
-  const reasons = Array.isArray(ingest.reasons) ? ingest.reasons.slice(0, MAX_REASONS).map(text) : [];
+  const reasons = Array.isArray(ingest.reasons) ? ingest.reasons.slice(0, MAX_REASONS).map(reasonText) : [];
   return {
     type: "heartbeat",
     serverTimeMs: typeof fields.serverTimeMs === "number" ? fields.serverTimeMs : Number(text(fields.serverTimeMs)),
@@ -155,6 +155,12 @@ function parseHeartbeat(fields: Fields): Heartbeat {
     status: text(ingest.status),
     reasons,
   };
+}
+
+/** A reason is an object with a code for machines and a detail for people. */
+function reasonText(reason: unknown): string {
+  const fields = typeof reason === "object" && reason !== null ? (reason as Fields) : {};
+  return text(fields.detail) || text(fields.code) || text(reason);
 }
 
 function object(value: unknown, name: string): Fields {

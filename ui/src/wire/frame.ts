@@ -87,7 +87,7 @@ export function decodeFrame(buffer: ArrayBuffer): DecodedFrame | FrameFailure {
 
 /** What is wrong with the coverage of a frame, or null. Every offset must lie in exactly one item, in order. */
 export function checkCoverage(frame: Frame): string | null {
-  if (frame.partition < 0 || frame.firstOffset < 0n || frame.nextOffset < frame.firstOffset) {
+  if (frame.partition < 0 || frame.firstOffset < 0n || frame.nextOffset <= frame.firstOffset) {
     return `frame with an impossible range: partition ${frame.partition}, [${frame.firstOffset}, ${frame.nextOffset})`;
   }
   let at = frame.firstOffset;

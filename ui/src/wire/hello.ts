@@ -15,48 +15,34 @@ const CLIENT = "dashstream-ui/0.1";
  * new since the cursor was taken, so that nothing of them is missed.
  */
 export function buildHello(cursor: Cursor | null): string {
-  if (cursor === null) {
-    return JSON.stringify({ type: "hello", from: "latest", client: CLIENT });
-  }
-  const offsets = lastApplied(cursor.next);
-  // A cursor that stands at offset 0 everywhere has applied nothing: an empty map is refused, `earliest` says the same.
-  const from = Object.keys(offsets).length === 0 ? "earliest" : "cursor";
-  return JSON.stringify({
-    type: "hello",
-    from,
-    ...(from === "cursor" ? { lastOffsetsByPartition: offsets } : {}),
-    default: "earliest",
-    epoch: cursor.epoch,
-    client: CLIENT,
-  });
+  const start = cursor === null ? { from: "latest" } : fromCursor(cursor);
+  return JSON.stringify({ type: "hello", ...start, client: CLIENT });
 }
 
 /** Goes on where a capped replay ended, on the same connection. */
 export function buildResume(cursor: Cursor): string {
-  const offsets = lastApplied(cursor.next);
-  const from = Object.keys(offsets).length === 0 ? "earliest" : "cursor";
-  return JSON.stringify({
-    type: "resume",
-    from,
-    ...(from === "cursor" ? { lastOffsetsByPartition: offsets } : {}),
-    default: "earliest",
-    epoch: cursor.epoch,
-  });
+  return JSON.stringify({ type: "resume", ...fromCursor(cursor) });
 }
 
 /** What the page has applied, for the partitions given. */
-export function buildApplied(next: Map<number, bigint>): string | null {
-  const offsets = lastApplied(next);
-  return Object.keys(offsets).length === 0 ? null : JSON.stringify({ type: "applied", offsets });
+export function buildApplied(next: ReadonlyMap<number, bigint>): string {
+  return JSON.stringify({ type: "applied", offsets: lastApplied(next) });
 }
 
-/** Last applied offset per partition as decimal strings; a partition of which nothing was applied is not listed. */
-export function lastApplied(next: Map<number, bigint>): Record<string, string> {
+function fromCursor(cursor: Cursor): object {
+  return {
+    from: "cursor",
+    lastOffsetsByPartition: lastApplied(cursor.next),
+    default: "earliest",
+    epoch: cursor.epoch,
+  };
+}
+
+/** Last applied offset per partition as decimal strings; -1 says that nothing of the partition was applied yet. */
+export function lastApplied(next: ReadonlyMap<number, bigint>): Record<string, string> {
   const offsets: Record<string, string> = {};
   for (const [partition, at] of next) {
-    if (at > 0n) {
-      offsets[String(partition)] = (at - 1n).toString();
-    }
+    offsets[String(partition)] = (at - 1n).toString();
   }
   return offsets;
 }

@@ -18,12 +18,14 @@ test("enums appear by name and 64-bit numbers with every digit", () => {
     value: {
       header: { threadId: "t", sequence: 2n ** 64n - 1n },
       eventType: EventType.NODE_START,
-      attributes: attributes({ big: 9007199254740993n, name: "x" }),
+      attributes: attributes({ big: 9007199254740993n, name: "x", ratio: 1 }),
     },
   });
   expect(text).toContain('"EVENT_TYPE_NODE_START"');
   expect(text).toContain("18446744073709551615");
-  expect(text).toContain("9007199254740993");
+  expect(text).toContain('"big": 9007199254740993');
+  expect(text).toContain('"name": "x"');
+  expect(text).toContain('"ratio": 1.0');
 });
 
 test("bytes that hold JSON are shown as JSON, others as hex, both bounded", () => {

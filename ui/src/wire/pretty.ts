@@ -51,6 +51,10 @@ function writeMessage(out: Output, desc: DescMessage, value: Fields, depth: numb
     out.write('"… nested too deeply"');
     return;
   }
+  if (VALUE_WRAPPERS.has(desc.typeName)) {
+    writeWrapped(out, desc, value, depth);
+    return;
+  }
   out.write("{");
   let count = 0;
   for (const field of desc.fields) {
@@ -71,6 +75,24 @@ function writeMessage(out: Output, desc: DescMessage, value: Fields, depth: numb
     out.line(depth);
   }
   out.write("}");
+}
+
+/** Attribute values are shown as the values that they wrap. */
+const VALUE_WRAPPERS = new Set([
+  "dashstream.v1.AttributeValue",
+  "dashstream.v1.AttributeArray",
+  "dashstream.v1.AttributeMap",
+]);
+
+function writeWrapped(out: Output, desc: DescMessage, value: Fields, depth: number): void {
+  for (const field of desc.fields) {
+    const content = contentOf(field, value);
+    if (content !== undefined) {
+      writeField(out, field, content, depth);
+      return;
+    }
+  }
+  out.write("null");
 }
 
 function contentOf(field: DescField, value: Fields): unknown {
@@ -178,6 +200,9 @@ function writeScalar(out: Output, type: ScalarType, content: unknown, depth: num
     out.write(content.toString());
   } else if (type === ScalarType.STRING && typeof content === "string") {
     out.write(JSON.stringify(cut(content, MAX_STRING_CHARS)));
+  } else if (type === ScalarType.DOUBLE && Number.isInteger(content)) {
+    // Tells a float from an integer.
+    out.write(`${content}.0`);
   } else {
     out.write(String(content));
   }

@@ -1,0 +1,231 @@
+//! The reader in one epoch: polls, cuts batches, sends them, obeys commands.
+//!
+//! How it gets out of trouble is in [`super::recovery`], how it is opened in [`super::opening`].
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+
+use super::batch::{BatchBuilder, RecordView};
+use super::monitor::MonitorContext;
+use super::opening::{open_more, open_topic};
+use super::reader::{End, ReaderCommand, ReaderParts, Stopped, TURN, Wishes};
+use super::standstill::Standstill;
+use super::topic::{ReadyQueue, append_headers};
+use crate::board::{Epoch, PartitionBoard};
+use crate::messages::Ingested;
+use crate::pipeline::epoch::{Opening, Start, TopicChange, TopicFacts, compare};
+use crate::pipeline::record::LossReason;
+
+/// Records that are taken from the client in one call. The credit may be overdrawn by so many, which the client's own bound
+/// limits in bytes.
+const RECORDS_PER_TAKE: usize = 250;
+/// Calls after which the reader looks at its commands, however much there is to read.
+const TAKES_PER_TURN: u32 = 64;
+
+/// One partition while it is read.
+pub(super) struct Open {
+    pub(super) builder: BatchBuilder,
+    pub(super) board: Arc<PartitionBoard>,
+    pub(super) start: i64,
+}
+
+/// The reader in one epoch.
+pub(super) struct Reader<'a> {
+    pub(super) parts: &'a ReaderParts,
+    pub(super) consumer: &'a BaseConsumer<MonitorContext>,
+    pub(super) wishes: &'a mut Wishes,
+    pub(super) facts: TopicFacts,
+    pub(super) epoch: Epoch,
+    pub(super) recreated: bool,
+    /// By partition number.
+    pub(super) partitions: Vec<Open>,
+    /// The partition whose batch is open.
+    pub(super) current: usize,
+    /// A position is not in the log any more.
+    pub(super) suspect: bool,
+    /// Recoveries since the last record.
+    pub(super) recoveries: u32,
+    /// Records at which it stands still.
+    pub(super) standstill: Standstill,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn open(
+        parts: &'a ReaderParts,
+        consumer: &'a BaseConsumer<MonitorContext>,
+        wishes: &'a mut Wishes,
+        anew: bool,
+    ) -> Result<Self, Stopped> {
+        let facts = wishes.facts.clone().ok_or(Stopped)?;
+        let opened = open_topic(parts, consumer, &facts, anew)?;
+        for (partition, term) in opened.terms {
+            wishes.owns.insert(partition, (term, None));
+        }
+        let mut reader = Self {
+            parts,
+            consumer,
+            wishes,
+            facts,
+            epoch: opened.epoch,
+            recreated: opened.opening.recreated,
+            partitions: Vec::new(),
+            current: 0,
+            suspect: false,
+            recoveries: 0,
+            standstill: Standstill::default(),
+        };
+        reader.add(&opened.opening);
+        reader.meet_again();
+        reader.assign_all();
+        reader.begin_owned();
+        Ok(reader)
+    }
+
+    /// Reads until the end of this epoch.
+    pub(super) fn read_on(&mut self, commands: &Receiver<ReaderCommand>) -> Result<(), End> {
+        let no_queue = || End::Fatal(KafkaError::ClientCreation("the consumer has no queue".into()));
+        let mut ready = ReadyQueue::new(self.consumer, RECORDS_PER_TAKE).ok_or_else(no_queue)?;
+        while !self.parts.stop.is_stopped() {
+            while let Ok(command) = commands.try_recv() {
+                self.obey(command)?;
+            }
+            self.stand_still();
+            self.begin_owned();
+            if self.suspect {
+                self.recover(commands)?;
+            }
+            if self.parts.drain.is_stopped() {
+                self.parts.drained.stop();
+                self.parts.stop.wait(TURN);
+            } else if !self.parts.records.connected() {
+                // The next stage died: whoever watches it will start this reader anew.
+                self.parts.stop.wait(TURN);
+            } else if self.parts.credit.wait(TURN) {
+                self.read(&mut ready)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is there, or waits one turn for something. The first record comes by the client's own poll, which also
+    /// serves its events; the ones that are ready behind it are taken many at a time, which costs half as much.
+    pub(super) fn read(&mut self, ready: &mut ReadyQueue<'_>) -> Result<(), End> {
+        match self.consumer.poll(TURN) {
+            Some(Ok(message)) => {
+                let record = RecordView {
+                    offset: message.offset(),
+                    timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+                    key: message.key(),
+                    value: message.payload(),
+                };
+                self.take(message.partition(), record, |arena| append_headers(&message, arena));
+            }
+            Some(Err(error)) => self.trouble(error)?,
+            None => return Ok(()),
+        }
+        let mut error = None;
+        for _ in 0..TAKES_PER_TURN {
+            let count = ready.take(|message| match message {
+                Ok(message) => {
+                    let record = RecordView {
+                        offset: message.offset(),
+                        timestamp_ms: message.timestamp_ms(),
+                        key: message.key(),
+                        value: message.value(),
+                    };
+                    self.take(message.partition(), record, |arena| message.append_headers(arena));
+                }
+                Err(code) => error = Some(KafkaError::MessageConsumption(code)),
+            });
+            if count < RECORDS_PER_TAKE || self.parts.credit.used() >= self.parts.credit.limit() {
+                break;
+            }
+        }
+        self.flush();
+        error.map_or(Ok(()), |error| self.trouble(error))
+    }
+
+    /// Takes one record, and sends a batch when it is full or belongs to another partition.
+    pub(super) fn take(&mut self, partition: i32, record: RecordView<'_>, headers: impl FnOnce(&mut Vec<u8>)) {
+        let Ok(index) = usize::try_from(partition) else { return };
+        if self.standstill.holds(partition) {
+            // Left over from before it stood still; it comes again.
+            return;
+        }
+        if index != self.current {
+            self.flush();
+            self.current = index;
+        }
+        let Some(open) = self.partitions.get_mut(index) else { return };
+        self.recoveries = 0;
+        if open.builder.push(record, headers, self.parts.settings.batch) {
+            self.flush();
+        }
+    }
+
+    /// Sends the open batch, if there is anything in it.
+    pub(super) fn flush(&mut self) {
+        self.send(self.current, None);
+    }
+
+    pub(super) fn send(&mut self, index: usize, lost: Option<LossReason>) {
+        let Some(open) = self.partitions.get_mut(index) else { return };
+        let Some((batch, weight)) = open.builder.finish(self.epoch.number, lost) else { return };
+        let permit = self.parts.credit.charge(weight);
+        open.board.fetched.set(batch.origin.next);
+        self.parts.records.do_send(Ingested { batch, permit });
+    }
+
+    /// An error of the client: fatal, a position that is gone, or something that passes.
+    pub(super) fn trouble(&mut self, error: KafkaError) -> Result<(), End> {
+        match error {
+            KafkaError::MessageConsumptionFatal(_) => return Err(End::Fatal(error)),
+            KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::LogTruncation,
+            ) => self.suspect = true,
+            // Counted where the client reported it; the client goes on by itself.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn obey(&mut self, command: ReaderCommand) -> Result<(), End> {
+        if let ReaderCommand::Facts { facts, went_back } = &command {
+            let change = compare(&self.facts, facts);
+            if change == TopicChange::Recreated || *went_back == Some(self.epoch.number) {
+                self.flush();
+                self.wishes.facts = Some(facts.clone());
+                return Err(End::Anew);
+            }
+            if change == TopicChange::Grown {
+                self.flush();
+                let new: Vec<i32> = (self.facts.partitions..facts.partitions).collect();
+                let opening = open_more(self.parts, self.consumer, &self.epoch, &new)?;
+                self.add(&opening);
+                self.assign_all();
+            }
+            let topic_id = facts.topic_id.clone().or_else(|| self.facts.topic_id.take());
+            self.facts = TopicFacts { topic_id, ..facts.clone() };
+        }
+        self.wishes.take(command);
+        Ok(())
+    }
+
+    /// Adds partitions as they were opened, and tells what they have lost.
+    pub(super) fn add(&mut self, opening: &Opening) {
+        for &Start { partition, first, read_from, .. } in &opening.starts {
+            let mut builder = BatchBuilder::new(partition, first);
+            builder.cover(read_from);
+            self.partitions.push(Open { builder, board: self.parts.board.partition(partition), start: first });
+            if first < read_from {
+                self.lose(self.partitions.len() - 1, read_from - first);
+            }
+        }
+    }
+}

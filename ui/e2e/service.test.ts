@@ -1,0 +1,283 @@
+// The page against the real service.
+//
+// `DASHSTREAM_URL` names a running one; otherwise the binary is started (`DASHSTREAM_BIN`, or what cargo built here).
+// The test with a restart needs a Kafka that outlives the service: `DASHSTREAM_TEST_KAFKA`, as `scripts/services` sets it.
+
+import type { Buffer } from "node:buffer";
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { createServer } from "node:net";
+import { fileURLToPath } from "node:url";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import {
+  type Browser,
+  type BrowserContext,
+  figures,
+  launch,
+  newPage,
+  type Page,
+  picture,
+  positions,
+  serviceSignal,
+  streamSignal,
+  until,
+} from "./browser";
+
+const TARGET = process.env.CARGO_TARGET_DIR ?? fileURLToPath(new URL("../../target", import.meta.url));
+const BINARY = process.env.DASHSTREAM_BIN ?? `${TARGET}/debug/dashstream`;
+const URL_GIVEN = process.env.DASHSTREAM_URL;
+const KAFKA = process.env.DASHSTREAM_TEST_KAFKA;
+const hasBinary = existsSync(BINARY);
+
+let browser: Browser;
+let page: Page;
+let context: BrowserContext;
+let faults: string[];
+const children = new Set<ChildProcess>();
+
+beforeAll(async () => {
+  browser = await launch();
+});
+afterAll(() => browser.close());
+beforeEach(async ({ onTestFailed }) => {
+  log = [];
+  onTestFailed(() => console.log(log.join("\n")));
+  ({ page, faults, context } = await newPage(browser));
+});
+afterEach(async () => {
+  await context.close();
+  await Promise.all([...children].map((child) => stop(child, "SIGKILL")));
+  expect(faults).toEqual([]);
+});
+
+/** Variables of the service would change what is tested; names that it does not know keep it from starting. */
+const cleanEnv = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !/^(DASHSTREAM|KAFKA|REDIS)_/.test(name)),
+);
+let log: string[] = [];
+
+/** Starts a command of the service. The end of its log is shown when the test fails. */
+function run(args: string[], env: Record<string, string> = {}): ChildProcess {
+  const child = spawn(BINARY, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...cleanEnv, ...env } });
+  children.add(child);
+  child.once("exit", (code, signal) => {
+    children.delete(child);
+    keep(`${args[0]} ended: ${signal ?? code}`);
+  });
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.on("data", (chunk: Buffer) => keep(...String(chunk).split("\n")));
+  }
+  return child;
+}
+
+function keep(...lines: string[]): void {
+  log = [...log, ...lines.filter((line) => line !== "")].slice(-60);
+}
+
+async function stop(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+  if (child.exitCode === null && child.signalCode === null) {
+    const ended = new Promise((resolve) => child.once("exit", resolve));
+    child.kill(signal);
+    await ended;
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return typeof address === "object" && address !== null ? address.port : 0;
+}
+
+function answers(url: string): Promise<boolean> {
+  return fetch(`${url}/live`).then(
+    (response) => response.ok,
+    () => false,
+  );
+}
+
+const count = async (label: string): Promise<bigint> => BigInt((await figures(page))[label] ?? "0");
+
+async function openLive(url: string): Promise<void> {
+  await page.goto(url);
+  await until(
+    "the page is live",
+    () => streamSignal(page),
+    (text) => text === "live",
+    30_000,
+  );
+}
+
+async function total(): Promise<bigint> {
+  let sum = 0n;
+  for (const position of (await positions(page)).values()) {
+    sum += position;
+  }
+  return sum;
+}
+
+describe.skipIf(URL_GIVEN === undefined && !hasBinary)("demo", () => {
+  test("starts, and events of believable runs appear", async () => {
+    let url = URL_GIVEN ?? "";
+    if (URL_GIVEN === undefined) {
+      const port = await freePort();
+      url = `http://127.0.0.1:${port}`;
+      run(["demo", "--port", String(port), "--rate", "100"]);
+      await until(
+        "the service answers",
+        () => answers(url),
+        (isUp) => isUp,
+        30_000,
+      );
+    }
+    await openLive(url);
+    await until(
+      "a hundred records",
+      () => count("Records"),
+      (records) => records >= 100n,
+      30_000,
+    );
+    await until(
+      "the service's state",
+      () => serviceSignal(page),
+      (text) => text === "healthy",
+      40_000,
+    );
+    expect(await count("Lost offsets")).toBe(0n);
+    expect(await count("Unreadable")).toBe(0n);
+    expect(await page.locator(".run").count()).toBeGreaterThan(0);
+    expect(await page.locator(".alert").count()).toBe(0);
+    await page.locator('[data-row="record"]').last().click();
+    expect(await page.locator(".details pre").innerText()).toContain('"thread_id"');
+    await picture(page, "demo");
+  });
+});
+
+describe.skipIf(!hasBinary)("a demo that starts anew", () => {
+  test("is another topic: the page says so and goes on", async () => {
+    const port = await freePort();
+    const url = `http://127.0.0.1:${port}`;
+    const args = ["demo", "--port", String(port), "--rate", "100"];
+    const first = run(args);
+    await until(
+      "the service answers",
+      () => answers(url),
+      (isUp) => isUp,
+      30_000,
+    );
+    await openLive(url);
+    await until(
+      "records",
+      () => count("Records"),
+      (records) => records >= 50n,
+      30_000,
+    );
+    await stop(first, "SIGKILL");
+    await until(
+      "the page notices",
+      () => streamSignal(page),
+      (text) => text !== "live",
+    );
+    const before = await count("Records");
+    run(args);
+    await until(
+      "live again",
+      () => streamSignal(page),
+      (text) => text === "live",
+      40_000,
+    );
+    await until(
+      "new records",
+      () => count("Records"),
+      (records) => records > before + 50n,
+      30_000,
+    );
+    expect(await page.locator(".alert-warning").innerText()).toContain("topic_recreated");
+    expect(await page.locator(".alert-error").count()).toBe(0);
+    await picture(page, "demo-anew");
+  });
+});
+
+describe.skipIf(!hasBinary || KAFKA === undefined)("a service that restarts", () => {
+  test.each([
+    ["in order", "SIGTERM"],
+    ["by kill -9", "SIGKILL"],
+  ] as const)("%s is caught up with, without a hole or a duplicate", async (_, signal) => {
+    const port = await freePort();
+    const url = `http://127.0.0.1:${port}`;
+    const topic = `page-${port}-${Date.now()}`;
+    const env = {
+      KAFKA_BROKERS: KAFKA ?? "",
+      KAFKA_TOPIC: topic,
+      KAFKA_GROUP_ID: topic,
+      WEBSOCKET_PORT: String(port),
+    };
+    const produce = (args: string[]) => run(["generate", "--partitions", "4", ...args], env);
+    await stopped(produce(["--count", "50", "--unlimited"]));
+    let service = run(["serve"], env);
+    await until(
+      "the service answers",
+      () => answers(url),
+      (isUp) => isUp,
+      30_000,
+    );
+    await openLive(url);
+    const [recordsAtStart, positionAtStart] = [await count("Records"), await total()];
+    const producer = produce(["--rate", "300", "--seed", "2"]);
+    await until(
+      "records",
+      () => count("Records"),
+      (records) => records > recordsAtStart + 300n,
+      30_000,
+    );
+    await stop(service, signal);
+    await until(
+      "the page notices",
+      () => streamSignal(page),
+      (text) => text !== "live",
+    );
+    // Produced while nobody serves.
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    service = run(["serve"], env);
+    await until(
+      "live again",
+      () => streamSignal(page),
+      (text) => text === "live",
+      60_000,
+    );
+    const after = await count("Records");
+    await until(
+      "new records",
+      () => count("Records"),
+      (records) => records > after + 300n,
+      30_000,
+    );
+    await stop(producer, "SIGTERM");
+    await until("the page has everything", async () => [await total(), await count("Records")], steady(), 30_000);
+
+    // Every offset that the positions passed was shown: as a record, for nothing was lost and no row says otherwise.
+    expect((await count("Records")) - recordsAtStart).toBe((await total()) - positionAtStart);
+    expect(await count("Lost offsets")).toBe(0n);
+    expect(await page.locator(".alert-error").count()).toBe(0);
+    await picture(page, `restart-${signal}`);
+  });
+});
+
+function stopped(child: ChildProcess): Promise<unknown> {
+  return new Promise((resolve) => child.once("exit", resolve));
+}
+
+/** Holds once the same figures were seen for a second. */
+function steady(): (seen: bigint[]) => boolean {
+  let last = "";
+  let sinceMs = 0;
+  return (seen) => {
+    const text = seen.join();
+    if (text !== last) {
+      last = text;
+      sinceMs = Date.now();
+    }
+    return Date.now() - sinceMs > 1000;
+  };
+}
