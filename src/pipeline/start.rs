@@ -29,7 +29,8 @@ pub struct Start {
 /// Whether the client is further than what is known of the log. Another instance may have shown it more than this one has
 /// heard of, so this is worth a moment of waiting before it is believed.
 pub fn is_ahead(resume: &Resume, same_epoch: bool, known: &[Known]) -> bool {
-    let ahead = |known: &Known| last_applied(resume, known.partition).is_some_and(|last| last >= known.end.max(known.next));
+    let ahead =
+        |known: &Known| last_applied(resume, known.partition).is_some_and(|last| last >= known.end.max(known.next));
     resume.from == From::Cursor && same_epoch && known.iter().any(ahead)
 }
 

@@ -188,7 +188,8 @@ mod tests {
 
     #[test]
     fn fragments_with_pings_between_them_pass() {
-        let message = [frame(0x01, true, 2, 2), frame(0x89, true, 0, 0), frame(0x00, true, 0, 0), frame(0x80, true, 5, 5)];
+        let message =
+            [frame(0x01, true, 2, 2), frame(0x89, true, 0, 0), frame(0x00, true, 0, 0), frame(0x80, true, 5, 5)];
         let message = message.concat();
         assert_eq!(pass_all(10, &[message.clone(), message].concat()), Ok(()));
     }

@@ -84,7 +84,7 @@ fn a_place_is_free_again_however_it_was_left() {
     // Never became a session.
     for request in [
         "GET /ws HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
-        upgrade("").replace("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 7"),
+        upgrade("").replace("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 6"),
         upgrade("").replace("Sec-WebSocket-Key", "X-Key"),
     ] {
         for _ in 0..5 {
@@ -104,9 +104,11 @@ fn a_place_is_free_again_however_it_was_left() {
     let stalled = Client::connect(service.address(), options);
     stalled.read(Reading::Stopped);
     Producer::new(services::kafka()).publish(&topic.name, Mix::new(vec![0]).take(8_000));
-    eventually("the stalled client to be closed", BOUND, || match service.metric("websocket_send_timeout_total", &[]) {
-        0.0 => Err("it is not".to_owned()),
-        _ => Ok(()),
+    eventually("the stalled client to be closed", BOUND, || {
+        match service.metric("websocket_send_timeout_total", &[]) {
+            0.0 => Err("it is not".to_owned()),
+            _ => Ok(()),
+        }
     });
     free_places(&service, 4);
 }

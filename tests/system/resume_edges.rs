@@ -81,7 +81,8 @@ fn a_stream_begins_where_the_client_says_in_the_second_protocol() {
         assert_begins(&mut raw, &what, begins, resets);
     }
     let mut raw = Raw::v2(service.address());
-    let hello = json!({ "type": "hello", "from": "cursor", "default": "latest", "lastOffsetsByPartition": { "0": "2" } });
+    let hello =
+        json!({ "type": "hello", "from": "cursor", "default": "latest", "lastOffsetsByPartition": { "0": "2" } });
     raw.say(&hello);
     assert_begins(&mut raw, "default latest", [3, EACH], &[]);
 
@@ -108,8 +109,16 @@ fn assert_begins(raw: &mut Raw, what: &str, begins: [i64; 2], resets: &[i32]) {
     }
     for partition in resets {
         let reset = raw.hear_text();
-        assert_eq!((&reset["type"], &reset["reason"]), (&json!("cursor_reset"), &json!("beyond_end")), "{what}: {reset}");
-        assert_eq!((&reset["partition"], &reset["nextOffset"]), (&json!(partition), &json!(EACH.to_string())), "{what}");
+        assert_eq!(
+            (&reset["type"], &reset["reason"]),
+            (&json!("cursor_reset"), &json!("beyond_end")),
+            "{what}: {reset}"
+        );
+        assert_eq!(
+            (&reset["partition"], &reset["nextOffset"]),
+            (&json!(partition), &json!(EACH.to_string())),
+            "{what}"
+        );
     }
     let complete = raw.hear_text();
     assert_eq!(complete["type"], "replay_complete", "{what}: {complete}");

@@ -76,14 +76,15 @@ fn those_who_do_not_listen_do_not_hold_the_exit() {
         client.read(Reading::Stopped);
     }
     // Requests that never end.
-    let half_open: Vec<TcpStream> = ["", "GET /hea", "GET /health HTTP/1.1\r\nHost: x\r\n", "GET /ws HTTP/1.1\r\nUpgrade: web"]
-        .into_iter()
-        .map(|start| {
-            let mut stream = TcpStream::connect(service.address()).expect("a connection");
-            stream.write_all(start.as_bytes()).expect("it takes the start");
-            stream
-        })
-        .collect();
+    let half_open: Vec<TcpStream> =
+        ["", "GET /hea", "GET /health HTTP/1.1\r\nHost: x\r\n", "GET /ws HTTP/1.1\r\nUpgrade: web"]
+            .into_iter()
+            .map(|start| {
+                let mut stream = TcpStream::connect(service.address()).expect("a connection");
+                stream.write_all(start.as_bytes()).expect("it takes the start");
+                stream
+            })
+            .collect();
     let load = Load::start(&topic, 4_000);
     eventually("records to flow", BOUND, || match listening.received() {
         received @ 0..10_000 => Err(received.to_string()),
