@@ -9,11 +9,11 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::actors::client_session::{SessionSettings, SessionShared};
-use crate::actors::dlq_publisher;
-use crate::actors::dlq_ticket::Tickets;
+use crate::actors::dlq_publisher::{self, DlqRetry};
 use crate::actors::heartbeat::HeartbeatSource;
 use crate::actors::kafka_ingest::{self, IngestParts};
 use crate::actors::lag_monitor::LagParts;
+use crate::actors::letter_queue::{LetterLimits, Letters};
 use crate::actors::replay_store::ReplayStoreSettings;
 use crate::actors::session_queue::QueueLimits;
 use crate::actors::sessions::{Patience, Sessions};
@@ -21,7 +21,7 @@ use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorStat
 use crate::actors::topology::{self, Links, Parts, RestartSettings};
 use crate::board::Board;
 use crate::config::instance;
-use crate::config::sections::{AutoOffsetReset, Config, OnDecodeError};
+use crate::config::sections::{AutoOffsetReset, Config, DlqMode, OnDecodeError};
 use crate::kafka::batch::BatchLimits;
 use crate::kafka::connection::KafkaConnection;
 use crate::kafka::dlq_producer::{DlqProducer, DlqProducerSettings};
@@ -29,13 +29,15 @@ use crate::kafka::identity::ProcessIdentity;
 use crate::kafka::monitor::{KafkaMonitor, TopicState};
 use crate::kafka::settings::IngestSettings;
 use crate::metrics::Metrics;
+use crate::pauses::{Pause, Pauses};
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::credit::Credit;
-use crate::pipeline::dead_letter::LetterContext;
+use crate::pipeline::dead_letter::{Durability, LetterContext};
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::epoch::ResetPolicy;
-use crate::pipeline::health::{ActorFacts, Facts};
+use crate::pipeline::health::{ActorFacts, DeadLettersBlocked, Facts, StandsAt};
 use crate::pipeline::restart::Intensity;
+use crate::web::admin::Admin;
 use crate::web::admission::Admission;
 use crate::web::server::{self, ServerSettings};
 use crate::web::status::{self, Identity, StatusSource};
@@ -202,13 +204,16 @@ impl Service {
         let links = Links::default();
         let board = Board::new();
         let credit = Credit::new(config.kafka.in_flight_bytes);
-        let refused = events.clone();
+        let letter_queue = letter_queue(config, &links, &board, &metrics);
+        let (refused, undecided) = (events.clone(), letter_queue.clone());
         let ingest = IngestParts {
             settings: ingest_settings(config, connection, &instance_id),
             identity: ProcessIdentity::current(),
             board: board.clone(),
             credit: credit.clone(),
             monitor: Arc::clone(&monitor),
+            pauses: Pauses::default(),
+            letters_undecided: Arc::new(move || undecided.undecided()),
             records: links.ingested.clone(),
             opened: links.opened.clone(),
             refused: Arc::new(move |reason| {
@@ -224,9 +229,9 @@ impl Service {
             monitor: Arc::clone(&monitor),
         };
         let identity = identity(config);
-        let max_letters = u32::try_from(config.dlq.max_in_flight).unwrap_or(u32::MAX);
         let parts = Parts {
-            tickets: Tickets::new(max_letters, links.settled.clone(), Arc::clone(&metrics)),
+            letter_queue,
+            pause: config.decode.on_error == OnDecodeError::Pause,
             links,
             board,
             metrics,
@@ -234,19 +239,14 @@ impl Service {
             ingest,
             judge: judge_settings(config),
             hash_seed: fastrand::u64(..),
-            letters: LetterContext {
-                topic: config.kafka.topic.clone(),
-                consumer_group: config.kafka.group_id.clone(),
-                policy: identity.decode_error_policy.to_owned(),
-                instance: instance_id,
-                include_payload: config.dlq.include_payload,
-            },
+            letters: letter_context(config, &identity, instance_id),
             store: ReplayStoreSettings {
                 window_bytes: config.replay.memory_bytes,
                 window_records: config.replay.memory_messages,
                 flush_interval: config.web.flush_interval,
             },
             letter_producer: Arc::new(letter_producer),
+            letter_retry: DlqRetry::new(config.dlq.max_in_flight, config.dlq.send_timeout),
             lag,
             restarts: restart_settings(config),
         };
@@ -267,6 +267,7 @@ impl Service {
     fn status(&self) -> StatusSource {
         let (monitor, credit, state) = (Arc::clone(&self.monitor), self.credit.clone(), self.state.clone());
         let (draining, board) = (Arc::clone(&self.draining), self.parts.board.clone());
+        let (pauses, letters) = (self.parts.ingest.pauses.clone(), self.parts.letter_queue.clone());
         let (started, stale) = (Instant::now(), self.stale_partition);
         let full_since = Mutex::new(None::<Instant>);
         let facts = move || {
@@ -278,8 +279,15 @@ impl Service {
                 kafka_contact: kafka.contact_age,
                 topic_missing: kafka.topic == TopicState::Missing,
                 reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
+                not_member: (!kafka.member).then_some(kafka.not_member_for),
                 credit_exhausted: full_since.map(|since| since.elapsed()),
-                stuck: stuck(&board, started, stale),
+                stuck: if pauses.all().is_empty() { stuck(&board, started, stale) } else { Vec::new() },
+                stands_at: stands_at(&pauses),
+                dead_letters_blocked: letters.blocked().map(|blocked| DeadLettersBlocked {
+                    since: blocked.since.elapsed(),
+                    letters: blocked.letters,
+                    partitions: blocked.partitions,
+                }),
                 actors: actor_facts(&state),
                 ..Facts::default()
             }
@@ -339,6 +347,7 @@ impl Service {
                 trusted_proxies: config.web.trusted_proxies.clone(),
                 join: self.parts.links.join.clone(),
             }),
+            admin: Arc::new(Admin { pauses: self.parts.ingest.pauses.clone(), token: config.web.admin_token.clone() }),
             supervisor: Arc::clone(&self.supervisor),
         }
     }
@@ -379,7 +388,7 @@ impl Service {
     async fn stop(&self, budget: Duration, supervisor: &Addr<Supervisor>, server: &actix_web::dev::ServerHandle) {
         let deadline = Instant::now() + budget / 2;
         if let Some(ingest) = self.parts.links.drain_ingest.current() {
-            match ingest.send(kafka_ingest::Drain { deadline, letters: self.parts.tickets.clone() }).await {
+            match ingest.send(kafka_ingest::Drain { deadline }).await {
                 Ok(drained) => tracing::info!(drained.empty, drained.committed, "intake stopped"),
                 Err(error) => tracing::warn!(%error, "intake could not be drained"),
             }
@@ -404,6 +413,40 @@ impl Service {
         let _ = tokio::time::timeout(GOODBYE, server.stop(true)).await;
         let _ = supervisor.send(supervisor::Stop).await;
     }
+}
+
+fn letter_queue(config: &Config, links: &Links, board: &Board, metrics: &Arc<Metrics>) -> Letters {
+    let limits = LetterLimits {
+        durability: match config.dlq.mode {
+            DlqMode::BestEffort => Durability::BestEffort,
+            DlqMode::FailClosed => Durability::FailClosed,
+        },
+        waiting: config.dlq.queue_letters,
+        bytes: config.dlq.queue_bytes,
+        patience: config.dlq.send_timeout,
+    };
+    Letters::new(limits, links.dead_letters.clone(), links.settled.clone(), board.clone(), Arc::clone(metrics))
+}
+
+fn letter_context(config: &Config, identity: &Identity, instance: String) -> LetterContext {
+    LetterContext {
+        topic: config.kafka.topic.clone(),
+        consumer_group: config.kafka.group_id.clone(),
+        policy: identity.decode_error_policy.to_owned(),
+        instance,
+        include_payload: config.dlq.include_payload,
+    }
+}
+
+fn stands_at(pauses: &Pauses) -> Vec<StandsAt> {
+    let stands = |pause: &Pause| StandsAt {
+        partition: pause.partition,
+        offset: pause.offset,
+        kind: pause.kind.as_str(),
+        ours: pause.ours,
+        since: pause.since.elapsed(),
+    };
+    pauses.all().iter().filter(|pause| pause.stands()).map(stands).collect()
 }
 
 /// Owned partitions whose log goes on while nothing of it was handled for longer than `stale`.

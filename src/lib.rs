@@ -11,7 +11,8 @@
 //! - [`wire`]: bytes to types and back. No IO, no clock.
 //! - [`pipeline`]: every decision, as pure functions and state machines. No actix, no clock, no log.
 //! - [`kafka`]: the only place that knows rdkafka.
-//! - [`messages`], [`board`]: what actors say to each other, and the positions that they publish.
+//! - [`messages`], [`board`], [`pauses`]: what actors say to each other, the positions that they publish, the records at
+//!   which they stand still.
 //! - [`actors`]: thin shells around the pipeline, and the supervisor that keeps them alive.
 //! - [`web`]: HTTP, WebSocket upgrade, health, metrics, the page.
 //! - [`generate`]: a source of believable agent runs, for demo, tests and benchmarks.
@@ -27,6 +28,8 @@ pub mod kafka;
 pub mod messages;
 
 pub mod board;
+
+pub mod pauses;
 
 pub mod actors;
 

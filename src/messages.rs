@@ -7,11 +7,9 @@ use std::sync::Arc;
 
 use actix::Message;
 
-use crate::actors::dlq_ticket::Ticket;
 use crate::actors::session_queue::SessionQueue;
 use crate::board::Epoch;
 use crate::pipeline::credit::Permit;
-use crate::pipeline::dead_letter::DeadLetter;
 use crate::pipeline::decode::{SequenceItem, Verdict};
 use crate::pipeline::record::{Origin, RawBatch};
 use crate::pipeline::sequence::RecordFinding;
@@ -75,15 +73,10 @@ pub struct Tracked {
     pub findings: Vec<RecordFinding>,
 }
 
-/// `DecodePolicy` → `DlqPublisher`: one unprocessable record.
-#[derive(Debug, Message)]
+/// `DecodePolicy` → `DlqPublisher`: there are dead letters in the queue that both share. One at a time is under way.
+#[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub struct PublishDeadLetter {
-    /// The letter.
-    pub letter: DeadLetter,
-    /// Its place among the letters on their way; settles the record once the letter's fate is decided.
-    pub ticket: Ticket,
-}
+pub struct LettersWaiting;
 
 /// `ReplayStore`, `DlqPublisher` → `KafkaIngest`: all duties of these offsets are done. Never awaited.
 #[derive(Clone, Debug, Message)]

@@ -95,6 +95,8 @@ metrics! {
         commits: IntCounterVec "dashstream_offset_commits_total" ["result": Values::Closed(&["ok", "failed"])];
         /// Partitions whose duties (dead letters, commits) this instance owns.
         owned_partitions: IntGauge "dashstream_owned_partitions";
+        /// Partitions that stand still at a record that cannot be processed, until somebody decides.
+        paused_partitions: IntGauge "dashstream_paused_partitions";
         /// How often the topic's offsets started again.
         epochs: IntCounter "dashstream_topic_epochs_total";
         /// Whether a partition is still reading what was there when the service started (1) or has caught up (0).
@@ -140,12 +142,21 @@ metrics! {
     "Dead letters" {
         /// Dead letters acknowledged by Kafka, by kind.
         dlq_sends: IntCounterVec "websocket_dlq_sends_total" ["error_type": KINDS];
-        /// Dead letters that were lost, by reason.
+        /// Sends of dead letters that failed, by reason: with DLQ_MODE=best_effort the letter is lost, with fail_closed it is
+        /// sent again.
         dlq_send_failures: IntCounterVec "websocket_dlq_send_failures_total" ["reason": Values::Closed(&["timeout", "kafka_error", "backpressure"])];
         /// Retries of dead letters.
         dlq_retries: IntCounter "dashstream_dlq_retries_total";
         /// Dead letters on their way.
         dlq_in_flight: IntGauge "dashstream_dlq_in_flight";
+        /// Dead letters that wait or are on their way.
+        dlq_queued: IntGauge "dashstream_dlq_queued";
+        /// Bytes of the dead letters that wait or are on their way.
+        dlq_queued_bytes: IntGauge "dashstream_dlq_queued_bytes";
+        /// Dead letters that were lost; never with DLQ_MODE=fail_closed.
+        dlq_lost: IntCounter "dashstream_dlq_lost_total";
+        /// Dead letters that failed so far and hold the offset of their record; only with DLQ_MODE=fail_closed.
+        dlq_blocked: IntGauge "dashstream_dlq_blocked_letters";
     }
 
     "Memory window" {
@@ -170,6 +181,8 @@ metrics! {
         sessions_closed: IntCounterVec "dashstream_sessions_closed_total" ["reason": CLOSES];
         /// Records handed to sessions' queues.
         delivered_records: IntCounter "dashstream_delivered_records_total";
+        /// Bytes handed to sockets.
+        sent_bytes: IntCounter "dashstream_sent_bytes_total";
         /// Sessions that left the live set because they were too slow, and go on by catching up.
         demotions: IntCounter "dashstream_session_demotions_total";
         /// Sessions that reached live after catching up.

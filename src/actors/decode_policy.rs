@@ -3,24 +3,25 @@
 //! In: [`Ingested`]. Out: [`Decoded`] downstream, [`PublishDeadLetter`] beside. All kinds of unprocessable
 //! records take the same path. It must not withhold a batch or change a record.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext as _, Context, Handler, Recipient};
+use actix::{Actor, AsyncContext as _, Context, Handler, Recipient, SpawnHandle};
 
 use super::decode_outcomes::{Now, Outcomes, Tally};
-use super::dlq_ticket::Tickets;
-use super::link::Link;
+use super::letter_queue::Letters;
+use super::safe_judge::SafeJudge;
+use super::set_aside::{Bad, Fate, SetAside};
 use super::supervisor::{Guard, Pulse, supervised};
 use crate::board::Board;
-use crate::messages::{Decoded, Ingested, PublishDeadLetter, Settled};
+use crate::messages::{Decoded, Ingested};
 use crate::metrics::Metrics;
-use crate::pipeline::dead_letter::{self, LetterContext, Rejected};
-use crate::pipeline::decode::{Explanation, Judge, JudgeSettings, Kind, SequenceItem, Verdict};
+use crate::pauses::{Meeting, Pauses};
+use crate::pipeline::dead_letter::LetterContext;
+use crate::pipeline::decode::{JudgeSettings, Kind, SequenceItem, Verdict};
 use crate::pipeline::flood::Flood;
-use crate::pipeline::record::{Origin, RawBatch, RawRecord};
+use crate::pipeline::record::{RawBatch, RawRecord};
 
 /// How often bad records are summed up in the log.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
@@ -29,6 +30,10 @@ const LOG_FIRST: u32 = 3;
 
 /// Records between two touches of the pulse: small ones can hold megabytes.
 const PULSE_RECORDS: usize = 32;
+/// How often the log repeats that ingest stands still.
+const REMIND_PERIOD: Duration = Duration::from_secs(60);
+/// How often room is looked for when records wait for it.
+const UNPARK_PERIOD: Duration = Duration::from_millis(20);
 
 /// What the actor is made of.
 #[derive(Debug)]
@@ -41,10 +46,12 @@ pub struct DecodePolicyDeps {
     pub letters: LetterContext,
     /// The next stage.
     pub next: Recipient<Decoded>,
-    /// Who publishes dead letters.
-    pub publisher: Link<PublishDeadLetter>,
-    /// Bounds the letters on their way.
-    pub tickets: Tickets,
+    /// Where dead letters go.
+    pub letter_queue: Letters,
+    /// Whether ingest stands still at a record that cannot be processed, instead of setting it aside.
+    pub pause: bool,
+    /// Where it stands still.
+    pub pauses: Pauses,
     /// Where positions are published.
     pub board: Board,
     /// Where outcomes are counted.
@@ -58,9 +65,11 @@ pub struct DecodePolicyDeps {
 /// The actor.
 #[derive(Debug)]
 pub struct DecodePolicy {
-    judge: Judge,
+    judge: SafeJudge,
+    set_aside: SetAside,
     flood: Flood,
     outcomes: Outcomes,
+    unparking: Option<SpawnHandle>,
     pulse: Pulse,
     // Holds the guard, so it goes last.
     deps: DecodePolicyDeps,
@@ -71,9 +80,15 @@ supervised!(DecodePolicy);
 impl DecodePolicy {
     /// A policy with a fresh judge.
     pub fn new(deps: DecodePolicyDeps) -> Self {
-        let judge = Judge::new(deps.judge.clone(), deps.hash_seed);
-        let outcomes = Outcomes::new(&deps.metrics);
-        Self { judge, flood: Flood::new(LOG_FIRST), outcomes, pulse: deps.pulse.clone(), deps }
+        Self {
+            judge: SafeJudge::new(deps.judge.clone(), deps.hash_seed),
+            set_aside: SetAside::new(deps.letters.clone(), deps.letter_queue.clone(), deps.board.clone()),
+            flood: Flood::new(LOG_FIRST),
+            outcomes: Outcomes::new(&deps.metrics),
+            unparking: None,
+            pulse: deps.pulse.clone(),
+            deps,
+        }
     }
 
     /// Judges a batch and sets aside what cannot be processed.
@@ -85,20 +100,15 @@ impl DecodePolicy {
                 self.pulse.touch();
             }
             let value = record.value.map(|span| span.of(&batch.arena));
-            let items_start = judged.items.len();
-            let fresh = || Judge::new(self.deps.judge.clone(), self.deps.hash_seed);
-            let verdict = unwinding(&mut self.judge, fresh, |judge| judge.judge(value, &mut judged.items))
-                .unwrap_or_else(|| {
-                    judged.items.truncate(items_start);
-                    Verdict::Unprocessable(Kind::Internal)
-                });
+            let verdict = self.judge.judge(value, &mut judged.items);
             if record.offset >= turn.count_from {
                 tally.note(verdict, turn.now);
             }
             if let Verdict::Unprocessable(kind) = verdict
-                && self.set_aside(batch, record, kind, turn)
+                && self.unprocessable(batch, record, kind, turn, &mut judged) == Next::Stand
             {
-                judged.held.push(record.offset);
+                judged.stands_at = Some(record.offset);
+                break;
             }
             judged.verdicts.push(verdict);
         }
@@ -106,43 +116,66 @@ impl DecodePolicy {
         judged
     }
 
-    /// The one path of every unprocessable record. True when the record's dead letter is on its way, and settles it.
-    fn set_aside(&mut self, batch: &RawBatch, record: &RawRecord, kind: Kind, turn: Turn) -> bool {
+    /// The one path of every unprocessable record: whether ingest stands still at it, and what becomes of its letter.
+    fn unprocessable(
+        &mut self,
+        batch: &RawBatch,
+        record: &RawRecord,
+        kind: Kind,
+        turn: Turn,
+        judged: &mut Judged,
+    ) -> Next {
         let Turn { count_from, duty_term, now } = turn;
-        let partition = batch.origin.partition;
-        if record.offset >= count_from && self.flood.note() {
-            tracing::warn!(partition, offset = record.offset, kind = kind.as_str(), "record cannot be processed");
+        let (partition, offset) = (batch.origin.partition, record.offset);
+        if offset >= count_from && self.flood.note() {
+            tracing::warn!(partition, offset, kind = kind.as_str(), "record cannot be processed");
         }
-        if duty_term == 0 {
-            // Another instance owns the partition, and writes the letter.
-            return false;
+        let bad = Bad { origin: batch.origin, arena: &batch.arena, record: *record, kind };
+        let ours = duty_term != 0;
+        if self.deps.pause {
+            match self.deps.pauses.meet(&batch.origin, offset, kind, ours) {
+                Meeting::Stand { letter } => {
+                    remind(partition, offset, kind, ours);
+                    if let Some(landed) = letter {
+                        self.set_aside.tell(&mut self.judge, bad, landed, now.unix_ms());
+                    }
+                    return Next::Stand;
+                }
+                Meeting::SetAside { has_letter: true } => return Next::GoOn,
+                Meeting::SetAside { has_letter: false } => {}
+            }
         }
-        let Some(publisher) = self.deps.publisher.current().filter(Recipient::connected) else {
-            self.deps.tickets.refuse();
-            return false;
-        };
-        let origin = Origin { first: record.offset, next: record.offset.saturating_add(1), ..batch.origin };
-        let Some(ticket) = self.deps.tickets.take(Settled { origin, except: Vec::new(), duty_term }) else {
-            self.deps.tickets.refuse();
-            return false;
-        };
-        let explanation = self.explain(batch, record, kind);
-        let rejected = Rejected { partition, record, arena: &batch.arena, kind, explanation: &explanation };
-        let letter = dead_letter::build(&self.deps.letters, &rejected, now.unix_ms());
-        // Bounded by the tickets. If the publisher dies with it, the ticket settles the record.
-        publisher.do_send(PublishDeadLetter { letter, ticket });
-        true
+        // Another instance that owns the partition writes the letter.
+        if ours {
+            self.letter(bad, turn, judged);
+        }
+        Next::GoOn
     }
 
-    fn explain(&mut self, batch: &RawBatch, record: &RawRecord, kind: Kind) -> Explanation {
-        let internal =
-            || Explanation { error: "judging the record failed unexpectedly".into(), ..Explanation::default() };
-        if kind == Kind::Internal {
-            return internal();
+    fn letter(&mut self, bad: Bad<'_>, turn: Turn, judged: &mut Judged) {
+        let Bad { record, kind, .. } = bad;
+        match self.set_aside.letter(&mut self.judge, bad, turn.duty_term, turn.now.unix_ms()) {
+            Fate::Queued => judged.held.push(record.offset),
+            Fate::NoRoom => {
+                judged.held.push(record.offset);
+                judged.parked.push((record, kind));
+            }
+            Fate::Lost => {}
         }
-        let value = record.value.map(|span| span.of(&batch.arena));
-        let fresh = || Judge::new(self.deps.judge.clone(), self.deps.hash_seed);
-        unwinding(&mut self.judge, fresh, |judge| judge.explain(value)).unwrap_or_else(internal)
+    }
+
+    /// Looks for room until no record waits for it.
+    fn unpark_soon(&mut self, ctx: &mut Context<Self>) {
+        if self.unparking.is_none() {
+            self.unparking = Some(ctx.run_interval(UNPARK_PERIOD, |this, ctx| {
+                let pulse = this.pulse.clone();
+                if this.set_aside.unpark(&mut this.judge, Now::read().unix_ms(), || pulse.touch())
+                    && let Some(interval) = this.unparking.take()
+                {
+                    ctx.cancel_future(interval);
+                }
+            }));
+        }
     }
 }
 
@@ -155,32 +188,53 @@ impl Actor for DecodePolicy {
                 tracing::warn!(records, "more records cannot be processed");
             }
         });
+        ctx.run_interval(REMIND_PERIOD, |this, _| {
+            for pause in this.deps.pauses.all().iter().filter(|pause| pause.stands()) {
+                remind(pause.partition, pause.offset, pause.kind, pause.ours);
+            }
+        });
     }
 }
 
 impl Handler<Ingested> for DecodePolicy {
     type Result = ();
 
-    fn handle(&mut self, Ingested { batch, permit }: Ingested, _: &mut Self::Context) {
-        let ended = || batch.origin.epoch < self.deps.board.epoch_number();
+    fn handle(&mut self, Ingested { mut batch, permit }: Ingested, ctx: &mut Self::Context) {
+        let origin = batch.origin;
+        let ended = || origin.epoch < self.deps.board.epoch_number();
         if self.pulse.retired() || ended() {
             return;
         }
-        let partition = self.deps.board.partition(batch.origin.partition);
+        let partition = self.deps.board.partition(origin.partition);
         // If the epoch is still the batch's, the partition belongs to it.
         if ended() {
+            return;
+        }
+        if self.deps.pause && self.deps.pauses.holds_back(&origin) {
+            // It lies behind a record at which its partition stands still, and will be read again.
             return;
         }
         let duty_term = partition.duty_term.load(Ordering::Acquire);
         let already_judged = partition.judged.get();
         let now = Now::read();
         let turn = Turn { count_from: already_judged.unwrap_or(i64::MIN), duty_term, now };
-        let Judged { verdicts, items, held } = self.decode(&batch, turn);
-        if already_judged.is_none_or(|judged| judged < batch.origin.next) {
-            partition.judged.set(batch.origin.next);
+        let Judged { verdicts, items, held, parked, stands_at } = self.decode(&batch, turn);
+        let counted = cut(&mut batch, stands_at);
+        if !parked.is_empty() {
+            self.set_aside.park(&batch, parked, duty_term, &permit);
+            self.unpark_soon(ctx);
+        }
+        if already_judged.is_none_or(|judged| judged < counted) {
+            partition.judged.set(counted);
+        }
+        if self.deps.pause {
+            self.deps.pauses.passed(&batch.origin);
         }
         if !batch.records.is_empty() {
             partition.last_record_ms.store(now.unix_ms(), Ordering::Release);
+        }
+        if batch.origin.first == batch.origin.next {
+            return;
         }
         // Bounded by the byte credit that rides inside.
         self.deps.next.do_send(Decoded { batch, verdicts, items, duty_term, held, permit });
@@ -202,16 +256,37 @@ struct Turn {
 struct Judged {
     verdicts: Vec<Verdict>,
     items: Vec<SequenceItem>,
+    /// Offsets that are settled with their letters.
     held: Vec<i64>,
+    /// Of these, records for whose letters there is no room.
+    parked: Vec<(RawRecord, Kind)>,
+    /// The record at which ingest stands still; nothing from there on was judged.
+    stands_at: Option<i64>,
 }
 
-/// Runs `work`; after a panic the state is replaced by a fresh one and there is no result.
-fn unwinding<S, T>(state: &mut S, fresh: impl FnOnce() -> S, work: impl FnOnce(&mut S) -> T) -> Option<T> {
-    let result = catch_unwind(AssertUnwindSafe(|| work(state)));
-    if result.is_err() {
-        *state = fresh();
+/// How it goes on after a record that cannot be processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    GoOn,
+    Stand,
+}
+
+/// Takes what must not pass off a batch. Answers up to where records were counted: the one at which ingest stands still is.
+fn cut(batch: &mut RawBatch, stands_at: Option<i64>) -> i64 {
+    let Some(offset) = stands_at else { return batch.origin.next };
+    batch.records.retain(|record| record.offset < offset);
+    batch.origin.next = offset;
+    offset.saturating_add(1)
+}
+
+fn remind(partition: i32, offset: i64, kind: Kind, ours: bool) {
+    let kind = kind.as_str();
+    if ours {
+        let advice = "inspect its dead letter, then: dashstream ingest continue --retry or --set-aside";
+        tracing::warn!(partition, offset, kind, advice, "ingest stands still at a record that cannot be processed");
+    } else {
+        tracing::warn!(partition, offset, kind, "waiting for the owner of the partition to decide about a record");
     }
-    result.ok()
 }
 
 #[cfg(test)]
@@ -220,10 +295,15 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::actors::dlq_ticket::tests::{Inbox, next};
+    use crate::actors::letter_queue::tests::{Inbox, LIMITS, next};
+    use crate::actors::letter_queue::{Lent, LetterLimits};
+    use crate::actors::link::Link;
     use crate::board::Epoch;
+    use crate::messages::Settled;
+    use crate::pauses::Answer;
     use crate::pipeline::credit::Credit;
-    use crate::pipeline::record::Span;
+    use crate::pipeline::dead_letter::Durability;
+    use crate::pipeline::record::{Origin, Span};
     use crate::wire::telemetry::dash_stream_message::Message as Kinds;
     use crate::wire::telemetry::{DashStreamMessage, Event, Header};
 
@@ -266,26 +346,35 @@ mod tests {
     struct Bench {
         policy: actix::Addr<DecodePolicy>,
         decoded: mpsc::UnboundedReceiver<Decoded>,
-        letters: mpsc::UnboundedReceiver<PublishDeadLetter>,
+        letters: Letters,
         settled: mpsc::UnboundedReceiver<Settled>,
-        publisher: Link<PublishDeadLetter>,
         board: Board,
+        pauses: Pauses,
         metrics: Arc<Metrics>,
         credit: Credit,
     }
 
     impl Bench {
-        fn new(tickets: u32) -> Self {
+        fn new() -> Self {
+            Self::build(LIMITS, false)
+        }
+
+        fn with(limits: LetterLimits) -> Self {
+            Self::build(limits, false)
+        }
+
+        fn build(limits: LetterLimits, pause: bool) -> Self {
+            let pauses = Pauses::default();
+            pauses.begin(1, std::iter::empty());
             let metrics = Arc::new(Metrics::new().unwrap());
             let board = Board::new();
             board.open_epoch(Epoch { number: 1, name: "one".into() });
             let (downstream, decoded) = Inbox::start();
-            let (publishing, letters) = Inbox::start();
             let (settling, settled) = Inbox::start();
-            let (publisher, settles) = (Link::default(), Link::default());
-            publisher.publish(&publishing);
+            let settles = Link::default();
             settles.publish(&settling);
-            let limits = JudgeSettings { max_payload_bytes: 4096, max_decompressed_bytes: 4096, ..Default::default() };
+            let letters = Letters::new(limits, Link::default(), settles, board.clone(), Arc::clone(&metrics));
+            let judge = JudgeSettings { max_payload_bytes: 4096, max_decompressed_bytes: 4096, ..Default::default() };
             let letters_context = LetterContext {
                 topic: "events".into(),
                 consumer_group: "group".into(),
@@ -294,23 +383,28 @@ mod tests {
                 include_payload: false,
             };
             let deps = DecodePolicyDeps {
-                judge: limits,
+                judge,
                 hash_seed: 7,
                 letters: letters_context,
                 next: downstream.recipient(),
-                publisher: publisher.clone(),
-                tickets: Tickets::new(tickets, settles, Arc::clone(&metrics)),
+                letter_queue: letters.clone(),
+                pause,
+                pauses: pauses.clone(),
                 board: board.clone(),
                 metrics: Arc::clone(&metrics),
                 pulse: Pulse::new(),
                 guard: Guard::detached(),
             };
             let policy = DecodePolicy::new(deps).start();
-            Self { policy, decoded, letters, settled, publisher, board, metrics, credit: Credit::new(1000) }
+            Self { policy, decoded, letters, settled, board, pauses, metrics, credit: Credit::new(1000) }
         }
 
         fn own(&self, duty_term: u64) {
             self.board.partition(2).duty_term.store(duty_term, Ordering::Release);
+        }
+
+        fn lend(&self) -> Option<Lent> {
+            self.letters.lend(std::time::Instant::now())
         }
 
         async fn ingest(&mut self, batch: RawBatch) -> Decoded {
@@ -334,7 +428,7 @@ mod tests {
 
     #[actix::test]
     async fn every_kind_is_counted_once_held_and_dead_lettered_by_the_owner() {
-        let mut bench = Bench::new(100);
+        let mut bench = Bench::new();
         bench.own(5);
         let mut values = one_of_each_kind();
         values.push(good(1));
@@ -349,12 +443,13 @@ mod tests {
         assert_eq!((bench.messages("success"), bench.messages("error")), (1, 7));
         assert_eq!(bench.metrics.payload_missing.get(), 1);
         for (offset, kind) in (10..).zip(kinds) {
-            let PublishDeadLetter { letter, ticket } = next(&mut bench.letters).await;
-            assert_eq!((letter.key, letter.kind), (format!("events-2-{offset}"), kind));
+            let lent = bench.lend().unwrap();
+            let letter = lent.letter().unwrap();
+            assert_eq!((letter.key.as_str(), letter.kind), (format!("events-2-{offset}").as_str(), kind));
             let json: serde_json::Value = serde_json::from_slice(&letter.json).unwrap();
             let tenant = if kind == Kind::SchemaVersion { "acme".into() } else { serde_json::Value::Null };
             assert_eq!((&json["tenant_id"], &json["policy"]), (&tenant, &"skip".into()));
-            ticket.landed(kind);
+            lent.landed();
             let settled = next(&mut bench.settled).await;
             assert_eq!(settled.origin, Origin { epoch: 1, partition: 2, first: offset, next: offset + 1 });
             assert_eq!(settled.duty_term, 5);
@@ -364,7 +459,7 @@ mod tests {
 
     #[actix::test]
     async fn records_that_are_read_again_are_judged_again_but_counted_once() {
-        let mut bench = Bench::new(100);
+        let mut bench = Bench::new();
         bench.own(5);
         let mut values = one_of_each_kind();
         bench.ingest(batch(1, 0, &values)).await;
@@ -382,41 +477,63 @@ mod tests {
 
     #[actix::test]
     async fn without_the_duty_nothing_is_written_or_held() {
-        let mut bench = Bench::new(100);
+        let mut bench = Bench::new();
         let decoded = bench.ingest(batch(1, 0, &one_of_each_kind())).await;
         assert!(decoded.held.is_empty() && decoded.duty_term == 0);
         assert_eq!(bench.messages("error"), 7);
-        assert!(bench.letters.try_recv().is_err());
+        assert!(bench.lend().is_none());
         assert_eq!(bench.refused(), 0);
     }
 
     #[actix::test]
-    async fn a_letter_that_nobody_can_take_is_counted_and_holds_nothing() {
-        let mut bench = Bench::new(2);
+    async fn with_best_effort_a_letter_without_room_is_counted_and_holds_nothing() {
+        let mut bench = Bench::with(LetterLimits { waiting: 2, ..LIMITS });
         bench.own(5);
         let decoded = bench.ingest(batch(1, 0, &one_of_each_kind())).await;
-        assert_eq!((decoded.held, bench.refused()), (vec![0, 1], 5), "more letters than tickets");
-        bench.publisher.clear();
-        let decoded = bench.ingest(batch(1, 7, &one_of_each_kind())).await;
-        assert_eq!((decoded.held, bench.refused()), (vec![], 12), "no publisher");
-        assert_eq!(bench.settled.try_recv().ok().map(|settled| settled.origin), None);
+        assert_eq!((decoded.held, bench.refused()), (vec![0, 1], 5));
+        assert_eq!(bench.credit.used(), 1, "only what went on holds credit");
     }
 
     #[actix::test]
-    async fn a_letter_that_dies_with_its_publisher_still_settles_its_record() {
-        let mut bench = Bench::new(10);
+    async fn fail_closed_keeps_records_without_room_and_their_credit_and_lets_the_rest_go_on() {
+        let mut bench = Bench::with(LetterLimits { waiting: 2, durability: Durability::FailClosed, ..LIMITS });
         bench.own(5);
-        let decoded = bench.ingest(batch(1, 3, &[None])).await;
-        assert_eq!(decoded.held, [3]);
-        drop(next(&mut bench.letters).await);
-        let settled = next(&mut bench.settled).await;
-        assert_eq!((settled.origin.first, settled.origin.next), (3, 4));
-        assert_eq!(bench.metrics.dlq_send_failures.with_label_values(&["kafka_error"]).get(), 1);
+        let first = bench.ingest(batch(1, 0, &one_of_each_kind())).await;
+        let second = bench.ingest(batch(1, 7, &[None, good(1)])).await;
+        assert_eq!((first.held.len(), second.held.len(), bench.refused()), (7, 1, 0));
+        drop((first, second));
+        assert_eq!(bench.credit.used(), 2, "both batches hold records without a letter");
+        for offset in 0..8 {
+            let lent = loop {
+                match bench.lend() {
+                    Some(lent) => break lent,
+                    None => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            };
+            assert_eq!(lent.letter().unwrap().key, format!("events-2-{offset}"));
+            lent.landed();
+            assert_eq!(next(&mut bench.settled).await.origin.first, offset);
+        }
+        while bench.credit.used() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[actix::test]
+    async fn records_without_room_are_left_to_the_next_owner() {
+        let mut bench = Bench::with(LetterLimits { waiting: 1, durability: Durability::FailClosed, ..LIMITS });
+        bench.own(5);
+        drop(bench.ingest(batch(1, 0, &[None, None])).await);
+        assert_eq!(bench.credit.used(), 1);
+        bench.own(0);
+        while bench.credit.used() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     #[actix::test]
     async fn a_batch_of_an_ended_epoch_is_dropped_with_its_credit() {
-        let mut bench = Bench::new(10);
+        let mut bench = Bench::new();
         bench.board.open_epoch(Epoch { number: 2, name: "two".into() });
         let old = Ingested { batch: batch(1, 0, &[None, None]), permit: bench.credit.charge(500) };
         bench.policy.send(old).await.unwrap();
@@ -429,7 +546,7 @@ mod tests {
 
     #[actix::test]
     async fn the_age_of_first_and_last_is_observed_and_a_future_time_is_skew() {
-        let mut bench = Bench::new(10);
+        let mut bench = Bench::new();
         let us = |ago_ms: i64| (Now::read().unix_ms() - ago_ms) * 1000;
         let values = [None, good(us(5_000)), good(us(99)), good(us(1_000)), good(0), good(us(-60_000))];
         bench.ingest(batch(1, 0, &values[..5])).await;
@@ -442,11 +559,63 @@ mod tests {
         assert!((0..10_000).contains(&age));
     }
 
-    #[test]
-    fn a_panic_while_judging_ends_with_that_record_and_a_fresh_judge() {
-        let mut state = 1;
-        assert_eq!(unwinding(&mut state, || 0, |state| *state + 1), Some(2));
-        assert_eq!(unwinding(&mut state, || 7, |_| -> i32 { panic!("injected") }), None);
-        assert_eq!(state, 7);
+    #[actix::test]
+    async fn pausing_stands_still_at_every_kind_and_lets_nothing_behind_it_pass() {
+        for value in one_of_each_kind() {
+            let mut bench = Bench::build(LIMITS, true);
+            bench.own(5);
+            let values = [good(1), value, good(1)];
+            let decoded = bench.ingest(batch(1, 10, &values)).await;
+            assert_eq!((decoded.batch.origin.next, decoded.verdicts.len(), decoded.batch.records.len()), (11, 1, 1));
+            assert!(decoded.held.is_empty());
+            let behind = Ingested { batch: batch(1, 13, &[good(1)]), permit: bench.credit.charge(1) };
+            bench.policy.send(behind).await.unwrap();
+            drop(decoded);
+            assert!(bench.decoded.try_recv().is_err() && bench.credit.used() == 0);
+            // One letter, which settles nothing.
+            let lent = bench.lend().unwrap();
+            assert_eq!(lent.letter().unwrap().key, "events-2-11");
+            lent.landed();
+            assert!(bench.lend().is_none() && bench.settled.try_recv().is_err());
+            assert_eq!((bench.messages("success"), bench.messages("error")), (1, 1));
+            // A retry meets it again: no second letter, not counted again.
+            bench.pauses.answer(Answer::Retry, None);
+            let again = Ingested { batch: batch(1, 11, &values[1..]), permit: bench.credit.charge(1) };
+            bench.policy.send(again).await.unwrap();
+            assert!(bench.decoded.try_recv().is_err() && bench.lend().is_none());
+            assert_eq!((bench.messages("success"), bench.messages("error")), (1, 1));
+            // Set aside, it is a skip like any other.
+            bench.pauses.answer(Answer::SetAside, None);
+            let decoded = bench.ingest(batch(1, 11, &values[1..])).await;
+            assert!(matches!(decoded.verdicts[..], [Verdict::Unprocessable(_), Verdict::Deliver(_)]));
+            assert!(decoded.held.is_empty() && bench.lend().is_none());
+            assert_eq!((bench.messages("success"), bench.messages("error")), (2, 1));
+            assert!(bench.pauses.all().is_empty());
+        }
+    }
+
+    #[actix::test]
+    async fn a_record_that_is_set_aside_without_a_letter_that_landed_gets_one_that_settles_it() {
+        let mut bench = Bench::build(LIMITS, true);
+        bench.own(5);
+        bench.ingest(batch(1, 0, &[good(1), None])).await;
+        bench.lend().unwrap().failed(crate::pipeline::dead_letter::Loss::Timeout, std::time::Instant::now());
+        bench.pauses.answer(Answer::SetAside, None);
+        let decoded = bench.ingest(batch(1, 1, &[None, good(1)])).await;
+        assert_eq!(decoded.held, [1]);
+        bench.lend().unwrap().landed();
+        assert_eq!(next(&mut bench.settled).await.origin.first, 1);
+    }
+
+    #[actix::test]
+    async fn without_the_duty_pausing_waits_for_the_owner_and_writes_no_letter() {
+        let mut bench = Bench::build(LIMITS, true);
+        bench.ingest(batch(1, 0, &[good(1), None, good(1)])).await;
+        assert!(bench.lend().is_none());
+        assert!(!bench.pauses.all()[0].ours);
+        bench.pauses.owner_passed(2, 2);
+        let decoded = bench.ingest(batch(1, 1, &[None, good(1)])).await;
+        assert_eq!((decoded.verdicts.len(), decoded.held.len()), (2, 0));
+        assert!(bench.lend().is_none());
     }
 }

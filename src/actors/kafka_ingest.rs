@@ -28,6 +28,7 @@ use crate::kafka::settings::IngestSettings;
 use crate::kafka::stop::Stop;
 use crate::kafka::topic_watch::TopicWatch;
 use crate::messages::{Ingested, PartitionsOpened, Settled};
+use crate::pauses::Pauses;
 use crate::pipeline::credit::Credit;
 
 /// Commands that may wait for the reader, which looks at them ten times a second.
@@ -48,6 +49,10 @@ pub struct IngestParts {
     pub credit: Credit,
     /// Faults and counters.
     pub monitor: Arc<KafkaMonitor>,
+    /// Where to stand still.
+    pub pauses: Pauses,
+    /// How many dead letters are undecided; asked at the end, because records are settled with them.
+    pub letters_undecided: Arc<dyn Fn() -> usize + Send + Sync>,
     /// `DecodePolicy`.
     pub records: Link<Ingested>,
     /// `ReplayStore`.
@@ -149,6 +154,7 @@ impl KafkaIngest {
             credit: self.parts.credit.clone(),
             monitor: Arc::clone(&self.parts.monitor),
             duties: Arc::clone(&self.duties),
+            pauses: self.parts.pauses.clone(),
             stop: self.stop.clone(),
             drain: self.drain.clone(),
             drained: self.drained.clone(),

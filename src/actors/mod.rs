@@ -10,7 +10,11 @@ pub mod decode_policy;
 
 mod decode_outcomes;
 
-pub mod dlq_ticket;
+mod safe_judge;
+
+mod set_aside;
+
+pub mod letter_queue;
 
 pub mod sequence_tracker;
 

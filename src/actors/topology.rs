@@ -10,17 +10,17 @@ use actix::{Actor, Addr};
 
 use super::decode_policy::{DecodePolicy, DecodePolicyDeps};
 use super::dlq_publisher::{self, DlqPublisher, DlqPublisherDeps, DlqRetry};
-use super::dlq_ticket::Tickets;
 use super::kafka_ingest::{self, IngestParts, KafkaIngest};
 use super::lag_monitor::{LagMonitor, LagParts};
+use super::letter_queue::Letters;
 use super::link::Link;
 use super::replay_store::{ReplayStore, ReplayStoreDeps, ReplayStoreSettings};
 use super::sequence_tracker::{SequenceTracker, SequenceTrackerDeps};
 use super::sessions::Sessions;
-use super::supervisor::{ChildSpec, GroupSpec, Running, StartContext, StartError};
+use super::supervisor::{ChildSpec, GroupSpec, Pulse, Running, StartContext, StartError};
 use crate::board::Board;
 use crate::kafka::dlq_producer::DlqProducer;
-use crate::messages::{Decoded, Ingested, Join, Leave, PartitionsOpened, PublishDeadLetter, Settled, Tracked};
+use crate::messages::{Decoded, Ingested, Join, Leave, LettersWaiting, PartitionsOpened, Settled, Tracked};
 use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::dead_letter::LetterContext;
@@ -52,7 +52,7 @@ pub const EDGES: &[Edge] = &[
     edge("KafkaIngest", "DecodePolicy", "Ingested", "kafka.in_flight_bytes, plus one batch"),
     edge("DecodePolicy", "SequenceTracker", "Decoded", "the same bytes: the permit rides inside"),
     edge("SequenceTracker", "ReplayStore", "Tracked", "the same bytes"),
-    edge("DecodePolicy", "DlqPublisher", "PublishDeadLetter", "dlq.max_in_flight letters"),
+    edge("DecodePolicy", "DlqPublisher", "LettersWaiting", "one; the letters: dlq.queue_letters, dlq.queue_bytes"),
     edge("DlqPublisher", "Kafka", "dead letters", "the same letters"),
     edge("ReplayStore", "KafkaIngest", "Settled", "never awaited; by the records in flight"),
     edge("DlqPublisher", "KafkaIngest", "Settled", "never awaited; by the letters in flight"),
@@ -78,7 +78,7 @@ pub struct Links {
     /// `ReplayStore`.
     pub leave: Link<Leave>,
     /// `DlqPublisher`.
-    pub dead_letters: Link<PublishDeadLetter>,
+    pub dead_letters: Link<LettersWaiting>,
     /// `KafkaIngest`.
     pub settled: Link<Settled>,
     /// `KafkaIngest`, for the shutdown.
@@ -109,8 +109,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Open sessions.
     pub sessions: Sessions,
-    /// The right to have a dead letter on its way.
-    pub tickets: Tickets,
+    /// Dead letters that wait or are on their way.
+    pub letter_queue: Letters,
     /// `KafkaIngest`.
     pub ingest: IngestParts,
     /// `DecodePolicy`.
@@ -119,10 +119,14 @@ pub struct Parts {
     pub hash_seed: u64,
     /// `DecodePolicy`.
     pub letters: LetterContext,
+    /// `DecodePolicy`: whether ingest stands still at a record that cannot be processed.
+    pub pause: bool,
     /// `ReplayStore`.
     pub store: ReplayStoreSettings,
     /// `DlqPublisher`.
     pub letter_producer: Arc<DlqProducer>,
+    /// `DlqPublisher`.
+    pub letter_retry: DlqRetry,
     /// `LagMonitor`.
     pub lag: LagParts,
     /// Restart limits.
@@ -208,15 +212,21 @@ fn sequence_tracker(parts: &Parts) -> ChildSpec {
 
 fn decode_policy(parts: &Parts) -> ChildSpec {
     let all = parts.clone();
+    let mut before: Option<Pulse> = None;
     let start = move |life: StartContext| {
+        // The mailboxes of a generation that hangs may stay for ever, and with them the credit of what lies in them.
+        if before.replace(life.pulse.clone()).is_some_and(|before| before.retired()) {
+            all.ingest.credit.write_off();
+        }
         let next = all.links.decoded.current().ok_or_else(|| StartError("SequenceTracker is not there".into()))?;
         let deps = DecodePolicyDeps {
             judge: all.judge.clone(),
             hash_seed: all.hash_seed,
             letters: all.letters.clone(),
             next,
-            publisher: all.links.dead_letters.clone(),
-            tickets: all.tickets.clone(),
+            letter_queue: all.letter_queue.clone(),
+            pause: all.pause,
+            pauses: all.ingest.pauses.clone(),
             board: all.board.clone(),
             metrics: Arc::clone(&all.metrics),
             pulse: life.pulse,
@@ -246,8 +256,8 @@ fn dlq_publisher(parts: &Parts) -> ChildSpec {
     let start = move |life: StartContext| {
         let deps = DlqPublisherDeps {
             producer: Arc::clone(&all.letter_producer),
-            tickets: all.tickets.clone(),
-            retry: DlqRetry::default(),
+            letters: all.letter_queue.clone(),
+            retry: all.letter_retry,
             metrics: Arc::clone(&all.metrics),
         };
         let publisher = |_: &mut _| DlqPublisher::new(deps, life.pulse, life.guard);

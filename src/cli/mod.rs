@@ -13,6 +13,8 @@ pub mod demo;
 
 pub mod generate;
 
+mod ingest;
+
 mod man;
 
 mod serve;
@@ -76,6 +78,7 @@ enum Command {
     Generate(generate::Args),
     CheckConfig(check_config::Args),
     DefaultConfig(default_config::Args),
+    Ingest(ingest::Args),
     Topology(topology::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -117,6 +120,7 @@ fn run(command: Command, environment: &Environment) -> anyhow::Result<Exit> {
         Command::Generate(args) => generate::run(&args, environment),
         Command::CheckConfig(args) => check_config::run(&args, environment),
         Command::DefaultConfig(args) => default_config::run(&args),
+        Command::Ingest(args) => ingest::run(&args, environment),
         Command::Topology(args) => topology::run(&args, environment),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),

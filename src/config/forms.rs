@@ -36,6 +36,13 @@ pub const FILE: Form = Form { allowed: "the path of a readable file", empty: Som
 /// A password; empty: none.
 pub const PASSWORD: Form = Form { allowed: "a text of at most 4096 bytes", empty: Some("none"), check: check_password };
 
+/// What is shown in an `Authorization` header.
+pub const TOKEN: Form = Form {
+    allowed: "16 to 4096 characters without spaces, as in a bearer token",
+    empty: Some("none"),
+    check: check_token,
+};
+
 /// An address to listen on.
 pub const HOST: Form = Form { allowed: "an IP address or a host name", empty: None, check: check_host };
 
@@ -125,6 +132,11 @@ fn check_path(text: &str) -> Result<String, String> {
 
 fn check_password(text: &str) -> Result<String, String> {
     if text.contains('\0') || text.len() > 4_096 { Err("not a password".into()) } else { Ok(text.into()) }
+}
+
+fn check_token(text: &str) -> Result<String, String> {
+    let fits = (16..=4_096).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { Ok(text.into()) } else { Err("not a token".into()) }
 }
 
 fn check_host(text: &str) -> Result<String, String> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::secret::SecretUrl;
+use super::secret::{Secret, SecretUrl};
 use super::units::{milliseconds, seconds};
 use crate::kafka::security::KafkaSecurityConfig;
 
@@ -158,6 +158,10 @@ pub struct DlqConfig {
     pub send_timeout: Duration,
     /// Most dead letters awaiting their acknowledgement.
     pub max_in_flight: usize,
+    /// Most dead letters that wait to be sent.
+    pub queue_letters: usize,
+    /// Bytes of dead letters, waiting or sent, at which no more are taken.
+    pub queue_bytes: usize,
     /// Whether dead letters carry the payload.
     pub include_payload: bool,
 }
@@ -237,6 +241,8 @@ pub struct WebConfig {
     pub flush_interval: Duration,
     /// Largest frame accepted from a client.
     pub max_control_frame_bytes: usize,
+    /// Who shows it may use the admin routes; empty: only this machine may.
+    pub admin_token: Secret,
     /// How long a stop may take.
     #[serde(rename = "shutdown_timeout_secs", with = "seconds")]
     pub shutdown_timeout: Duration,

@@ -33,6 +33,8 @@ pub struct SendError {
     pub timed_out: bool,
     /// Whether another try may succeed.
     pub retryable: bool,
+    /// Whether it is this letter that Kafka does not take; others may land.
+    pub refused: bool,
     /// What the client said.
     pub source: KafkaError,
 }
@@ -106,7 +108,11 @@ impl DlqProducer {
         };
         sent.map(drop).map_err(|source| {
             let (timed_out, retryable) = classify(&source);
-            SendError { topic: self.topic.clone(), timed_out, retryable, source }
+            let refused = matches!(
+                source.rdkafka_error_code(),
+                Some(Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::InvalidRecord)
+            );
+            SendError { topic: self.topic.clone(), timed_out, retryable, refused, source }
         })
     }
 }

@@ -62,6 +62,10 @@ impl LagPoller {
         for status in ["success", "failure"] {
             let _ = self.metrics().lag_poll_duration.with_label_values(&[status]);
         }
+        // What an earlier generation showed is not known to this one.
+        self.metrics().consumer_lag.reset();
+        self.metrics().lag_offset_age.reset();
+        self.metrics().catchup_phase.reset();
         let start = Instant::now();
         let mut shown =
             Shown { epoch: 0, tracker: LagTracker::default(), lag: BTreeSet::new(), catchup: BTreeSet::new() };
@@ -69,7 +73,8 @@ impl LagPoller {
             let partitions = self.board.partitions();
             let epoch = self.board.epoch_number();
             let marks = if partitions.is_empty() { None } else { self.look(&client, &partitions) };
-            if epoch == self.board.epoch_number() {
+            // A look may take seconds; by then a successor may be at work.
+            if epoch == self.board.epoch_number() && !self.stop.is_stopped() {
                 let now_ms = i64::try_from(start.elapsed().as_millis()).unwrap_or(i64::MAX);
                 self.show(&mut shown, epoch, &partitions, marks.as_deref(), now_ms);
             }
@@ -77,7 +82,6 @@ impl LagPoller {
             let wait =
                 if partitions.is_empty() { self.interval.min(Duration::from_millis(200)) } else { self.interval };
             if self.pause(&client, wait) {
-                self.remove(&mut shown);
                 return Ok(());
             }
         }

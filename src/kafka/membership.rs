@@ -78,10 +78,14 @@ struct MemberContext {
 
 /// Takes part in the group until told to end. `ended` is told why before the consumer is closed, which may take seconds.
 pub fn run(parts: &MembershipParts, ended: impl FnOnce(MembershipEnd)) {
+    parts.monitor.set_member(false);
     match create(parts) {
         Ok(consumer) => {
             let end = take_part(parts, &consumer).unwrap_or_else(MembershipEnd::Failed);
-            parts.monitor.set_member(false);
+            // One that was told to stop may have a successor already.
+            if !parts.stop.is_stopped() {
+                parts.monitor.set_member(false);
+            }
             consumer.context().lock().closing = true;
             ended(end);
         }
@@ -164,7 +168,6 @@ fn pass_on(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) -> b
     }
     match commits(consumer, &parts.settings.topic, &gained) {
         Ok(found) => {
-            parts.monitor.set_member(true);
             tracing::info!(partitions = ?gained, "the group assigned partitions");
             for (partition, committed) in gained.into_iter().zip(found) {
                 let term = parts.duties.gain(partition);
@@ -247,6 +250,9 @@ impl ConsumerContext for MemberContext {
         let Rebalance::Revoke(list) = rebalance else { return };
         let revoked = partitions_of(list);
         self.lock().gained.retain(|partition| !revoked.contains(partition));
+        if consumer.assignment_lost() && !self.ending() {
+            self.monitor.set_member(false);
+        }
         if revoked.is_empty() {
             return;
         }
@@ -267,6 +273,10 @@ impl ConsumerContext for MemberContext {
                     && let Err(error) = consumer.pause(list)
                 {
                     self.monitor.fault("member", "pause partitions", &error, "");
+                }
+                // Also without a partition of its own: there may be more instances than partitions.
+                if !self.ending() {
+                    self.monitor.set_member(true);
                 }
                 let mut seen = self.lock();
                 seen.answered = true;

@@ -32,6 +32,8 @@ mod read_loop;
 
 mod recovery;
 
+mod standstill;
+
 mod name_claim;
 
 mod duty_reader;

@@ -3,7 +3,6 @@
 //! It decides nothing; whether a fault is worth a restart is for those who own the client.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,7 +24,6 @@ const REASON_CHARS: usize = 300;
 pub struct KafkaMonitor {
     metrics: Arc<Metrics>,
     state: Mutex<State>,
-    paused: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -33,7 +31,8 @@ struct State {
     last_contact: Option<Instant>,
     last_fault: Option<(Instant, ErrorType, String)>,
     topic: TopicState,
-    member: bool,
+    /// Since when the group does not count on this process; `None` while it does.
+    not_member_since: Option<Instant>,
     logged: BTreeMap<ErrorType, (Instant, u64)>,
 }
 
@@ -60,14 +59,15 @@ pub struct KafkaStatus {
     pub topic: TopicState,
     /// Whether this process is a member of the group.
     pub member: bool,
-    /// Whether reading is paused on purpose.
-    pub paused: bool,
+    /// How long it has not been one; zero while it is.
+    pub not_member_for: Duration,
 }
 
 impl KafkaMonitor {
     /// Nothing is known yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, state: Mutex::default(), paused: AtomicBool::new(false) }
+        let state = State { not_member_since: Some(Instant::now()), ..State::default() };
+        Self { metrics, state: Mutex::new(state) }
     }
 
     /// The metrics that it counts into.
@@ -84,12 +84,8 @@ impl KafkaMonitor {
 
     /// Whether the group has taken this process in.
     pub fn set_member(&self, member: bool) {
-        self.lock().member = member;
-    }
-
-    /// Says that reading is paused, or goes on.
-    pub fn set_paused(&self, paused: bool) {
-        self.paused.store(paused, Ordering::Relaxed);
+        let mut state = self.lock();
+        state.not_member_since = if member { None } else { state.not_member_since.or_else(|| Some(Instant::now())) };
     }
 
     /// Takes a fault: counts it once, keeps it, logs it if that type was not logged lately. Errors that report no fault
@@ -133,8 +129,8 @@ impl KafkaMonitor {
             contact_age: state.last_contact.map(|at| at.elapsed()),
             last_fault: state.last_fault.as_ref().map(|(at, kind, text)| (at.elapsed(), *kind, text.clone())),
             topic: state.topic,
-            member: state.member,
-            paused: self.paused.load(Ordering::Relaxed),
+            member: state.not_member_since.is_none(),
+            not_member_for: state.not_member_since.map_or(Duration::ZERO, |since| since.elapsed()),
         }
     }
 

@@ -13,6 +13,7 @@ use super::batch::{BatchBuilder, RecordView};
 use super::monitor::MonitorContext;
 use super::opening::{open_more, open_topic};
 use super::reader::{End, ReaderCommand, ReaderParts, Stopped, TURN, Wishes};
+use super::standstill::Standstill;
 use super::topic::{ReadyQueue, append_headers};
 use crate::board::{Epoch, PartitionBoard};
 use crate::messages::Ingested;
@@ -48,6 +49,8 @@ pub(super) struct Reader<'a> {
     pub(super) suspect: bool,
     /// Recoveries since the last record.
     pub(super) recoveries: u32,
+    /// Records at which it stands still.
+    pub(super) standstill: Standstill,
 }
 
 impl<'a> Reader<'a> {
@@ -73,8 +76,10 @@ impl<'a> Reader<'a> {
             current: 0,
             suspect: false,
             recoveries: 0,
+            standstill: Standstill::default(),
         };
         reader.add(&opened.opening);
+        reader.meet_again();
         reader.assign_all();
         reader.begin_owned();
         Ok(reader)
@@ -88,6 +93,7 @@ impl<'a> Reader<'a> {
             while let Ok(command) = commands.try_recv() {
                 self.obey(command)?;
             }
+            self.stand_still();
             self.begin_owned();
             if self.suspect {
                 self.recover(commands)?;
@@ -146,6 +152,10 @@ impl<'a> Reader<'a> {
     /// Takes one record, and sends a batch when it is full or belongs to another partition.
     pub(super) fn take(&mut self, partition: i32, record: RecordView<'_>, headers: impl FnOnce(&mut Vec<u8>)) {
         let Ok(index) = usize::try_from(partition) else { return };
+        if self.standstill.holds(partition) {
+            // Left over from before it stood still; it comes again.
+            return;
+        }
         if index != self.current {
             self.flush();
             self.current = index;

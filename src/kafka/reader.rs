@@ -19,6 +19,7 @@ use super::settings::IngestSettings;
 use super::stop::Stop;
 use crate::board::Board;
 use crate::messages::{Ingested, PartitionsOpened};
+use crate::pauses::Pauses;
 use crate::pipeline::credit::Credit;
 use crate::pipeline::epoch::{Committed, TopicFacts};
 
@@ -61,6 +62,8 @@ pub struct ReaderParts {
     pub monitor: Arc<KafkaMonitor>,
     /// Who owns what.
     pub duties: Arc<Duties>,
+    /// Where to stand still.
+    pub pauses: Pauses,
     /// Ends the thread.
     pub stop: Stop,
     /// Ends the reading, but not the thread.

@@ -32,10 +32,13 @@ impl Reader<'_> {
         self.send(index, Some(LossReason::Retention));
     }
 
-    /// Sets every partition to its position.
+    /// Sets every partition to its position. Those that stand still are left out: nothing is fetched of them.
     pub(super) fn assign_all(&mut self) {
         let mut list = TopicPartitionList::with_capacity(self.partitions.len());
         for (partition, open) in (0..).zip(&self.partitions) {
+            if self.standstill.holds(partition) {
+                continue;
+            }
             // Cannot fail: a position is never negative.
             let _ = list.add_partition_offset(
                 &self.parts.settings.topic,

@@ -38,14 +38,30 @@ pub struct DeadLetter {
     pub headers: Vec<u8>,
 }
 
-/// Why a dead letter was lost. Also the value of the `reason` label.
+impl DeadLetter {
+    /// What it holds in memory, in bytes.
+    pub fn weight(&self) -> usize {
+        self.key.capacity() + self.json.capacity() + self.headers.capacity() + size_of::<Self>()
+    }
+}
+
+/// What it means when a dead letter cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The loss is counted, and the record is settled all the same.
+    BestEffort,
+    /// The record is not settled before its letter is written; it is tried for ever.
+    FailClosed,
+}
+
+/// Why a dead letter was not sent. Also the value of the `reason` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Loss {
     /// Kafka did not acknowledge it in time.
     Timeout,
     /// Kafka refused it, or it could not be sent for another reason.
     KafkaError,
-    /// Too many letters were on their way.
+    /// Too many letters were waiting or on their way.
     Backpressure,
 }
 

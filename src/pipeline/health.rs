@@ -11,6 +11,8 @@ const MIN_SAMPLES: u64 = 100;
 const MAX_ERROR_RATE: f64 = 0.01;
 /// Kafka counts as lost when there was no contact for this long.
 const KAFKA_LOST: Duration = Duration::from_secs(10);
+/// Joining the group may take this long: the session of a predecessor elsewhere has to run out first.
+const JOIN_TOLERATED: Duration = Duration::from_secs(20);
 /// An actor's restart is told for this long.
 const RESTART_TOLD: Duration = Duration::from_secs(30);
 
@@ -100,8 +102,12 @@ pub struct Facts {
     pub topic_missing: bool,
     /// The positions of the topic are known, reading has begun.
     pub reading: bool,
-    /// Ingest stopped at a record that cannot be processed: partition and offset.
-    pub paused_at: Option<(i32, i64)>,
+    /// How long the group has not counted on this process, if it does not.
+    pub not_member: Option<Duration>,
+    /// Records that cannot be processed, at which ingest stands still.
+    pub stands_at: Vec<StandsAt>,
+    /// Dead letters that cannot be written and hold the offsets of their records.
+    pub dead_letters_blocked: Option<DeadLettersBlocked>,
     /// The bytes in flight are at their limit for this long: a stage does not keep up or is stuck.
     pub credit_exhausted: Option<Duration>,
     /// Owned partitions that lie behind and in which nothing was handled for longer than is tolerated.
@@ -110,6 +116,32 @@ pub struct Facts {
     pub actors: Vec<ActorFacts>,
     /// Figures over the window.
     pub window: Counts,
+}
+
+/// A record at which ingest stands still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StandsAt {
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// What is wrong with it.
+    pub kind: &'static str,
+    /// Whether this instance owns the partition, so that its operator decides.
+    pub ours: bool,
+    /// For how long.
+    pub since: Duration,
+}
+
+/// Dead letters that cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLettersBlocked {
+    /// For how long.
+    pub since: Duration,
+    /// How many.
+    pub letters: usize,
+    /// The partitions whose offsets wait.
+    pub partitions: Vec<i32>,
 }
 
 /// The verdict on the service.
@@ -170,9 +202,22 @@ pub fn assess(facts: &Facts) -> (Status, Vec<Reason>) {
     if facts.draining {
         found(Status::Draining, "draining", "the service is stopping".into(), "clients reconnect elsewhere");
     }
-    if let Some((partition, offset)) = facts.paused_at {
-        let detail = format!("ingest stopped at partition {partition}, offset {offset}");
-        found(Status::Paused, "paused", detail, "inspect the record; continue by retry or by setting it aside");
+    for StandsAt { partition, offset, kind, ours, .. } in &facts.stands_at {
+        let record = format!("partition {partition}, offset {offset} ({kind})");
+        if *ours {
+            let hint = "inspect the dead letter, then: dashstream ingest continue --retry or --set-aside";
+            found(Status::Paused, "paused", format!("ingest stands still at {record}"), hint);
+        } else {
+            let hint = "decide at the instance that owns the partition; this one follows";
+            found(Status::Paused, "waiting_for_owner", format!("waiting at {record}"), hint);
+        }
+    }
+    if let Some(DeadLettersBlocked { since, letters, partitions }) = &facts.dead_letters_blocked {
+        let seconds = since.as_secs();
+        let detail =
+            format!("{letters} dead letters cannot be written for {seconds} s; partitions {partitions:?} hold");
+        let hint = "check that the dead-letter topic exists and takes records; it goes on by itself";
+        found(Status::Degraded, "dead_letters_blocked", detail, hint);
     }
     kafka(facts, &mut found);
     if let Some(since) = facts.credit_exhausted.filter(|since| *since >= Duration::from_secs(5)) {
@@ -220,7 +265,17 @@ fn kafka(facts: &Facts, found: &mut impl FnMut(Status, &'static str, String, &'s
         Some(_) if !facts.reading => {
             found(Status::Starting, "reading_positions", "finding where to read".into(), "wait a moment");
         }
-        Some(_) => {}
+        Some(_) => {
+            if let Some(since) = facts.not_member.filter(|since| *since >= JOIN_TOLERATED) {
+                let detail = format!("not a member of the consumer group for {} s", since.as_secs());
+                found(
+                    Status::Degraded,
+                    "not_in_group",
+                    detail,
+                    "clients are served, but this instance commits nothing and writes no dead letters; see the log",
+                );
+            }
+        }
     }
 }
 
@@ -273,15 +328,20 @@ mod tests {
     fn each_fault_alone_has_its_own_reason() {
         let secs = Duration::from_secs;
         let window = |counts| Facts { window: counts, ..fine() };
+        let stands = |ours| StandsAt { partition: 2, offset: 7, kind: "internal", ours, since: secs(9) };
+        let blocked = DeadLettersBlocked { since: secs(3), letters: 5, partitions: vec![0, 2] };
         let table = [
             (Facts { draining: true, ..fine() }, Status::Draining, "draining"),
-            (Facts { paused_at: Some((2, 7)), ..fine() }, Status::Paused, "paused"),
+            (Facts { stands_at: vec![stands(true)], ..fine() }, Status::Paused, "paused"),
+            (Facts { stands_at: vec![stands(false)], ..fine() }, Status::Paused, "waiting_for_owner"),
+            (Facts { dead_letters_blocked: Some(blocked), ..fine() }, Status::Degraded, "dead_letters_blocked"),
             (Facts { kafka_contact: None, uptime: secs(2), ..fine() }, Status::Starting, "kafka_connecting"),
             (Facts { kafka_contact: None, ..fine() }, Status::Reconnecting, "kafka_unreachable"),
             (Facts { kafka_contact: Some(secs(10)), ..fine() }, Status::Reconnecting, "kafka_unreachable"),
             (Facts { topic_missing: true, ..fine() }, Status::Reconnecting, "topic_missing"),
             (Facts { reading: false, ..fine() }, Status::Starting, "reading_positions"),
             (Facts { stuck: vec![3], ..fine() }, Status::Degraded, "partition_stuck"),
+            (Facts { not_member: Some(secs(20)), ..fine() }, Status::Degraded, "not_in_group"),
             (Facts { credit_exhausted: Some(secs(5)), ..fine() }, Status::Degraded, "pipeline_full"),
             (
                 window(Counts { messages: 100, decode_errors: 2, ..Counts::default() }),

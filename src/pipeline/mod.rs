@@ -15,6 +15,8 @@ mod numbered;
 
 pub mod dead_letter;
 
+pub mod letter_pace;
+
 pub mod sequence;
 
 pub mod settled;

@@ -1,5 +1,7 @@
 //! HTTP: the WebSocket upgrade, health, metrics and the page. The only place that knows actix-web's routing.
 
+pub mod admin;
+
 pub mod admission;
 
 pub mod client_address;

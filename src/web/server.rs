@@ -10,6 +10,7 @@ use actix_web::web::{self, Data, Path};
 use actix_web::{App, HttpResponse, HttpServer};
 use socket2::{Domain, Socket, Type};
 
+use super::admin::{self, Admin};
 use super::assets;
 use super::status::{self, StatusSource};
 use super::websocket::{self, WebsocketDeps};
@@ -37,6 +38,8 @@ pub struct Web {
     pub status: Arc<StatusSource>,
     /// The upgrade.
     pub websocket: Arc<WebsocketDeps>,
+    /// The admin routes.
+    pub admin: Arc<Admin>,
     /// Who can make actors fail, for tests of the whole service.
     pub supervisor: Arc<Mutex<Option<Addr<Supervisor>>>>,
 }
@@ -78,10 +81,11 @@ pub fn start(
     let status = Data::from(Arc::clone(&web.status));
     let websocket = Data::from(Arc::clone(&web.websocket));
     let supervisor = Data::from(Arc::clone(&web.supervisor));
+    let admin = Data::from(Arc::clone(&web.admin));
     let user_timeout = settings.user_timeout;
     let server = HttpServer::new(move || {
         let app = App::new().app_data(status.clone()).app_data(websocket.clone()).app_data(supervisor.clone());
-        app.configure(|config| routes(config, allow_sabotage))
+        app.app_data(admin.clone()).configure(|config| routes(config, allow_sabotage))
     })
     .on_connect(move |socket, extensions| {
         if let Some(socket) = socket.downcast_ref::<actix_web::rt::net::TcpStream>() {
@@ -107,7 +111,12 @@ fn routes(config: &mut web::ServiceConfig, allow_sabotage: bool) {
         .route("/ready", web::get().to(status::ready))
         .route("/live", web::get().to(status::live))
         .route("/version", web::get().to(status::version))
-        .route("/metrics", web::get().to(status::metrics));
+        .route("/metrics", web::get().to(status::metrics))
+        .service(
+            web::resource("/admin/ingest/continue")
+                .app_data(web::PayloadConfig::new(admin::MAX_BODY))
+                .route(web::post().to(admin::continue_ingest)),
+        );
     if allow_sabotage {
         config.route("/test/sabotage/{actor}/{fault}", web::post().to(sabotage));
     }

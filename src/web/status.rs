@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::actors::sessions::Sessions;
 use crate::board::Board;
 use crate::metrics::Metrics;
-use crate::pipeline::health::{self, Counts, Facts, Reason, Samples, Status};
+use crate::pipeline::health::{self, Counts, Facts, Reason, Samples, StandsAt, Status};
 
 /// What never changes while the process runs.
 #[derive(Clone, Debug)]
@@ -94,7 +94,7 @@ impl StatusSource {
             infrastructure_errors: metrics.infrastructure_errors.get(),
             send_failed: metrics.send_failed.get(),
             send_timeout: metrics.send_timeout.get(),
-            dlq_failures: sum(&metrics.dlq_send_failures, &["timeout", "kafka_error", "backpressure"]),
+            dlq_failures: metrics.dlq_lost.get(),
             lost_offsets: sum(&metrics.lost_offsets, &["retention"]),
         }
     }
@@ -203,6 +203,7 @@ impl StatusSource {
                 (Some(_), Some(_)) => "connected",
             },
             "websocket_status": if clients == 0 { "no_clients".to_owned() } else { format!("{clients}_clients_connected") },
+            "paused": facts.stands_at.iter().map(paused).collect::<Vec<_>>(),
             "actors": (self.actors)(),
             "partitions": self.partitions(),
         })
@@ -229,6 +230,8 @@ impl StatusSource {
     fn scrape(&self) -> prometheus::Result<String> {
         let metrics = &self.metrics;
         self.sessions.publish(metrics, Instant::now());
+        let (_, _, facts) = self.assess();
+        metrics.paused_partitions.set(i64::try_from(facts.stands_at.len()).unwrap_or(i64::MAX));
         metrics.uptime.set(self.started.elapsed().as_secs_f64());
         metrics.last_message_age.set(self.last_message_age().map_or(-1.0, |age| age.as_secs_f64()));
         metrics.encode()
@@ -238,6 +241,17 @@ impl StatusSource {
 /// The commit that the binary was built from.
 pub fn git_sha() -> &'static str {
     option_env!("GIT_COMMIT_SHA").unwrap_or("unknown")
+}
+
+fn paused(stands_at: &StandsAt) -> Value {
+    let StandsAt { partition, offset, kind, ours, since } = stands_at;
+    json!({
+        "partition": partition,
+        "offset": offset.to_string(),
+        "kind": kind,
+        "decided_by": if *ours { "operator" } else { "owner" },
+        "seconds": since.as_secs(),
+    })
 }
 
 fn json_response(value: &Value) -> HttpResponse {

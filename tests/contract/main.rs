@@ -14,13 +14,20 @@
     reason = "a test fails by panicking, prints what it found, and is no library"
 )]
 
-mod golden;
 mod bad_values;
 
 mod command_line;
 
 mod default_config;
 
+mod documents;
+
+mod golden;
+
 mod layers;
+
+mod metrics;
+
+mod requirements;
 
 mod secrets;

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Context, Handler, System};
-use dashstream::actors::dlq_ticket::Tickets;
 use dashstream::actors::kafka_ingest::{Drain, Drained, IngestParts, KafkaIngest, Seat};
 use dashstream::actors::lag_monitor::{LagMonitor, LagParts};
 use dashstream::actors::link::Link;
@@ -18,6 +17,7 @@ use dashstream::kafka::monitor::KafkaMonitor;
 use dashstream::kafka::settings::IngestSettings;
 use dashstream::messages::{Ingested, PartitionStart, PartitionsOpened, Settled};
 use dashstream::metrics::Metrics;
+use dashstream::pauses::Pauses;
 use dashstream::pipeline::credit::Credit;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -151,8 +151,7 @@ impl Instance {
         let (ready, is_ready) = mpsc::channel();
         std::thread::spawn(move || {
             let runner = System::new();
-            let board = Board::new();
-            let metrics = Arc::new(Metrics::new().unwrap());
+            let (board, metrics) = (Board::new(), Arc::new(Metrics::new().unwrap()));
             let monitor = Arc::new(KafkaMonitor::new(Arc::clone(&metrics)));
             let refused = Arc::new(Mutex::new(None));
             let refuse = Arc::clone(&refused);
@@ -162,6 +161,8 @@ impl Instance {
                 board: board.clone(),
                 credit: Credit::new(64 * 1024 * 1024),
                 monitor: Arc::clone(&monitor),
+                pauses: Pauses::default(),
+                letters_undecided: Arc::new(|| 0),
                 records: Link::default(),
                 opened: Link::default(),
                 refused: Arc::new(move |why| *refuse.lock().unwrap() = Some(why)),
@@ -231,10 +232,9 @@ impl Instance {
 
     pub fn drain(&self, within: Duration) -> Drained {
         let addr = self.addr.lock().unwrap().clone();
-        let letters = Tickets::new(1, self.link.clone(), Arc::clone(&self.metrics));
         let (sent, received) = mpsc::channel();
         self.arbiter.spawn(async move {
-            sent.send(addr.send(Drain { deadline: Instant::now() + within, letters }).await.unwrap()).unwrap();
+            sent.send(addr.send(Drain { deadline: Instant::now() + within }).await.unwrap()).unwrap();
         });
         received.recv().unwrap()
     }

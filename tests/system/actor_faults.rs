@@ -21,12 +21,16 @@ const GAVE_UP: Option<i32> = Some(70);
 const ACTORS: [&str; 6] =
     ["ReplayStore", "SequenceTracker", "DecodePolicy", "KafkaIngest", "DlqPublisher", "LagMonitor"];
 
-/// Those that are restarted with an actor, itself included.
-fn unit(actor: &str) -> &[&str] {
-    match ACTORS.iter().position(|known| *known == actor) {
-        Some(index @ 0..=3) => &ACTORS[index..4],
-        Some(index) => &ACTORS[index..=index],
-        None => &[],
+/// Those that are restarted with an actor, itself included: those upstream of it, and all who share a thread that hangs.
+fn unit(actor: &str, fault: &str) -> &'static [&'static str] {
+    match (actor, fault) {
+        ("ReplayStore", _) | ("SequenceTracker" | "DecodePolicy", "hang") => &ACTORS[0..4],
+        ("SequenceTracker", _) => &ACTORS[1..4],
+        ("DecodePolicy", _) => &ACTORS[2..4],
+        ("KafkaIngest", _) => &ACTORS[3..4],
+        (_, "hang") => &ACTORS[4..6],
+        ("DlqPublisher", _) => &ACTORS[4..5],
+        _ => &ACTORS[5..6],
     }
 }
 
@@ -69,7 +73,7 @@ fn every_actor_suffers(fault: &str) {
         service.sabotage(actor, fault);
         eventually(&format!("{actor} and those that depend on it to be new"), BOUND, || {
             let now = generations(&service);
-            match unit(actor).iter().all(|of| now[*of] > before[*of]) {
+            match unit(actor, fault).iter().all(|of| now[*of] > before[*of]) {
                 true => Ok(()),
                 false => Err(format!("{before:?} before, {now:?} now")),
             }
@@ -77,7 +81,7 @@ fn every_actor_suffers(fault: &str) {
         assert_eq!(restarts(fault), restarted + 1.0, "{actor} was restarted once, for this reason");
         // The others are left alone.
         let now = generations(&service);
-        for other in ACTORS.iter().filter(|other| !unit(actor).contains(other)) {
+        for other in ACTORS.iter().filter(|other| !unit(actor, fault).contains(other)) {
             assert_eq!(now[*other], before[*other], "{other} has nothing to do with {actor}");
         }
         service.wait_for_verdict("degraded", "actor_restarted", Duration::from_secs(5));
@@ -104,6 +108,13 @@ fn every_actor_suffers(fault: &str) {
     assert!(dead_letters.keys().len() + lost >= published.bad(), "every bad record has a letter or is counted");
     let judged = service.metric("websocket_kafka_messages_total", &[]);
     assert_eq!(judged, published.len() as f64, "each record is counted once, however often it was read");
+    // Threads are complete and in order: whatever is read again is no finding.
+    for finding in ["gaps", "duplicates", "reorders", "producer_restarts"] {
+        assert_eq!(service.metric(&format!("dashstream_sequence_{finding}_total"), &[]), 0.0, "{finding}");
+    }
+    for client in &clients {
+        client.look(|ledger| assert_eq!(ledger.findings, []));
+    }
 }
 
 fn more_records(client: &Client) {

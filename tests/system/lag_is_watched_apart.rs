@@ -14,13 +14,15 @@ use crate::harness::services;
 use crate::harness::topic::Topic;
 
 const BOUND: Duration = Duration::from_secs(60);
+/// Many, so that each look is work.
+const PARTITIONS: i32 = 64;
 const RATE: u64 = 2_000;
 const MIB: u64 = 1024 * 1024;
 
 #[test]
 fn a_lag_client_that_is_slow_or_hangs_does_not_slow_the_stream() {
     let kafka = services::kafka_behind_proxy();
-    let topic = Topic::create(&kafka.direct, "lag-client", 8);
+    let topic = Topic::create(&kafka.direct, "lag-client", PARTITIONS);
     let dead_letters = topic.beside("dlq", 1);
     let config = Config::new(&topic)
         .set("KAFKA_BROKERS", kafka.proxy.address())
@@ -32,7 +34,7 @@ fn a_lag_client_that_is_slow_or_hangs_does_not_slow_the_stream() {
     let client = Client::from(service.address(), From::Earliest);
     let load = Load::start(&topic, RATE);
     eventually("lag to be known", BOUND, || match lags(&service).len() {
-        8 => Ok(()),
+        64 => Ok(()),
         known => Err(known.to_string()),
     });
     let undisturbed = rate(&client, Duration::from_secs(4));
@@ -56,7 +58,7 @@ fn a_lag_client_that_is_slow_or_hangs_does_not_slow_the_stream() {
     let published = load.stop();
     client.wait_for_all(&published, BOUND);
     eventually("lag to be known again, and zero", BOUND, || match lags(&service) {
-        lags if lags.len() == 8 && lags.values().all(|lag| *lag == 0.0) => Ok(()),
+        lags if lags.len() == 64 && lags.values().all(|lag| *lag == 0.0) => Ok(()),
         lags => Err(format!("{lags:?}")),
     });
 }

@@ -56,3 +56,8 @@ mod sigterm_under_load;
 mod slow_clients;
 
 mod topic_changes;
+
+mod unprocessable_records;
+mod endpoints_are_as_documented;
+
+mod metrics_are_as_documented;

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::harness::client::{Client, From};
-use crate::harness::contract::{Range, Reset};
+use crate::harness::contract::Range;
 use crate::harness::eventually::eventually;
 use crate::harness::load::{Load, Mix};
 use crate::harness::producer::{Producer, Published};
@@ -33,10 +33,10 @@ fn publish(topic: &Topic, log: &str, count: u64) -> Published {
     Producer::new(&topic.kafka).publish(&topic.name, records)
 }
 
-fn wait_for_resets(client: &Client) {
+fn wait_for_resets(client: &Client, partitions: i32) {
     client.wait_until("a reset of every partition", BOUND, |ledger| {
-        let told: BTreeMap<i32, &Reset> = ledger.resets.iter().map(|reset| (reset.partition, reset)).collect();
-        match told.len() == 3 && ledger.resets.len() == 3 {
+        let told: Vec<i32> = ledger.resets.iter().map(|reset| reset.partition).collect();
+        match told == (0..partitions).collect::<Vec<_>>() {
             true => Ok(()),
             false => Err(format!("{:?}", ledger.resets)),
         }
@@ -59,20 +59,25 @@ fn has_only(client: &Client, published: &Published) {
 
 #[test]
 fn a_topic_made_anew_is_told_to_everybody_and_begins_at_its_first_record() {
-    made_anew_while_connected(10_000, 300, 1_000);
+    made_anew_while_connected(10_000, 300, PARTITIONS, 1_000);
 }
 
 #[test]
 fn a_topic_made_anew_is_noticed_though_it_is_longer_than_the_old_one() {
-    made_anew_while_connected(300, 10_000, 1_000);
+    made_anew_while_connected(300, 10_000, PARTITIONS, 1_000);
 }
 
 #[test]
 fn a_topic_made_anew_is_noticed_though_nobody_looks_for_minutes() {
-    made_anew_while_connected(300, 10_000, 300_000);
+    made_anew_while_connected(300, 10_000, PARTITIONS, 300_000);
 }
 
-fn made_anew_while_connected(old: u64, new: u64, metadata_interval_ms: u64) {
+#[test]
+fn a_topic_made_anew_with_more_partitions_is_one_reset_for_each_of_them() {
+    made_anew_while_connected(300, 600, PARTITIONS + 2, 1_000);
+}
+
+fn made_anew_while_connected(old: u64, new: u64, partitions: i32, metadata_interval_ms: u64) {
     let topic = Topic::create(services::kafka(), "anew", PARTITIONS);
     let config = Config::new(&topic).set("DASHSTREAM_KAFKA_METADATA_INTERVAL_MS", metadata_interval_ms);
     let service = Service::start_healthy(&config);
@@ -92,11 +97,11 @@ fn made_anew_while_connected(old: u64, new: u64, metadata_interval_ms: u64) {
     v1.wait_for_all(&published, BOUND);
     topic.wait_until_all_committed(config.group(), BOUND);
 
-    topic.recreate(PARTITIONS);
+    topic.recreate(partitions);
     let published = publish(&topic, "new", new);
 
     for client in &clients {
-        wait_for_resets(client);
+        wait_for_resets(client, partitions);
         has_only(client, &published);
         assert_eq!(client.closed(), None, "clients stay connected");
     }
@@ -109,7 +114,11 @@ fn made_anew_while_connected(old: u64, new: u64, metadata_interval_ms: u64) {
                 .iter()
                 .filter_map(|(partition, last)| Some((partition.parse().ok()?, last.parse::<i64>().ok()? + 1)))
                 .collect();
-            if resets == 3 && last == ends { Ok(()) } else { Err(format!("{resets} resets, {last:?} of {ends:?}")) }
+            if resets == partitions as usize && last == ends {
+                Ok(())
+            } else {
+                Err(format!("{resets} resets, {last:?} of {ends:?}"))
+            }
         })
     });
     let after = service.epoch();
@@ -121,6 +130,30 @@ fn made_anew_while_connected(old: u64, new: u64, metadata_interval_ms: u64) {
     late.wait_for_all(&published, BOUND);
     topic.wait_until_all_committed(config.group(), BOUND);
     service.wait_until_healthy(BOUND);
+}
+
+#[test]
+fn a_topic_made_anew_while_nobody_could_tell_is_told_all_the_same() {
+    let topic = Topic::create(services::kafka(), "anew-hung", PARTITIONS);
+    let config = Config::new(&topic).sabotaged().set("DASHSTREAM_SUPERVISOR_HEARTBEAT_TIMEOUT_SECS", 6);
+    let service = Service::start_healthy(&config);
+    let before = service.epoch();
+    let client = Client::from(service.address(), From::Earliest);
+    let published = publish(&topic, "old", 900);
+    client.wait_for_all(&published, BOUND);
+
+    // The store, which would tell clients, is replaced only after the new log was opened.
+    service.sabotage("ReplayStore", "hang");
+    topic.recreate(PARTITIONS);
+    let published = publish(&topic, "new", 3_000);
+    eventually("the new log to be open", BOUND, || match service.epoch() {
+        epoch if epoch != before => Ok(()),
+        epoch => Err(epoch),
+    });
+    assert_eq!(client.look(|ledger| ledger.resets.clone()), [], "the store still hangs");
+    wait_for_resets(&client, PARTITIONS);
+    has_only(&client, &published);
+    topic.wait_until_all_committed(config.group(), BOUND);
 }
 
 #[test]
@@ -140,7 +173,7 @@ fn a_topic_made_anew_while_the_service_was_down_is_noticed_by_it_and_told_to_tho
     let published = publish(&topic, "new", 900);
     service.restart();
     client.reconnect(service.address());
-    wait_for_resets(&client);
+    wait_for_resets(&client, PARTITIONS);
     has_only(&client, &published);
     topic.wait_until_all_committed(config.group(), BOUND);
 }
@@ -239,7 +272,7 @@ fn a_topic_that_is_missing_is_told_and_waited_for() {
     assert_eq!(client.closed(), None);
     topic.create_now(PARTITIONS);
     let published = publish(&topic, "second", 30);
-    wait_for_resets(&client);
+    wait_for_resets(&client, PARTITIONS);
     has_only(&client, &published);
     service.wait_until_healthy(BOUND);
 }

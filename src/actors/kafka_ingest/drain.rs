@@ -6,20 +6,17 @@ use std::time::{Duration, Instant};
 use actix::{Handler, Message, ResponseFuture};
 
 use super::KafkaIngest;
-use crate::actors::dlq_ticket::Tickets;
 
-/// How long a drain waits for reports after the last batch and the last dead letter, before it commits what there is.
+/// How long a drain waits for reports after the last batch is through, before it commits what there is.
 const LAST_REPORTS: Duration = Duration::from_millis(500);
 const DRAIN_STEP: Duration = Duration::from_millis(5);
 
 /// Stop reading, wait until what is in flight is settled, commit, leave.
-#[derive(Clone, Debug, Message)]
+#[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Drained")]
 pub struct Drain {
     /// When to give up.
     pub deadline: Instant,
-    /// Dead letters on their way: each settles its record, and what is not settled is not committed.
-    pub letters: Tickets,
 }
 
 /// How a drain ended.
@@ -34,14 +31,14 @@ pub struct Drained {
 impl Handler<Drain> for KafkaIngest {
     type Result = ResponseFuture<Drained>;
 
-    fn handle(&mut self, Drain { deadline, letters }: Drain, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Drain { deadline }: Drain, _: &mut Self::Context) -> Self::Result {
         self.drain.stop();
         let (drained, credit, duties) = (self.drained.clone(), self.parts.credit.clone(), Arc::clone(&self.duties));
+        let undecided = Arc::clone(&self.parts.letters_undecided);
         let (finish, member_end) = (self.finish.take(), Arc::clone(&self.member_end));
         Box::pin(async move {
             let empty = until(deadline, || drained.is_stopped() && credit.used() == 0).await;
-            // Records that are held for another reason than a letter are not settled however long this waits.
-            until(deadline, || duties.all_settled() || letters.out() == 0).await;
+            until(deadline, || undecided() == 0).await;
             let reports = deadline.min(Instant::now() + LAST_REPORTS);
             until(reports, || duties.all_settled()).await;
             let end = || *member_end.lock().unwrap_or_else(PoisonError::into_inner);

@@ -224,6 +224,22 @@ pub(super) const DLQ: Section = Section {
             "dead letters",
             "Most dead letters that await their acknowledgement.",
         ),
+        integer(
+            "dlq.queue_letters",
+            "DASHSTREAM_DLQ_QUEUE_LETTERS",
+            4_096,
+            1..=10_000_000,
+            "dead letters",
+            "Most dead letters that wait to be sent. Beyond, best_effort counts a loss by backpressure, fail_closed reads no further.",
+        ),
+        integer(
+            "dlq.queue_bytes",
+            "DASHSTREAM_DLQ_QUEUE_BYTES",
+            32 * MIB,
+            64 * KIB..=64 * GIB,
+            "bytes",
+            "Bytes of dead letters, waiting or sent, at which no more are taken.",
+        ),
         boolean(
             "dlq.include_payload",
             "DLQ_INCLUDE_FULL_PAYLOAD",

@@ -165,6 +165,12 @@ pub(super) const WEB: Section = Section {
             "bytes",
             "Largest frame accepted from a client.",
         ),
+        secret(
+            "web.admin_token",
+            "DASHSTREAM_WEB_ADMIN_TOKEN",
+            forms::TOKEN,
+            "Who shows it as a bearer token may decide how ingest goes on. Without one only requests of this machine may.",
+        ),
         integer(
             "web.shutdown_timeout_secs",
             "DASHSTREAM_WEB_SHUTDOWN_TIMEOUT_SECS",

@@ -65,7 +65,7 @@ pub struct Ledger {
     /// Frames and records over all connections, resets included.
     pub frames: u64,
     pub received: u64,
-    cursor: BTreeMap<i32, i64>,
+    pub cursor: BTreeMap<i32, i64>,
     /// Whether this connection has been welcomed.
     welcomed: bool,
     /// Partitions whose welcome did not go on at the cursor: only a reset may explain that.

@@ -10,6 +10,8 @@ pub mod client;
 
 pub mod contract;
 
+pub mod dead_letters;
+
 pub mod eventually;
 
 pub mod load;

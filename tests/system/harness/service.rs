@@ -168,6 +168,17 @@ impl Service {
         Ok((response.status().as_u16(), body))
     }
 
+    /// Status and body of a POST, whatever the status.
+    pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Result<(u16, String), String> {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().timeout_global(Some(HTTP_TIMEOUT)).http_status_as_error(false).build().into();
+        let request = agent.post(format!("http://{}{path}", self.address));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let mut response = request.send(body).map_err(|error| error.to_string())?;
+        let body = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
+        Ok((response.status().as_u16(), body))
+    }
+
     /// Makes an actor suffer a fault (`panic`, `hang`, `stop`). The service must have been started with [`Config::sabotaged`].
     #[track_caller]
     pub fn sabotage(&self, actor: &str, fault: &str) {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -12,7 +14,7 @@ use rdkafka::{Message as _, Offset, TopicPartitionList};
 use super::eventually::eventually;
 use super::{runtime, unique_name};
 
-const KAFKA_TIMEOUT: Duration = Duration::from_secs(20);
+pub const KAFKA_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Deleted when dropped, as far as Kafka can be reached.
 pub struct Topic {
@@ -104,6 +106,14 @@ impl Topic {
         });
     }
 
+    /// Changes a setting of the topic, such as `max.message.bytes`.
+    pub fn set(&self, setting: &str, value: &str) {
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&self.name)).set(setting, value);
+        let answer = runtime().block_on(admin(&self.kafka).alter_configs([&change], &options()));
+        let answer = answer.expect("an answer to alter_configs").pop().expect("one answer");
+        answer.expect("the setting can be changed");
+    }
+
     /// First kept offset and the offset after the last record.
     pub fn watermarks(&self, partition: i32) -> (i64, i64) {
         self.try_watermarks(partition).expect("Kafka knows the watermarks")
@@ -174,6 +184,15 @@ impl Topic {
         eventually(&format!("group {group} to commit {ends:?}"), bound, || {
             let committed = self.committed(group);
             if committed == ends { Ok(()) } else { Err(format!("{committed:?}")) }
+        });
+    }
+
+    /// Waits until the group has committed an offset of partition 0.
+    #[track_caller]
+    pub fn wait_until_committed(&self, group: &str, offset: i64, bound: Duration) {
+        eventually(&format!("group {group} to commit {offset}"), bound, || match self.committed(group).get(&0) {
+            Some(committed) if *committed == offset => Ok(()),
+            committed => Err(format!("{committed:?}")),
         });
     }
 

@@ -7,20 +7,19 @@
 import { parseControl, type ServerFrame } from "../wire/control";
 import type { DecodedFrame, FrameFailure } from "../wire/frame";
 import { buildHello, buildResume } from "../wire/hello";
-import { CLOSE, onClose, retryDelayMs } from "./backoff";
+import { CLOSE, onClose } from "./backoff";
 import { Connection } from "./connection";
-import type { FrameDecoder } from "./decoder";
 import type { Environment, Timer } from "./environment";
 import type { ConnectionStatus, NoticeTopic, StreamEvent } from "./events";
-import { Inbox } from "./inbox";
+import { Intake } from "./intake";
+import { Keeper } from "./keeper";
 import { judge } from "./liveness";
 import { Positions } from "./positions";
 import { Progress } from "./progress";
+import { Retry } from "./retry";
 import { Breaches, Session } from "./session";
 
 const TICK_MS = 500;
-const MAX_INBOX_BYTES = 128 * 1024 * 1024;
-const MAX_INBOX_ENTRIES = 100_000;
 const STABLE_MS = 3_000;
 /** All pages of a service that restarts come back within this time, not at once. */
 const SPREAD_MS = 1_500;
@@ -28,20 +27,17 @@ const SPREAD_MS = 1_500;
 export class StreamClient {
   readonly #env: Environment;
   readonly #emit: (event: StreamEvent) => void;
-  readonly #decoder: FrameDecoder;
+  readonly #intake: Intake;
+  readonly #keeper: Keeper;
+  readonly #retries: Retry;
   readonly #positions = new Positions();
   readonly #breaches = new Breaches();
   readonly #progress = new Progress();
-  #namespace: string | null = null;
   #status: ConnectionStatus = { state: "connecting", attempt: 0 };
   #connection: Connection | null = null;
   #session: Session | null = null;
-  #inbox = new Inbox();
-  #nextFrameId = 1;
-  #attempt = 0;
   #jumps = false;
   #isDisposed = false;
-  #retryTimer: Timer | null = null;
   #ticker: Timer | null = null;
   #times = { openedMs: 0, heardMs: 0, sentMs: 0, progressMs: 0 };
   #backlog = 0;
@@ -49,8 +45,10 @@ export class StreamClient {
   constructor(env: Environment, emit: (event: StreamEvent) => void) {
     this.#env = env;
     this.#emit = emit;
-    this.#decoder = env.createDecoder({
-      result: (id, result) => this.#onDecoded(id, result),
+    this.#keeper = new Keeper(env.store);
+    this.#retries = new Retry(env);
+    this.#intake = new Intake((events) => env.createDecoder(events), {
+      ready: () => this.#drain(),
       lost: (reason) => this.#fail(CLOSE.stalled, "decoder", reason),
     });
   }
@@ -59,15 +57,12 @@ export class StreamClient {
   async start(): Promise<void> {
     this.#setStatus({ state: "connecting", attempt: 0 });
     const named = await this.#env.fetchNamespace().catch(() => null);
-    this.#namespace = named ?? this.#env.store.lastNamespace();
-    if (this.#namespace !== null) {
-      const { cursor, warning } = this.#env.store.load(this.#namespace);
-      if (warning !== null) {
-        this.#notice("warning", "storage", warning);
-      }
-      if (cursor !== null) {
-        this.#positions.restore(cursor);
-      }
+    const { cursor, warning } = this.#keeper.load(named);
+    if (warning !== null) {
+      this.#notice("warning", "storage", warning);
+    }
+    if (cursor !== null) {
+      this.#positions.restore(cursor);
     }
     if (!this.#isDisposed) {
       this.#connect();
@@ -80,11 +75,11 @@ export class StreamClient {
     this.#isDisposed = true;
     this.flush();
     this.#leave(CLOSE.normal);
-    this.#cancelRetry();
+    this.#retries.cancel();
     if (this.#ticker !== null) {
       this.#env.clearTimer(this.#ticker);
     }
-    this.#decoder.dispose();
+    this.#intake.dispose();
   }
 
   /** Reports and stores what is applied now; for the moment before the page goes away. */
@@ -96,7 +91,7 @@ export class StreamClient {
   /** Ends a wait or a stop. Does nothing while connected. */
   retryNow(): void {
     if (this.#status.state === "waiting" || this.#status.state === "stopped") {
-      this.#cancelRetry();
+      this.#retries.cancel();
       this.#connect();
     }
   }
@@ -105,13 +100,13 @@ export class StreamClient {
   jumpToLive(): void {
     this.#jumps = true;
     this.#leave(CLOSE.normal);
-    this.#cancelRetry();
+    this.#retries.cancel();
     this.#connect();
   }
 
   #connect(): void {
     this.#leave(null);
-    this.#setStatus({ state: "connecting", attempt: this.#attempt });
+    this.#setStatus({ state: "connecting", attempt: this.#retries.attempt });
     const cursor = this.#positions.cursor();
     const mode = cursor === null ? "first" : this.#jumps ? "jump" : "resume";
     const now = this.#env.now();
@@ -137,8 +132,7 @@ export class StreamClient {
     }
     this.#connection = null;
     this.#session = null;
-    this.#inbox = new Inbox();
-    this.#decoder.forget();
+    this.#intake.clear();
   }
 
   #onText(text: string): void {
@@ -156,7 +150,7 @@ export class StreamClient {
       case "heartbeat":
         // Only a session that lasts lets the backoff begin anew.
         if (this.#env.now() - this.#times.openedMs >= STABLE_MS) {
-          this.#attempt = 0;
+          this.#retries.settle();
         }
         this.#emit({ type: "heartbeat", heartbeat: frame });
         return;
@@ -166,8 +160,7 @@ export class StreamClient {
       case "pong":
         return;
       default:
-        this.#inbox.pushControl(frame);
-        this.#drain();
+        this.#intake.control(frame);
     }
   }
 
@@ -183,29 +176,19 @@ export class StreamClient {
   #onBinary(frame: ArrayBuffer): void {
     const now = this.#env.now();
     this.#times.heardMs = now;
-    if (this.#inbox.length === 0) {
+    if (this.#intake.length === 0) {
       this.#times.progressMs = now;
     }
-    const id = this.#nextFrameId;
-    this.#nextFrameId += 1;
-    this.#inbox.pushFrame(id, frame.byteLength, now);
-    if (this.#inbox.bytes > MAX_INBOX_BYTES || this.#inbox.length > MAX_INBOX_ENTRIES) {
+    if (!this.#intake.frame(frame, now)) {
       this.#fail(CLOSE.stalled, "decoder", "this page fell too far behind and starts over from its position");
-      return;
     }
-    this.#decoder.decode(id, frame);
-  }
-
-  #onDecoded(id: number, result: DecodedFrame | FrameFailure): void {
-    this.#inbox.resolve(id, result);
-    this.#drain();
   }
 
   /** Applies everything that is ready, in the order in which it arrived. */
   #drain(): void {
     const session = this.#session;
     while (session !== null) {
-      const ready = this.#inbox.take();
+      const ready = this.#intake.take();
       if (ready === null) {
         break;
       }
@@ -224,12 +207,12 @@ export class StreamClient {
 
   #applyControl(session: Session, frame: ServerFrame): string | null {
     const fault = session.onControl(frame);
-    if (session.takeDropsStorage() && this.#namespace !== null) {
-      this.#env.store.drop(this.#namespace);
+    if (session.takeDropsStorage()) {
+      this.#keeper.drop();
     }
     if (fault === null && frame.type === "welcome") {
       this.#jumps = false;
-      this.#namespace = frame.resumeNamespace;
+      this.#keeper.enter(frame.resumeNamespace);
       this.#progress.begin();
       this.#setStatus({ state: "catching_up" });
     }
@@ -289,32 +272,20 @@ export class StreamClient {
   }
 
   #retry(reason: string, spreadMs = 0): void {
-    this.#cancelRetry();
-    this.#attempt += 1;
-    const delayMs = retryDelayMs(this.#attempt, this.#env.random()) + spreadMs * this.#env.random();
-    const untilMs = this.#env.now() + delayMs;
-    this.#setStatus({ state: "waiting", untilMs, attempt: this.#attempt, reason });
-    this.#retryTimer = this.#env.setTimer(() => {
-      this.#retryTimer = null;
-      this.#connect();
-    }, delayMs);
-  }
-
-  #cancelRetry(): void {
-    if (this.#retryTimer !== null) {
-      this.#env.clearTimer(this.#retryTimer);
-      this.#retryTimer = null;
-    }
+    const untilMs = this.#retries.schedule(() => this.#connect(), spreadMs);
+    this.#setStatus({ state: "waiting", untilMs, attempt: this.#retries.attempt, reason });
   }
 
   #tick(): void {
     this.#watch();
     this.#reportWhenDue();
-    this.#saveWhenDue();
-    const frames = this.#inbox.length;
+    if (this.#progress.isSaveDue(this.#env.now())) {
+      this.#save();
+    }
+    const frames = this.#intake.length;
     if (frames !== this.#backlog) {
       this.#backlog = frames;
-      this.#emit({ type: "backlog", frames, bytes: this.#inbox.bytes });
+      this.#emit({ type: "backlog", frames, bytes: this.#intake.bytes });
     }
     this.#ticker = this.#env.setTimer(() => this.#tick(), TICK_MS);
   }
@@ -327,7 +298,7 @@ export class StreamClient {
       ...this.#times,
       nowMs: this.#env.now(),
       heartbeatMs: this.#session?.welcome?.heartbeatMs ?? null,
-      waiting: this.#inbox.length,
+      waiting: this.#intake.length,
     });
     if (verdict.action === "fail") {
       this.#fail(verdict.code, verdict.topic, verdict.reason);
@@ -349,16 +320,9 @@ export class StreamClient {
     }
   }
 
-  #saveWhenDue(): void {
-    if (this.#progress.isSaveDue(this.#env.now())) {
-      this.#save();
-    }
-  }
-
   #save(): void {
     const cursor = this.#positions.cursor();
-    if (this.#progress.isUnsaved && cursor !== null && this.#namespace !== null) {
-      this.#env.store.save(this.#namespace, cursor, this.#env.wallMs());
+    if (this.#progress.isUnsaved && cursor !== null && this.#keeper.save(cursor, this.#env.wallMs())) {
       this.#progress.saved(this.#env.now());
     }
   }

@@ -4,7 +4,7 @@ import { useMemo } from "react";
 import type { RecordRow, Row } from "../model/rows";
 import { decodeRecord } from "../wire/decode";
 import { prettyMessage } from "../wire/pretty";
-import { formatBytes } from "../wire/summary";
+import { formatBytes } from "../wire/units";
 import { describeFinding, describeSystemRow } from "./EventRow";
 import { timeOfDay, words } from "./format";
 

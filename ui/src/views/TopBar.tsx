@@ -3,7 +3,7 @@
 import type { PipelineView } from "../model/pipeline";
 import type { Snapshot } from "../store/store";
 import type { ConnectionStatus } from "../stream/events";
-import { formatBytes } from "../wire/summary";
+import { formatBytes } from "../wire/units";
 import { count, rate, words } from "./format";
 
 export interface Commands {

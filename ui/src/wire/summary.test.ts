@@ -4,7 +4,8 @@ import { attributes, type Body, framed } from "../../testing/messages";
 import { attributeText } from "./attributes";
 import { decodeRecord } from "./decode";
 import { AttributeValueSchema, EventType, ToolExecution_ExecutionStage } from "./generated/dashstream_pb";
-import { formatDuration, type Summary, summarize } from "./summary";
+import { type Summary, summarize } from "./summary";
+import { formatDuration } from "./units";
 
 function summary(body: Body): Summary {
   const decoded = decodeRecord(framed(body));

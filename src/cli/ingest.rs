@@ -1,0 +1,89 @@
+//! `dashstream ingest`: decisions about a running service's ingest.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+
+use super::{Exit, print};
+use crate::config::environment::Environment;
+use crate::pauses::Answer;
+
+/// The service answers at once; what takes longer is not answered.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Where the token is looked for: it must not stand on a command line, which everybody on the machine can read.
+const TOKEN: &str = "DASHSTREAM_WEB_ADMIN_TOKEN";
+
+/// Decide how a running service goes on reading
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Continue(Continue),
+}
+
+/// Go on after a record that cannot be processed (KAFKA_ON_DECODE_ERROR=pause)
+///
+/// /health names the record, and the dead-letter topic holds a letter about it. The answer goes to the instance that owns
+/// the record's partition; the others follow it. If the service has an admin token, it is taken from
+/// DASHSTREAM_WEB_ADMIN_TOKEN.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  dashstream ingest continue --retry                              judge the record again
+  dashstream ingest continue --set-aside                          skip it; its dead letter stays
+  dashstream ingest continue --set-aside --url http://host:3002   ask another instance")]
+struct Continue {
+    #[command(flatten)]
+    action: Action,
+    /// Where the service listens
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3002")]
+    url: String,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Action {
+    /// Judge the record again
+    #[arg(long)]
+    retry: bool,
+    /// Skip the record
+    #[arg(long)]
+    set_aside: bool,
+}
+
+pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit> {
+    let Command::Continue(Continue { action, url }) = &args.command;
+    let answer = if action.set_aside { Answer::SetAside } else { Answer::Retry };
+    let address = format!("{}/admin/ingest/continue", url.trim_end_matches('/'));
+    let agent: ureq::Agent =
+        ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().into();
+    let mut request = agent.post(&address).content_type("application/json");
+    if let Some(token) = environment.get(TOKEN).and_then(|token| token.to_str()).filter(|token| !token.is_empty()) {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    let mut response = request
+        .send(json!({"action": answer}).to_string())
+        .with_context(|| format!("cannot ask {address}; is the service running there? See --url"))?;
+    let status = response.status().as_u16();
+    let text = response.body_mut().read_to_string().with_context(|| format!("no readable answer from {address}"))?;
+    let body: Value = serde_json::from_str(&text).unwrap_or_default();
+    if status != 200 {
+        let message = body.get("message").and_then(Value::as_str).unwrap_or("the answer holds no message");
+        anyhow::bail!("the service answered {status}: {message}");
+    }
+    let records = body.get("continued").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let lines: String = records
+        .iter()
+        .map(|record| {
+            let text = |field| record.get(field).and_then(Value::as_str).unwrap_or("?");
+            let partition = record.get("partition").and_then(Value::as_i64).unwrap_or(-1);
+            format!("partition {partition}, offset {} ({}): {}\n", text("offset"), text("kind"), text("action"))
+        })
+        .collect();
+    print(lines)
+}
