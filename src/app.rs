@@ -16,7 +16,7 @@ use crate::actors::lag_monitor::LagParts;
 use crate::actors::letter_queue::{LetterLimits, Letters};
 use crate::actors::replay_store::ReplayStoreSettings;
 use crate::actors::session_queue::QueueLimits;
-use crate::actors::sessions::Sessions;
+use crate::actors::sessions::{Patience, Sessions};
 use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorState, install_panic_hook};
 use crate::actors::topology::{self, Links, Parts, RestartSettings};
 use crate::board::Board;
@@ -128,7 +128,7 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     let handle = server.handle();
     let serving = actix::spawn(server);
     announce(&addresses);
-    service.tick(config.web.send_timeout, &status);
+    service.tick(config, &status);
     signals(events);
     let event = next_event.recv().await.unwrap_or(Event::Signal("nobody is left"));
     let why = match &event {
@@ -322,7 +322,8 @@ impl Service {
         ServerSettings {
             workers: if config.web.workers == 0 { cores } else { config.web.workers },
             max_connections: config.web.max_connections,
-            user_timeout: config.web.send_timeout,
+            // The watchdog comes first: it knows why, and says so.
+            user_timeout: config.web.send_timeout + 3 * TICK,
             shutdown_timeout: GOODBYE,
         }
     }
@@ -367,7 +368,9 @@ impl Service {
         Supervisor::start_in_arbiter(&Arbiter::new().handle(), |_| Supervisor::new(spec))
     }
 
-    fn tick(&self, send_timeout: Duration, status: &Arc<StatusSource>) {
+    fn tick(&self, config: &Config, status: &Arc<StatusSource>) {
+        let patience =
+            Patience { unread: config.web.send_timeout, unpolled: config.web.send_timeout + config.web.heartbeat };
         let (sessions, metrics) = (self.parts.sessions.clone(), Arc::clone(&self.parts.metrics));
         let status = Arc::clone(status);
         actix::spawn(async move {
@@ -376,7 +379,7 @@ impl Service {
             loop {
                 ticks.tick().await;
                 status.sample();
-                sessions.end_stalled(send_timeout, Instant::now(), &metrics);
+                sessions.end_stalled(patience, Instant::now(), &metrics);
             }
         });
     }

@@ -60,6 +60,7 @@ const CAUSES: Values = Values::Closed(&["panic", "stop", "hang", "start_failure"
 const CLOSES: Values = Values::Closed(&[
     "normal",
     "going_away",
+    "protocol_error",
     "policy_violation",
     "too_large",
     "idle_timeout",

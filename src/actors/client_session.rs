@@ -234,22 +234,29 @@ impl ClientSession {
 
     /// v1 without a `resume`: what arrives from the connect on. The position is taken now, the join waits a moment.
     fn begin_v1_later(&self, ctx: &mut WebsocketContext<Self>) {
-        let at_connect = self.known();
+        let at_connect = self.known().map(|known| known.iter().map(|known| (known.partition, known.end)).collect());
         ctx.run_later(V1_RESUME_WAIT, move |session, ctx| session.begin_live(at_connect, ctx));
     }
 
     /// Goes live as soon as the log is known, however long that takes, unless the client has asked for something else.
-    fn begin_live(&mut self, known: Option<Vec<Known>>, ctx: &mut WebsocketContext<Self>) {
+    fn begin_live(&mut self, at_connect: Option<Vec<(i32, i64)>>, ctx: &mut WebsocketContext<Self>) {
         if self.begun || self.waiting.is_some() {
             return;
         }
-        let Some(known) = known.or_else(|| self.known()) else {
+        let Some(starts) = at_connect.or_else(|| self.ends_at_start()) else {
             ctx.run_later(READY_POLL, |session, ctx| session.begin_live(None, ctx));
             return;
         };
-        let starts: Vec<_> = known.iter().map(|known| (known.partition, known.end)).collect();
         self.begun = true;
         self.queue.begin_live(&starts, Instant::now());
+    }
+
+    /// Where the log ended when the service began to read it: for a client that came before, the first position after its
+    /// connect that anybody knows.
+    fn ends_at_start(&self) -> Option<Vec<(i32, i64)>> {
+        self.known()?;
+        let partitions = self.shared.board.partitions();
+        partitions.iter().map(|partition| Some((partition.partition, partition.end_at_start.get()?))).collect()
     }
 
     fn beat(&mut self, ctx: &mut WebsocketContext<Self>) {

@@ -89,6 +89,8 @@ struct State {
     resume: Option<ResumeProgress>,
     /// When the socket last took something, or the queue stopped being empty.
     progress: Instant,
+    /// When the socket last had room.
+    polled: Instant,
     apply_lag: ApplyLag,
 }
 
@@ -152,8 +154,6 @@ pub struct Snapshot {
     pub apply_lag_messages: Option<u64>,
     /// Age of the oldest of them.
     pub apply_lag: Option<Duration>,
-    /// How long the socket has not taken anything although something waits.
-    pub stalled: Option<Duration>,
     /// Bytes that the socket took.
     pub sent_bytes: u64,
 }
@@ -168,6 +168,7 @@ impl SessionQueue {
             positions: Vec::new(),
             resume: None,
             progress: info.opened,
+            polled: info.opened,
             apply_lag: ApplyLag::default(),
         };
         Self { info, limits, join, waker: AtomicWaker::new(), state: Mutex::new(state), taken_bytes: AtomicU64::new(0) }
@@ -369,9 +370,16 @@ impl SessionQueue {
             positions: state.positions.clone(),
             apply_lag_messages: lag.map(|(messages, _)| messages),
             apply_lag: lag.map(|(_, age)| age),
-            stalled: (!state.frames.is_empty()).then(|| now.saturating_duration_since(state.progress)),
             sent_bytes: self.taken_bytes.load(Ordering::Relaxed),
         }
+    }
+
+    /// How long the socket has taken nothing although something waits, and how long it has not even asked.
+    pub fn stalled(&self, now: Instant) -> (Duration, Duration) {
+        let state = self.lock();
+        let unread =
+            if state.frames.is_empty() { Duration::ZERO } else { now.saturating_duration_since(state.progress) };
+        (unread, now.saturating_duration_since(state.polled))
     }
 
     /// The next frame for the socket; `None` at the end of a closed session.
@@ -380,11 +388,13 @@ impl SessionQueue {
         self.waker.register(cx.waker());
         let (frame, ask) = {
             let mut state = self.lock();
+            let now = Instant::now();
+            state.polled = now;
             let Some(frame) = state.frames.pop_front() else {
                 return if matches!(state.feed, Feed::Closing(_)) { Poll::Ready(None) } else { Poll::Pending };
             };
             state.bytes -= frame.len();
-            state.progress = Instant::now();
+            state.progress = now;
             (frame, state.wants_more(&self.limits))
         };
         self.taken_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);

@@ -29,6 +29,16 @@ impl SocketHandle {
     }
 }
 
+/// How long a client may take nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// While something waits in its queue.
+    pub unread: Duration,
+    /// With an empty queue: its connection is looked at with each heartbeat at the latest, unless bytes that have left the
+    /// queue are stuck in the socket.
+    pub unpolled: Duration,
+}
+
 /// An open session.
 #[derive(Clone, Debug)]
 pub struct OpenSession {
@@ -87,17 +97,17 @@ impl Sessions {
         }
     }
 
-    /// Ends the connection of each session whose socket has taken nothing for `limit` although something waits.
-    pub fn end_stalled(&self, limit: Duration, now: Instant, metrics: &Metrics) {
+    /// Ends the connection of each session whose socket takes nothing.
+    pub fn end_stalled(&self, patience: Patience, now: Instant, metrics: &Metrics) {
         for session in self.all() {
-            let stalled = session.queue.snapshot(now).stalled;
-            if stalled.is_some_and(|stalled| stalled >= limit) {
+            let (unread, unpolled) = session.queue.stalled(now);
+            if unread >= patience.unread || unpolled >= patience.unpolled {
                 metrics.send_timeout.inc();
                 metrics.sessions_closed.with_label_values(&[CloseCode::SlowClient.name()]).inc();
                 tracing::warn!(
                     session = session.queue.info.session,
                     address = %session.queue.info.address,
-                    seconds = limit.as_secs(),
+                    seconds = unread.max(unpolled).as_secs(),
                     "client has not read for too long; ending its connection"
                 );
                 session.queue.close(CloseCode::SlowClient, now);

@@ -84,7 +84,7 @@ fn a_place_is_free_again_however_it_was_left() {
     // Never became a session.
     for request in [
         "GET /ws HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
-        upgrade("").replace("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 7"),
+        upgrade("").replace("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 6"),
         upgrade("").replace("Sec-WebSocket-Key", "X-Key"),
     ] {
         for _ in 0..5 {

@@ -103,7 +103,7 @@ fn a_client_that_reads_but_does_not_apply_is_sent_no_more_until_it_does() {
 #[test]
 fn a_client_that_reads_nothing_is_closed_after_the_send_timeout_and_comes_back() {
     let topic = Topic::create(services::kafka(), "unread", 2);
-    let service = Service::start_healthy(&small_queues(&topic).set("WEBSOCKET_SEND_TIMEOUT_SECS", 2));
+    let service = Service::start_healthy(&Config::new(&topic).set("WEBSOCKET_SEND_TIMEOUT_SECS", 2));
     let options = Options { receive_buffer: Some(4096), ..Options::default() };
     let mut stopped = Client::connect(service.address(), options);
     let fast = Client::from(service.address(), From::Latest);

@@ -60,7 +60,7 @@ impl Raw {
 
     /// A connection that has ended takes it, too: its end is heard.
     pub fn send(&mut self, message: Message) {
-        let _ = runtime().block_on(tokio::time::timeout(PATIENCE, self.socket.send(message)));
+        let _ = runtime().block_on(async { tokio::time::timeout(PATIENCE, self.socket.send(message)).await });
     }
 
     /// A text frame that may be no text, or one fragment of a message.
