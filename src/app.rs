@@ -206,22 +206,7 @@ impl Service {
         let links = Links::default();
         let board = Board::new();
         let credit = Credit::new(config.kafka.in_flight_bytes);
-        let letter_limits = LetterLimits {
-            durability: match config.dlq.mode {
-                DlqMode::BestEffort => Durability::BestEffort,
-                DlqMode::FailClosed => Durability::FailClosed,
-            },
-            waiting: config.dlq.queue_letters,
-            bytes: config.dlq.queue_bytes,
-            patience: config.dlq.send_timeout,
-        };
-        let letter_queue = Letters::new(
-            letter_limits,
-            links.dead_letters.clone(),
-            links.settled.clone(),
-            board.clone(),
-            Arc::clone(&metrics),
-        );
+        let letter_queue = letter_queue(config, &links, &board, &metrics);
         let (refused, undecided) = (events.clone(), letter_queue.clone());
         let ingest = IngestParts {
             settings: ingest_settings(config, connection, &instance_id),
@@ -256,13 +241,7 @@ impl Service {
             ingest,
             judge: judge_settings(config),
             hash_seed: fastrand::u64(..),
-            letters: LetterContext {
-                topic: config.kafka.topic.clone(),
-                consumer_group: config.kafka.group_id.clone(),
-                policy: identity.decode_error_policy.to_owned(),
-                instance: instance_id,
-                include_payload: config.dlq.include_payload,
-            },
+            letters: letter_context(config, &identity, instance_id),
             store: ReplayStoreSettings {
                 window_bytes: config.replay.memory_bytes,
                 window_records: config.replay.memory_messages,
@@ -433,6 +412,29 @@ impl Service {
         }
         let _ = tokio::time::timeout(GOODBYE, server.stop(true)).await;
         let _ = supervisor.send(supervisor::Stop).await;
+    }
+}
+
+fn letter_queue(config: &Config, links: &Links, board: &Board, metrics: &Arc<Metrics>) -> Letters {
+    let limits = LetterLimits {
+        durability: match config.dlq.mode {
+            DlqMode::BestEffort => Durability::BestEffort,
+            DlqMode::FailClosed => Durability::FailClosed,
+        },
+        waiting: config.dlq.queue_letters,
+        bytes: config.dlq.queue_bytes,
+        patience: config.dlq.send_timeout,
+    };
+    Letters::new(limits, links.dead_letters.clone(), links.settled.clone(), board.clone(), Arc::clone(metrics))
+}
+
+fn letter_context(config: &Config, identity: &Identity, instance: String) -> LetterContext {
+    LetterContext {
+        topic: config.kafka.topic.clone(),
+        consumer_group: config.kafka.group_id.clone(),
+        policy: identity.decode_error_policy.to_owned(),
+        instance,
+        include_payload: config.dlq.include_payload,
     }
 }
 

@@ -59,14 +59,13 @@ impl FanOut {
             // This generation has read nothing. `window_low` stays: it tells from where to rebuild.
             partition.stored.clear();
         }
-        let early = sessions.all().into_iter().map(|session| session.queue).collect();
         Self {
             generation,
             epoch: 0,
             window,
             partitions: BTreeMap::new(),
             live: Vec::new(),
-            early,
+            early: Vec::new(),
             unsettled: Vec::new(),
             sessions,
             board,
@@ -88,6 +87,10 @@ impl FanOut {
             self.unsettled.clear();
         }
         self.epoch = opened.epoch.number;
+        if self.partitions.is_empty() {
+            // Also those who asked a predecessor, in vain.
+            self.early.extend(self.sessions.all().into_iter().map(|session| session.queue));
+        }
         let mut new = Vec::new();
         for start in &opened.partitions {
             let board = self.board.partition(start.partition);

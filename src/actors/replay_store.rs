@@ -81,6 +81,9 @@ impl ReplayStore {
     }
 
     fn flush(&mut self, now: Instant) {
+        if self.pulse.retired() {
+            return;
+        }
         match self.fan_out.flush(now) {
             Ok(settled) => {
                 for settled in settled {
@@ -123,7 +126,10 @@ impl Handler<PartitionsOpened> for ReplayStore {
     type Result = ();
 
     fn handle(&mut self, opened: PartitionsOpened, _: &mut Self::Context) {
-        self.fan_out.open(&opened, Instant::now());
+        // One that comes back from a hang has a successor, which tells sessions and positions.
+        if !self.pulse.retired() {
+            self.fan_out.open(&opened, Instant::now());
+        }
     }
 }
 
@@ -131,6 +137,9 @@ impl Handler<Tracked> for ReplayStore {
     type Result = ();
 
     fn handle(&mut self, tracked: Tracked, ctx: &mut Self::Context) {
+        if self.pulse.retired() {
+            return;
+        }
         let now = Instant::now();
         if let Err(hole) = self.fan_out.take(tracked, now) {
             self.refuse(hole);
@@ -143,7 +152,9 @@ impl Handler<Join> for ReplayStore {
     type Result = ();
 
     fn handle(&mut self, join: Join, _: &mut Self::Context) {
-        self.fan_out.serve(&join.queue, Instant::now());
+        if !self.pulse.retired() {
+            self.fan_out.serve(&join.queue, Instant::now());
+        }
     }
 }
 

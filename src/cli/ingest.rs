@@ -73,15 +73,15 @@ pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit
     let text = response.body_mut().read_to_string().with_context(|| format!("no readable answer from {address}"))?;
     let body: Value = serde_json::from_str(&text).unwrap_or_default();
     if status != 200 {
-        let message = body["message"].as_str().unwrap_or("the answer holds no message");
+        let message = body.get("message").and_then(Value::as_str).unwrap_or("the answer holds no message");
         anyhow::bail!("the service answered {status}: {message}");
     }
-    let records = body["continued"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let records = body.get("continued").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let lines: String = records
         .iter()
         .map(|record| {
-            let text = |field: &str| record[field].as_str().unwrap_or("?").to_owned();
-            let partition = &record["partition"];
+            let text = |field| record.get(field).and_then(Value::as_str).unwrap_or("?");
+            let partition = record.get("partition").and_then(Value::as_i64).unwrap_or(-1);
             format!("partition {partition}, offset {} ({}): {}\n", text("offset"), text("kind"), text("action"))
         })
         .collect();

@@ -3,7 +3,6 @@
 //! It decides nothing; whether a fault is worth a restart is for those who own the client.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,7 +24,6 @@ const REASON_CHARS: usize = 300;
 pub struct KafkaMonitor {
     metrics: Arc<Metrics>,
     state: Mutex<State>,
-    paused: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -63,15 +61,13 @@ pub struct KafkaStatus {
     pub member: bool,
     /// How long it has not been one; zero while it is.
     pub not_member_for: Duration,
-    /// Whether reading is paused on purpose.
-    pub paused: bool,
 }
 
 impl KafkaMonitor {
     /// Nothing is known yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let state = State { not_member_since: Some(Instant::now()), ..State::default() };
-        Self { metrics, state: Mutex::new(state), paused: AtomicBool::new(false) }
+        Self { metrics, state: Mutex::new(state) }
     }
 
     /// The metrics that it counts into.
@@ -90,11 +86,6 @@ impl KafkaMonitor {
     pub fn set_member(&self, member: bool) {
         let mut state = self.lock();
         state.not_member_since = if member { None } else { state.not_member_since.or_else(|| Some(Instant::now())) };
-    }
-
-    /// Says that reading is paused, or goes on.
-    pub fn set_paused(&self, paused: bool) {
-        self.paused.store(paused, Ordering::Relaxed);
     }
 
     /// Takes a fault: counts it once, keeps it, logs it if that type was not logged lately. Errors that report no fault
@@ -140,7 +131,6 @@ impl KafkaMonitor {
             topic: state.topic,
             member: state.not_member_since.is_none(),
             not_member_for: state.not_member_since.map_or(Duration::ZERO, |since| since.elapsed()),
-            paused: self.paused.load(Ordering::Relaxed),
         }
     }
 

@@ -24,7 +24,6 @@ use crate::actors::link::Link;
 use crate::actors::session_queue::{SessionInfo, SessionQueue};
 use crate::actors::sessions::{OpenSession, Registered, Sessions, SocketHandle};
 use crate::messages::Join;
-use crate::metrics::Metrics;
 use crate::wire::control::Dialect;
 
 /// Unacknowledged bytes that the kernel keeps for one client: more would be stale data nobody sees.

@@ -155,6 +155,7 @@ fn texts_of_a_wrong_form_are_refused() {
         ("kafka.security.ssl_ca_location", &["/does/not/exist.pem"]),
         ("decode.on_error", &["", "drop", "stop"]),
         ("dlq.mode", &["", "best-effort", "closed"]),
+        ("web.admin_token", &["short", "sixteen characters", "tökentökentöken"]),
         ("web.host", &["", "[::1]", "256.0.0.1", "127.0.0.1:3002", "a b", "-a", "a..b", "http://h", "1.2.3"]),
         (
             "web.trusted_proxies",

@@ -54,6 +54,9 @@ fn samples(setting: &Setting) -> Option<[(String, serde_json::Value); 2]> {
         ("telemetry.otlp_endpoint", ..) => same("http://h:4317", "https://h/v1"),
         ("telemetry.log", ..) => same("warn", "info,dashstream=debug"),
         ("web.host", ..) => same("localhost", "::1"),
+        ("web.admin_token", ..) => {
+            Some(["correct-horse-battery", "staple-horse-battery"].map(|token| (token.into(), json!("***"))))
+        }
         ("web.trusted_proxies", ..) => Some([
             ("10.0.0.1, 10.1.0.0/16".into(), json!(["10.0.0.1/32", "10.1.0.0/16"])),
             ("fd00::/8".into(), json!(["fd00::/8"])),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::layers::file;
 
-const VARIABLES: [(&str, &str); 16] = [
+const VARIABLES: [(&str, &str); 17] = [
     ("KAFKA_SASL_PASSWORD", "{}"),
     ("KAFKA_SSL_KEY_PASSWORD", "{}"),
     ("REDIS_URL", "redis://user:{}@h:6379/0"),
@@ -24,9 +24,10 @@ const VARIABLES: [(&str, &str); 16] = [
     ("WEBSOCKET_TRUSTED_PROXY_IPS", "http://user:{}@h"),
     ("WEBSOCKET_BUFFER_SIZE", "{}"),
     ("DASHSTREAM_PASSWORD", "{}"),
+    ("DASHSTREAM_WEB_ADMIN_TOKEN", "{}"),
 ];
 
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "[kafka.security]\nsasl_password = \"{}\"\n",
     "[kafka.security]\nsasl_password = {}\n",
     "[kafka.security]\nsasl_password = \"{}\n",
@@ -38,6 +39,7 @@ const FILES: [&str; 15] = [
     "[redis]\nurl = \"redis://user:{}@h\"\n",
     "[redis]\nurl = redis://user:{}@h\n",
     "[redis]\nurl = \"user:{}@h\"\n",
+    "[web]\nadmin_token = \"{}\"\n",
     "[redis]\npassword = \"{}\"\n",
     "[redis]\nurl = [\"redis://user:{}@h\"]\n",
     "[kafka]\nbrokers = \"user:{}@h:9092\"\n",

@@ -151,8 +151,7 @@ impl Instance {
         let (ready, is_ready) = mpsc::channel();
         std::thread::spawn(move || {
             let runner = System::new();
-            let board = Board::new();
-            let metrics = Arc::new(Metrics::new().unwrap());
+            let (board, metrics) = (Board::new(), Arc::new(Metrics::new().unwrap()));
             let monitor = Arc::new(KafkaMonitor::new(Arc::clone(&metrics)));
             let refused = Arc::new(Mutex::new(None));
             let refuse = Arc::clone(&refused);

@@ -118,7 +118,7 @@ fn skipped_records_are_counted_lettered_committed_and_do_not_come_back() {
         let config = config(&topic, "skip", mode);
         let mut service = Service::start_healthy(&config);
         let mut client = Client::from(service.address(), From::Earliest);
-        let published = publish(&topic);
+        let mut published = publish(&topic);
 
         client.wait_for_all(&published, BOUND);
         topic.wait_until_all_committed(config.group(), BOUND);
@@ -138,7 +138,8 @@ fn skipped_records_are_counted_lettered_committed_and_do_not_come_back() {
         service.wait_until_healthy(BOUND);
         client.reconnect(service.address());
         let more = Producer::new(&topic.kafka).publish(&topic.name, [records::good("run-good", 0).on_partition(0)]);
-        client.wait_for_all(&more, BOUND);
+        published.extend(more);
+        client.wait_for_all(&published, BOUND);
         assert_eq!((messages(&service, "success"), messages(&service, "error")), (1.0, 0.0), "{mode}");
         dead_letters::wait_for(&letters, 7, BOUND);
     }
@@ -150,7 +151,8 @@ fn wait_until_paused(service: &Service, offset: i64, kind: &str) {
     eventually(&format!("a pause at {offset}"), BOUND, || {
         let health = service.try_health()?;
         let paused = &health["paused"][0];
-        let here = health["status"] == "paused" && paused["offset"] == offset.to_string() && paused["kind"] == kind;
+        let place = (paused["offset"].as_str(), paused["kind"].as_str());
+        let here = health["status"] == "paused" && place == (Some(offset.to_string().as_str()), Some(kind));
         let decides = paused["partition"] == 0 && paused["decided_by"] == "operator";
         if here && decides { Ok(()) } else { Err(health.to_string()) }
     });
@@ -267,6 +269,75 @@ fn a_pause_keeps_browsers_connected_tells_them_and_stops_the_whole_consumer() {
     topic.wait_until_all_committed(config.group(), BOUND);
     service.wait_until_healthy(BOUND);
     dead_letters::wait_for(&letters, 1, BOUND);
+}
+
+#[test]
+fn a_pause_survives_the_death_of_every_actor_and_nothing_slips_past() {
+    let topic = Topic::create(services::kafka(), "pause-death", 1);
+    let letters = topic.beside("dlq", 1);
+    let config = config(&topic, "pause", "fail_closed").set("DASHSTREAM_SUPERVISOR_MAX_RESTARTS", 100).sabotaged();
+    let service = Service::start_healthy(&config);
+    let client = Client::from(service.address(), From::Earliest);
+    let row = [records::good("run-good", 0), records::garbage("run-bad")]
+        .into_iter()
+        .chain((0..2_000).map(|_| records::good("run-good", 0)));
+    let published = Producer::new(&topic.kafka).publish(&topic.name, row.map(|record| record.on_partition(0)));
+    wait_until_paused(&service, 1, "invalid_protobuf");
+    for actor in ["KafkaIngest", "DecodePolicy", "SequenceTracker", "ReplayStore", "DlqPublisher"] {
+        let label = format!("actor=\"{actor}\"");
+        let generation = service.metric("dashstream_actor_generation", &[&label]);
+        service.sabotage(actor, "panic");
+        eventually("a new generation", BOUND, || match service.metric("dashstream_actor_generation", &[&label]) {
+            now if now > generation => Ok(()),
+            now => Err(now.to_string()),
+        });
+        wait_until_paused(&service, 1, "invalid_protobuf");
+        eventually("the commit before the record", BOUND, || {
+            match service.health()["partitions"]["0"]["stored"].as_str() {
+                Some("1") => Ok(()),
+                stored => Err(format!("{stored:?}")),
+            }
+        });
+        has_not_passed(&client, 1);
+    }
+    topic.wait_until_committed(config.group(), 1, BOUND);
+    // The same process has written it once.
+    dead_letters::wait_for(&letters, 1, BOUND);
+    answer(&service, "--set-aside").expect("it is paused");
+    client.wait_for_all(&published, BOUND);
+    topic.wait_until_all_committed(config.group(), BOUND);
+    dead_letters::wait_for(&letters, 1, BOUND);
+}
+
+#[test]
+fn a_pause_ends_when_its_record_or_its_topic_is_gone() {
+    let topic = Topic::create(services::kafka(), "pause-gone", 1);
+    let _letters = topic.beside("dlq", 1);
+    let config = config(&topic, "pause", "best_effort");
+    let service = Service::start_healthy(&config);
+    let client = Client::from(service.address(), From::Earliest);
+    let producer = Producer::new(&topic.kafka);
+    let row = || [records::good("run-good", 0), records::null("run-bad"), records::good("run-good", 0)];
+    let on = |records: [Outgoing; 3]| records.map(|record| record.on_partition(0));
+    let mut published = producer.publish(&topic.name, on(row()));
+    wait_until_paused(&service, 1, "payload_missing");
+
+    // Retention passes the record: asked to go on, it tells the loss and goes on behind it.
+    topic.delete_records(0, 2);
+    answer(&service, "--retry").expect("it is paused");
+    client.wait_for_all_but(&published, BOUND, |_, offset| offset == 1);
+    topic.wait_until_all_committed(config.group(), BOUND);
+
+    // The topic is made anew: what nobody decided about is gone with the old one.
+    published.extend(producer.publish(&topic.name, on(row())));
+    wait_until_paused(&service, 4, "payload_missing");
+    topic.recreate(1);
+    let again = producer.publish(&topic.name, [records::good("run-good", 0).on_partition(0)]);
+    client.wait_until("the new log", BOUND, |ledger| match (ledger.resets.len(), ledger.cursor.get(&0)) {
+        (1, Some(1)) => ledger.compare(&again, |_, _| false),
+        seen => Err(format!("{seen:?}")),
+    });
+    service.wait_until_healthy(BOUND);
 }
 
 #[test]
@@ -396,7 +467,7 @@ fn fail_closed_reads_no_further_than_letters_have_room_and_loses_none() {
         .set("MAX_CONCURRENT_DLQ_SENDS", 5)
         .set("DASHSTREAM_KAFKA_IN_FLIGHT_BYTES", 64 * 1024)
         .set("DASHSTREAM_KAFKA_BATCH_MAX_BYTES", 16 * 1024)
-        .set("DASHSTREAM_SUPERVISOR_HEARTBEAT_TIMEOUT_MS", 2_000)
+        .set("DASHSTREAM_SUPERVISOR_HEARTBEAT_TIMEOUT_SECS", 2)
         .sabotaged();
     let service = Service::start_healthy(&config);
     let client = Client::from(service.address(), From::Earliest);

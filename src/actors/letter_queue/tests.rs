@@ -12,6 +12,7 @@ use crate::pipeline::record::Origin;
 pub(crate) struct Inbox<M>(mpsc::UnboundedSender<M>);
 
 impl<M: Message<Result = ()> + Send + Unpin + 'static> Inbox<M> {
+    #[allow(clippy::disallowed_methods, reason = "a test reads all that it causes")]
     pub(crate) fn start() -> (Addr<Self>, mpsc::UnboundedReceiver<M>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Actor::start(Self(sender)), receiver)
