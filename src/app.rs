@@ -48,6 +48,8 @@ use crate::wire::close_code::CloseCode;
 const TICK: Duration = Duration::from_secs(1);
 /// The share of the shutdown timeout that an orderly stop may use; what is cut off takes a moment to end, too.
 const STOP_SHARE: f64 = 0.9;
+/// How much longer the kernel waits for a client that takes nothing.
+const KERNEL_AFTER_WATCHDOG: Duration = Duration::from_secs(5);
 /// How long closed sessions may take to send their last frames.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -322,8 +324,8 @@ impl Service {
         ServerSettings {
             workers: if config.web.workers == 0 { cores } else { config.web.workers },
             max_connections: config.web.max_connections,
-            // The watchdog comes first: it knows why, and says so.
-            user_timeout: config.web.send_timeout + 3 * TICK,
+            // Later than the watchdog, which can tell why; the kernel only cuts.
+            user_timeout: config.web.send_timeout + KERNEL_AFTER_WATCHDOG,
             shutdown_timeout: GOODBYE,
         }
     }

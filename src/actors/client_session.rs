@@ -335,7 +335,12 @@ impl Drop for ClientSession {
     fn drop(&mut self) {
         let now = Instant::now();
         let reason = if std::thread::panicking() { CloseCode::Internal } else { self.close_reason };
-        let stopping = self.queue.close_code().unwrap_or(reason);
+        let said = self.queue.close_code();
+        if said.is_none() && self.queue.snapshot(now).queued_bytes > 0 {
+            // The client is gone, or its connection broke, with something left to send.
+            self.shared.metrics.send_failed.inc();
+        }
+        let stopping = said.unwrap_or(reason);
         self.queue.close(stopping, now);
         if stopping != CloseCode::SlowClient {
             self.shared.metrics.sessions_closed.with_label_values(&[stopping.name()]).inc();
@@ -381,10 +386,6 @@ impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for ClientSession {
     }
 
     fn finished(&mut self, ctx: &mut Self::Context) {
-        // The client is gone.
-        if self.queue.close_code().is_none() && self.queue.snapshot(Instant::now()).queued_bytes > 0 {
-            self.shared.metrics.send_failed.inc();
-        }
         ctx.stop();
     }
 }
