@@ -99,9 +99,9 @@ fn every_actor_suffers(fault: &str) {
     }
     v1.wait_for_all(&published, BOUND);
     topic.wait_until_all_committed(service.config().group(), BOUND);
-    eventually("health without the restarts", HEALTHY_AGAIN, || match service.verdict()? {
+    eventually("health without the restarts", HEALTHY_AGAIN, || match service.faults()? {
         // A publisher that dies may lose the letters that it holds; that is told on its own.
-        (_, codes) if codes.iter().all(|code| code == "dead_letters_lost") => Ok(()),
+        codes if codes.iter().all(|code| code == "dead_letters_lost") => Ok(()),
         found => Err(format!("{found:?}")),
     });
     let lost = service.metric("websocket_dlq_send_failures_total", &[]) as usize;

@@ -73,8 +73,8 @@ fn survives(faults: &[(Fault, Duration)]) {
     }
     topic.wait_until_all_committed(config.group(), BOUND);
     // Letters that were on their way when Kafka went may be lost: best effort is what was configured, and it is told.
-    eventually("no fault but lost letters", BOUND, || match service.verdict()? {
-        (_, codes) if codes.iter().all(|code| code == "dead_letters_lost") => Ok(()),
+    eventually("no fault but lost letters", BOUND, || match service.faults()? {
+        codes if codes.iter().all(|code| code == "dead_letters_lost") => Ok(()),
         found => Err(format!("{found:?}")),
     });
     let lost = service.metric("websocket_dlq_send_failures_total", &[]) as usize;

@@ -196,7 +196,10 @@ fn new_partitions_reach_clients_from_their_first_record() {
         assert_eq!(client.texts("partition_added").len(), 3);
     }
     topic.wait_until_all_committed(service.config().group(), BOUND);
-    service.wait_until_healthy(BOUND);
+    eventually("no fault", BOUND, || match service.faults()? {
+        faults if faults.is_empty() => Ok(()),
+        faults => Err(format!("{faults:?}")),
+    });
 }
 
 #[test]
