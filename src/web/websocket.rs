@@ -103,12 +103,15 @@ pub async fn upgrade(request: HttpRequest, payload: Payload, deps: Data<Websocke
     }))
 }
 
+/// What the session's actor writes.
+type ControlStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>>>>;
+
 /// The response body: pongs and pings of the control plane first, then the queue.
 ///
 /// It ends when both have ended: the queue with its close frame, the control plane when the client has answered that or is
 /// gone. A client that reads the close frame and does not answer is left after a grace.
 struct SessionStream {
-    control: Option<Pin<Box<dyn Stream<Item = Result<Bytes, Error>>>>>,
+    control: Option<ControlStream>,
     queue: Arc<SessionQueue>,
     grace: Option<Pin<Box<Sleep>>>,
     // After the control plane: the session is over when nothing of it is left.

@@ -120,6 +120,7 @@ impl FrameGate {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "test lengths are small or matched before")]
 mod tests {
     use super::*;
     use actix_http::ws::{Codec, Frame};
