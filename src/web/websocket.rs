@@ -24,6 +24,7 @@ use crate::actors::link::Link;
 use crate::actors::session_queue::{SessionInfo, SessionQueue};
 use crate::actors::sessions::{OpenSession, Registered, Sessions, SocketHandle};
 use crate::messages::Join;
+use crate::metrics::Metrics;
 use crate::wire::control::Dialect;
 
 /// Unacknowledged bytes that the kernel keeps for one client: more would be stale data nobody sees.
@@ -98,6 +99,7 @@ pub async fn upgrade(request: HttpRequest, payload: Payload, deps: Data<Websocke
         control: Some(Box::pin(control)),
         queue,
         grace: None,
+        metrics: Arc::clone(metrics),
         _registered: registered,
         _slot: slot,
     }))
@@ -114,6 +116,7 @@ struct SessionStream {
     control: Option<ControlStream>,
     queue: Arc<SessionQueue>,
     grace: Option<Pin<Box<Sleep>>>,
+    metrics: Arc<Metrics>,
     // After the control plane: the session is over when nothing of it is left.
     _registered: Registered,
     _slot: Slot,
@@ -133,7 +136,10 @@ impl Stream for SessionStream {
         }
         match self.queue.poll_frame(cx) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(Some(frame)) => {
+                self.metrics.sent_bytes.inc_by(frame.len() as u64);
+                return Poll::Ready(Some(Ok(frame)));
+            }
             Poll::Ready(None) => {}
         }
         if self.control.is_none() {
