@@ -31,7 +31,7 @@ fn wait_until_stored(service: &Service, ends: &BTreeMap<i32, i64>) {
     eventually("the records to be in the window", BOUND, || {
         let health = service.health();
         let stored = |partition: &i32| health["partitions"][partition.to_string()]["stored"].clone();
-        match ends.iter().all(|(partition, end)| stored(partition) == end.to_string()) {
+        match ends.iter().all(|(partition, end)| stored(partition) == *end) {
             true => Ok(()),
             false => Err(health["partitions"].to_string()),
         }
