@@ -17,17 +17,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("board", &[]),
     ("pipeline", &["wire"]),
+    ("pauses", &["pipeline"]),
     ("generate", &["wire"]),
     // The types of the security section live with the code that hands them to librdkafka.
     ("config", &["kafka::security", "telemetry"]),
     ("telemetry", &["config::sections"]),
-    // Messages carry two handles: the right to a letter, and the queue of a session.
-    ("messages", &["actors::dlq_ticket", "actors::session_queue", "board", "pipeline"]),
-    ("kafka", &["board", "config::secret", "generate", "messages", "metrics", "pipeline"]),
-    ("actors", &["board", "kafka", "messages", "metrics", "pipeline", "wire"]),
-    ("web", &["actors", "board", "messages", "metrics", "pipeline", "wire"]),
-    ("app", &["actors", "board", "config", "kafka", "metrics", "pipeline", "web", "wire"]),
-    ("cli", &["actors::topology", "app", "config", "generate", "kafka", "telemetry"]),
+    // Messages carry a handle: the queue of a session.
+    ("messages", &["actors::session_queue", "board", "pipeline"]),
+    ("kafka", &["board", "config::secret", "generate", "messages", "metrics", "pauses", "pipeline"]),
+    ("actors", &["board", "kafka", "messages", "metrics", "pauses", "pipeline", "wire"]),
+    ("web", &["actors", "board", "config::secret", "messages", "metrics", "pauses", "pipeline", "wire"]),
+    ("app", &["actors", "board", "config", "kafka", "metrics", "pauses", "pipeline", "web", "wire"]),
+    ("cli", &["actors::topology", "app", "config", "generate", "kafka", "pauses", "telemetry"]),
     ("lib", &[]),
     ("main", &[]),
 ];
