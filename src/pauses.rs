@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::actors::letter_queue::Landed;
+use crate::pipeline::dead_letter::Landed;
 use crate::pipeline::decode::Kind;
 use crate::pipeline::record::Origin;
 

@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["kafka::security", "telemetry"]),
     ("telemetry", &["config::sections"]),
     // The table that outlives the actors which stand still by it.
-    ("pauses", &["actors::letter_queue", "pipeline"]),
+    ("pauses", &["pipeline"]),
     // Messages carry a handle: the queue of a session.
     ("messages", &["actors::session_queue", "board", "pipeline"]),
     ("kafka", &["board", "config::secret", "generate", "messages", "metrics", "pauses", "pipeline"]),

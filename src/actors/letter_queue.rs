@@ -5,7 +5,7 @@
 //! Kafka.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::link::Link;
 use crate::board::Board;
 use crate::messages::{LettersWaiting, Settled};
 use crate::metrics::Metrics;
-use crate::pipeline::dead_letter::{DeadLetter, Durability, Loss};
+use crate::pipeline::dead_letter::{DeadLetter, Durability, Landed, Loss};
 
 /// Bounds of the queue, and what a failure means.
 #[derive(Clone, Copy, Debug)]
@@ -72,9 +72,6 @@ struct Undecided {
     queued: Instant,
     rounds: u32,
 }
-
-/// Tells whether Kafka has a letter.
-pub type Landed = Arc<AtomicBool>;
 
 /// What a letter does once it is decided.
 #[derive(Debug)]

@@ -3,6 +3,9 @@
 //! A letter proves which record it was (position, size, SHA-256 of the whole value) and stays below 1 MiB, Kafka's usual
 //! limit, whatever the record holds. It must not know how letters are sent.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Serialize, Serializer};
@@ -44,6 +47,9 @@ impl DeadLetter {
         self.key.capacity() + self.json.capacity() + self.headers.capacity() + size_of::<Self>()
     }
 }
+
+/// Tells whether Kafka has a letter.
+pub type Landed = Arc<AtomicBool>;
 
 /// What it means when a dead letter cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -337,7 +337,7 @@ fn a_pause_ends_when_its_record_or_its_topic_is_gone() {
         (1, Some(1)) => ledger.compare(&again, |_, _| false),
         seen => Err(format!("{seen:?}")),
     });
-    service.wait_until_healthy(BOUND);
+    wait_for_reason(&service, "paused", false);
 }
 
 #[test]
