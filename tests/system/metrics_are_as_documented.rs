@@ -27,6 +27,14 @@ const MOVED_ELSEWHERE: &[(&str, &str)] = &[
     ("dashstream_build_info", "constant by its nature"),
     ("dashstream_store_misaligned_total", "only a defect of the service moves it"),
     (
+        "dashstream_paused_partitions",
+        "tests/system/unprocessable_records.rs::a_pause_stands_still_at_every_kind_also_after_a_restart_until_an_operator_decides",
+    ),
+    (
+        "dashstream_dlq_blocked_letters",
+        "tests/system/unprocessable_records.rs::fail_closed_holds_while_letters_cannot_be_written_and_goes_on_by_itself",
+    ),
+    (
         "dashstream_sequence_pruned_total",
         "src/actors/sequence_tracker/tests.rs::pruning_is_counted_and_logged_once_a_minute_with_memory_figures",
     ),

@@ -30,8 +30,9 @@ fn publish(topic: &Topic, partitions: i32, each: i64) -> Published {
 fn wait_until_stored(service: &Service, ends: &BTreeMap<i32, i64>) {
     eventually("the records to be in the window", BOUND, || {
         let health = service.health();
-        let stored = |partition: &i32| health["partitions"][partition.to_string()]["stored"].clone();
-        match ends.iter().all(|(partition, end)| stored(partition) == *end) {
+        // Offsets are decimal strings.
+        let stored = |partition: &i32| health["partitions"][partition.to_string()]["stored"].as_str()?.parse().ok();
+        match ends.iter().all(|(partition, end)| stored(partition) == Some(*end)) {
             true => Ok(()),
             false => Err(health["partitions"].to_string()),
         }
