@@ -32,6 +32,14 @@ const MOVED_ELSEWHERE: &[(&str, &str)] = &[
         "src/actors/dlq_publisher.rs::what_a_publisher_leaves_behind_is_sent_by_the_next_one",
     ),
     (
+        "dashstream_dlq_queued",
+        "src/actors/letter_queue/tests.rs::with_best_effort_a_letter_settles_its_record_once_however_it_ends",
+    ),
+    (
+        "dashstream_dlq_queued_bytes",
+        "src/actors/letter_queue/tests.rs::with_best_effort_a_letter_settles_its_record_once_however_it_ends",
+    ),
+    (
         "dashstream_paused_partitions",
         "tests/system/unprocessable_records.rs::a_pause_stands_still_at_every_kind_also_after_a_restart_until_an_operator_decides",
     ),

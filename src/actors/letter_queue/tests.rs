@@ -111,6 +111,7 @@ async fn with_best_effort_a_letter_settles_its_record_once_however_it_ends() {
     (0..3).for_each(|offset| bench.push(offset));
     let [landed, failed, dropped] = [(); 3].map(|()| bench.lend());
     assert_eq!(bench.gauges(), [3, 3, 0]);
+    assert!(bench.metrics.dlq_queued_bytes.get() > 0);
     landed.landed();
     failed.failed(Loss::Timeout, Instant::now());
     drop(dropped);
