@@ -273,6 +273,8 @@ mod tests {
             cluster.create_topic(TOPIC, 1, 1).unwrap();
             let mut config = ClientConfig::new();
             config.set("bootstrap.servers", cluster.bootstrap_servers()).set("reconnect.backoff.max.ms", "100");
+            // The client remembers that a topic was refused until it hears of the topic again.
+            config.set("topic.metadata.refresh.interval.ms", "100");
             let settings = DlqProducerSettings { topic: TOPIC.into(), send_timeout };
             let metrics = Arc::new(Metrics::new().unwrap());
             let (settling, settled) = Inbox::start();

@@ -31,9 +31,9 @@ impl<M: Message<Result = ()> + Send + Unpin + 'static> Handler<M> for Inbox<M> {
     }
 }
 
-/// The next message, at most 10 s away.
+/// The next message, at most a minute away.
 pub(crate) async fn next<M>(receiver: &mut mpsc::UnboundedReceiver<M>) -> M {
-    tokio::time::timeout(Duration::from_secs(10), receiver.recv()).await.unwrap().unwrap()
+    tokio::time::timeout(Duration::from_secs(60), receiver.recv()).await.unwrap().unwrap()
 }
 
 /// Of partition 0, duty term 1.
