@@ -23,6 +23,8 @@ pub mod settled;
 
 pub mod assemble;
 
+pub mod page;
+
 pub mod window;
 
 pub mod start;
