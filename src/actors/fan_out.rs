@@ -136,9 +136,7 @@ impl FanOut {
         let judged = Judged { batch: &decoded.batch, verdicts: &decoded.verdicts, findings: &findings };
         let mut full = Vec::new();
         partition.assembler.take(judged, |chunk| full.push(chunk)).map_err(hole)?;
-        for chunk in full {
-            self.publish(chunk, now)?;
-        }
+        self.publish(full, now)?;
         if decoded.duty_term != 0 {
             self.unsettled.push(Settled { origin, except: decoded.held, duty_term: decoded.duty_term });
         }
@@ -150,11 +148,8 @@ impl FanOut {
     /// # Errors
     /// As [`Self::take`].
     pub fn flush(&mut self, now: Instant) -> Result<Vec<Settled>, Hole> {
-        let sealed: Vec<Chunk> =
-            self.partitions.values_mut().filter_map(|partition| partition.assembler.seal()).collect();
-        for chunk in sealed {
-            self.publish(chunk, now)?;
-        }
+        let sealed = self.partitions.values_mut().filter_map(|partition| partition.assembler.seal()).collect();
+        self.publish(sealed, now)?;
         for (partition, low, _) in self.window.bounds() {
             if let Some(partition) = self.partitions.get(&partition) {
                 partition.board.window_low.set(low);
@@ -222,28 +217,33 @@ impl FanOut {
         self.early.retain(|queue| queue.info.session != session);
     }
 
-    /// Keeps a chunk and hands it to every live session.
-    fn publish(&mut self, chunk: Chunk, now: Instant) -> Result<(), Hole> {
-        let chunk = Arc::new(chunk);
-        let (partition, next) = (chunk.partition, chunk.next);
-        self.window.append(Arc::clone(&chunk)).map_err(|misaligned| Hole { partition, misaligned })?;
+    /// Keeps chunks and hands them to every live session, which is woken once for all of them.
+    fn publish(&mut self, chunks: Vec<Chunk>, now: Instant) -> Result<(), Hole> {
+        let chunks: Vec<_> = chunks.into_iter().map(Arc::new).collect();
+        for chunk in &chunks {
+            let hole = |misaligned| Hole { partition: chunk.partition, misaligned };
+            self.window.append(Arc::clone(chunk)).map_err(hole)?;
+        }
         let generation = self.generation;
-        let mut v1: Option<Bytes> = None;
-        let (mut delivered, mut demoted) = (0_u64, Vec::new());
-        self.live.retain(|queue| match queue.offer(&chunk, &mut v1, generation, now) {
+        let mut v1: Vec<Option<Bytes>> = vec![None; chunks.len()];
+        let (mut delivered, mut demoted) = (0, Vec::new());
+        self.live.retain(|queue| match queue.offer(&chunks, &mut v1, generation, now) {
             Offer::Taken(records) => {
-                delivered += u64::from(records);
+                delivered += records;
                 true
             }
-            Offer::Behind => {
+            Offer::Behind(records) => {
+                delivered += records;
                 demoted.push(Arc::clone(queue));
                 false
             }
             Offer::Gone => false,
         });
         self.metrics.delivered_records.inc_by(delivered);
-        if let Some(partition) = self.partitions.get(&partition) {
-            partition.board.stored.set(next);
+        for chunk in &chunks {
+            if let Some(partition) = self.partitions.get(&chunk.partition) {
+                partition.board.stored.set(chunk.next);
+            }
         }
         for queue in demoted {
             self.metrics.demotions.inc();

@@ -29,6 +29,9 @@ use crate::wire::close_code::CloseCode;
 use crate::wire::control::{self, Dialect, From, ResetReason};
 use crate::wire::ws_frame;
 
+/// How much of a queue goes to the socket at a time, give or take a frame.
+const TURN_BYTES: usize = 32 * 1024;
+
 /// What may wait for one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimits {
@@ -83,7 +86,10 @@ pub enum Feed {
 #[derive(Debug)]
 struct State {
     frames: VecDeque<Bytes>,
+    /// Of the frames, and of those handed out.
     bytes: usize,
+    /// Bytes on their way to the socket: handed out, and not yet asked for more.
+    handed_out: usize,
     feed: Feed,
     positions: Vec<Position>,
     resume: Option<ResumeProgress>,
@@ -130,13 +136,14 @@ pub enum Joined {
     StayedLive,
 }
 
-/// What became of a chunk that was offered to a live session.
+/// What became of chunks that were offered to a live session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// It is queued, with this many records.
-    Taken(u32),
-    /// The session is too slow, or the chunk does not touch its cursor: it catches up by asking.
-    Behind,
+    /// They are queued, with this many records.
+    Taken(u64),
+    /// The session is too slow, or a chunk does not touch its cursor: it catches up by asking. So many records were queued
+    /// before.
+    Behind(u64),
     /// The session takes nothing more from this store.
     Gone,
 }
@@ -164,6 +171,7 @@ impl SessionQueue {
         let state = State {
             frames: VecDeque::new(),
             bytes: 0,
+            handed_out: 0,
             feed: Feed::Idle,
             positions: Vec::new(),
             resume: None,
@@ -196,7 +204,7 @@ impl SessionQueue {
                 return;
             }
             state.frames.clear();
-            state.bytes = 0;
+            state.bytes = state.handed_out;
             state.progress = now;
             state.positions = starts
                 .iter()
@@ -256,36 +264,49 @@ impl SessionQueue {
         }
     }
 
-    /// Offers the live stream's next chunk. `v1` holds the v1 form once somebody needed it.
-    pub fn offer(&self, chunk: &Chunk, v1: &mut Option<Bytes>, generation: u64, now: Instant) -> Offer {
-        let offer = {
+    /// Offers the live stream's next chunks, at one lock and one wake. `v1` holds, per chunk, its v1 form once somebody
+    /// needed it.
+    pub fn offer(&self, chunks: &[Arc<Chunk>], v1: &mut [Option<Bytes>], generation: u64, now: Instant) -> Offer {
+        let mut taken = 0;
+        {
             let mut state = self.lock();
             if state.feed != Feed::Live(generation) {
                 return Offer::Gone;
             }
-            let Some(sent) = state.sent(chunk.partition) else {
-                state.feed = Feed::Behind { asked: false };
-                return Offer::Behind;
-            };
-            if chunk.next <= sent {
-                return Offer::Taken(0);
-            }
-            if chunk.first > sent || state.is_full(&self.limits) {
-                state.feed = Feed::Behind { asked: false };
-                return Offer::Behind;
-            }
-            let (frame, records) = match self.info.dialect {
-                Dialect::V2 => chunk.message_from(sent),
-                Dialect::V1 if sent <= chunk.first => {
-                    (v1.get_or_insert_with(|| v1::encode(chunk, sent).0).clone(), chunk.records)
+            for (chunk, v1) in chunks.iter().zip(v1) {
+                match self.take(&mut state, chunk, v1, now) {
+                    Some(records) => taken += u64::from(records),
+                    None => {
+                        state.feed = Feed::Behind { asked: false };
+                        drop(state);
+                        self.waker.wake();
+                        return Offer::Behind(taken);
+                    }
                 }
-                Dialect::V1 => v1::encode(chunk, sent),
-            };
-            state.advance(chunk.partition, chunk.next, frame, now);
-            Offer::Taken(records)
-        };
+            }
+        }
         self.waker.wake();
-        offer
+        Offer::Taken(taken)
+    }
+
+    /// Queues a live chunk, unless the session is too slow or the chunk does not touch its cursor.
+    fn take(&self, state: &mut State, chunk: &Chunk, v1: &mut Option<Bytes>, now: Instant) -> Option<u32> {
+        let sent = state.sent(chunk.partition)?;
+        if chunk.next <= sent {
+            return Some(0);
+        }
+        if chunk.first > sent || state.is_full(&self.limits) {
+            return None;
+        }
+        let (frame, records) = match self.info.dialect {
+            Dialect::V2 => chunk.message_from(sent),
+            Dialect::V1 if sent <= chunk.first => {
+                (v1.get_or_insert_with(|| v1::encode(chunk, sent).0).clone(), chunk.records)
+            }
+            Dialect::V1 => v1::encode(chunk, sent),
+        };
+        state.advance(chunk.partition, chunk.next, frame, now);
+        Some(records)
     }
 
     /// Asks the store when the queue has room. Called after a demotion, in case the socket drained it meanwhile.
@@ -377,40 +398,62 @@ impl SessionQueue {
     /// How long the socket has taken nothing although something waits, and how long it has not even asked.
     pub fn stalled(&self, now: Instant) -> (Duration, Duration) {
         let state = self.lock();
-        let unread =
-            if state.frames.is_empty() { Duration::ZERO } else { now.saturating_duration_since(state.progress) };
+        let unread = if state.bytes == 0 { Duration::ZERO } else { now.saturating_duration_since(state.progress) };
         (unread, now.saturating_duration_since(state.polled))
     }
 
-    /// The next frame for the socket; `None` at the end of a closed session.
-    pub fn poll_frame(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Option<Bytes>> {
+    /// Moves the next frames for the socket to `turn`, which the socket has emptied; false at the end of a closed session.
+    ///
+    /// They count as queued until the next call: only then has the socket taken them.
+    pub fn poll_frames(self: &Arc<Self>, cx: &Context<'_>, turn: &mut VecDeque<Bytes>) -> Poll<bool> {
         // Registered first: a frame that comes between the look and the registration must wake us.
         self.waker.register(cx.waker());
-        let (frame, ask) = {
+        let (poll, ask) = {
             let mut state = self.lock();
             let now = Instant::now();
             state.polled = now;
-            let Some(frame) = state.frames.pop_front() else {
-                return if matches!(state.feed, Feed::Closing(_)) { Poll::Ready(None) } else { Poll::Pending };
-            };
-            state.bytes -= frame.len();
+            state.bytes -= std::mem::take(&mut state.handed_out);
             state.progress = now;
-            (frame, state.wants_more(&self.limits))
+            let poll = if !state.frames.is_empty() {
+                let bytes = state.hand_out(turn);
+                self.taken_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                Poll::Ready(true)
+            } else if matches!(state.feed, Feed::Closing(_)) {
+                Poll::Ready(false)
+            } else {
+                Poll::Pending
+            };
+            (poll, state.wants_more(&self.limits))
         };
-        self.taken_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         if ask {
             self.join.send(Join { queue: Arc::clone(self) });
         }
-        Poll::Ready(Some(frame))
+        poll
     }
 }
 
 impl State {
+    /// Moves frames of about [`TURN_BYTES`] to `turn`; how many bytes that are.
+    fn hand_out(&mut self, turn: &mut VecDeque<Bytes>) -> usize {
+        if self.bytes <= TURN_BYTES {
+            std::mem::swap(&mut self.frames, turn);
+            self.handed_out = self.bytes;
+        } else {
+            while self.handed_out < TURN_BYTES
+                && let Some(frame) = self.frames.pop_front()
+            {
+                self.handed_out += frame.len();
+                turn.push_back(frame);
+            }
+        }
+        self.handed_out
+    }
+
     fn push(&mut self, frame: Bytes, now: Instant) {
         if frame.is_empty() {
             return;
         }
-        if self.frames.is_empty() {
+        if self.bytes == 0 {
             self.progress = now;
         }
         self.bytes += frame.len();
