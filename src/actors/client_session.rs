@@ -4,28 +4,34 @@
 //! data plane is the [`SessionQueue`], which also carries every control frame, in order with the data. The session ends
 //! with its connection and is never restarted; the browser comes back with its cursor.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorContext, AsyncContext, SpawnHandle, StreamHandler};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, SpawnHandle, StreamHandler, WrapFuture};
 use actix_http::ws::Item;
 use actix_web_actors::ws::{self, WebsocketContext};
 
 use super::heartbeat::HeartbeatSource;
 use super::link::Link;
-use super::session_queue::{QueueLimits, SessionQueue};
+use super::history::LogTimes;
+use super::session_queue::{Beginning, QueueLimits, SessionQueue};
 use crate::board::{Board, Epoch};
 use crate::messages::Leave;
 use crate::metrics::Metrics;
+use crate::pipeline::page::TierError;
 use crate::pipeline::start::{self, Known, Start};
 use crate::wire::close_code::CloseCode;
-use crate::wire::control::{self, ClientFrame, Dialect, ErrorCode, FrameError, Resume};
+use crate::wire::control::{self, Begin, ClientFrame, Dialect, ErrorCode, FrameError, From, Resume};
 use crate::wire::ws_frame;
 
 /// Bad control frames in a row that end a session.
 const MAX_BAD_FRAMES: u32 = 10;
 /// Control frames per second that a session takes.
 const MAX_FRAMES_PER_SECOND: u32 = 100;
+/// Resumes that a session may ask for within the window.
+const MAX_RESUMES: usize = 20;
+const RESUME_WINDOW: Duration = Duration::from_secs(10);
 /// How long v1 waits for a `resume` before it goes live.
 const V1_RESUME_WAIT: Duration = Duration::from_secs(1);
 /// How often a session looks whether the positions of the log have become known.
@@ -63,6 +69,8 @@ pub struct SessionShared {
     pub metrics: Arc<Metrics>,
     /// Where ended sessions are reported.
     pub leave: Link<Leave>,
+    /// Where a time begins in the log.
+    pub times: Arc<dyn LogTimes>,
     /// The heartbeat frame.
     pub heartbeat: HeartbeatSource,
     /// Under which name clients keep their cursor, from the name of the epoch.
@@ -79,6 +87,8 @@ pub struct ClientSession {
     second: (Instant, u32),
     begun: bool,
     waiting: Option<SpawnHandle>,
+    /// Resumes of late, against storms.
+    resumes: VecDeque<Instant>,
     /// Parts of a fragmented text message; `None` while the message under way was refused.
     fragments: Option<Vec<u8>>,
     close_reason: CloseCode,
@@ -96,6 +106,7 @@ impl ClientSession {
             second: (now, 0),
             begun: false,
             waiting: None,
+            resumes: VecDeque::new(),
             fragments: None,
             close_reason: CloseCode::Normal,
         }
@@ -126,6 +137,18 @@ impl ClientSession {
         self.second.1 > MAX_FRAMES_PER_SECOND
     }
 
+    /// A resume costs reads of history: whether this client asks too often.
+    fn resumes_too_often(&mut self, now: Instant) -> bool {
+        while self.resumes.front().is_some_and(|at| now.saturating_duration_since(*at) >= RESUME_WINDOW) {
+            self.resumes.pop_front();
+        }
+        if self.resumes.len() >= MAX_RESUMES {
+            return true;
+        }
+        self.resumes.push_back(now);
+        false
+    }
+
     fn text(&mut self, text: &str, ctx: &mut WebsocketContext<Self>) {
         let now = Instant::now();
         self.last_heard = now;
@@ -151,7 +174,12 @@ impl ClientSession {
             ClientFrame::Pong => {}
             ClientFrame::Hello(resume) | ClientFrame::Resume(resume) => {
                 self.shared.metrics.resume_requests.with_label_values(&["partition"]).inc();
-                self.begin_when_ready(resume, now, ctx);
+                if self.resumes_too_often(now) {
+                    let message = format!("more than {MAX_RESUMES} resumes within {} s", RESUME_WINDOW.as_secs());
+                    self.refuse(&FrameError::new(ErrorCode::RateLimited, message));
+                } else {
+                    self.begin_when_ready(resume, now, ctx);
+                }
             }
             ClientFrame::Applied(offsets) => {
                 if let Some((messages, age)) = self.queue.applied(&offsets, now) {
@@ -169,15 +197,18 @@ impl ClientSession {
             ctx.cancel_future(waiting);
         }
         let epoch = self.shared.board.epoch();
-        let same_epoch = resume.epoch.as_ref().is_none_or(|named| *named == epoch.name);
+        let same_epoch = resume.epoch.as_ref().is_none_or(|named| named.is(&epoch.name));
         match self.known() {
             Some(known) if since.elapsed() >= AHEAD_WAIT || !start::is_ahead(&resume, same_epoch, &known) => {
-                self.begin(&resume, &epoch, &start::decide(&resume, same_epoch, &known));
+                if let From::Time(time) = resume.from {
+                    self.look_up_time(resume, epoch, time, since, ctx);
+                } else {
+                    self.begin(&resume, &epoch, &start::decide(&resume, same_epoch, &[], &known), &known);
+                }
             }
             None if since.elapsed() >= self.shared.settings.ready_timeout => {
                 let message = "the positions of the log are not known yet; try again in a few seconds";
-                let error = FrameError::new(ErrorCode::NotReady, message);
-                self.queue.control(ws_frame::text(&error.to_json()), Instant::now());
+                self.tell(&FrameError::new(ErrorCode::NotReady, message));
             }
             _ => {
                 let again = move |session: &mut Self, ctx: &mut WebsocketContext<Self>| {
@@ -187,6 +218,38 @@ impl ClientSession {
                 self.waiting = Some(ctx.run_later(READY_POLL, again));
             }
         }
+    }
+
+    /// Asks the log where `time` begins, then begins there.
+    fn look_up_time(
+        &mut self,
+        resume: Resume,
+        epoch: Epoch,
+        time: i64,
+        since: Instant,
+        ctx: &mut WebsocketContext<Self>,
+    ) {
+        let asking = self.shared.times.offsets_at(epoch.number, time, since + self.shared.settings.ready_timeout);
+        let answered = asking.into_actor(self).map(move |answer, session, ctx| {
+            session.waiting = None;
+            match (answer, session.known()) {
+                (Ok(at_time), Some(known)) if session.shared.board.epoch_number() == epoch.number => {
+                    session.begin(&resume, &epoch, &start::decide(&resume, true, &at_time, &known), &known);
+                }
+                (Err(error @ (TierError::Timeout | TierError::Unavailable(_))), _) => {
+                    let message = format!("the log did not say where that time begins: {error}; try again");
+                    session.tell(&FrameError::new(ErrorCode::ReplayTimeout, message));
+                }
+                // The log has become another one meanwhile.
+                _ => session.begin_when_ready(resume, since, ctx),
+            }
+        });
+        self.waiting = Some(ctx.spawn(answered));
+    }
+
+    /// An `error` that is no fault of the client.
+    fn tell(&self, error: &FrameError) {
+        self.queue.control(ws_frame::text(&error.to_json()), Instant::now());
     }
 
     fn known(&self) -> Option<Vec<Known>> {
@@ -199,12 +262,14 @@ impl ClientSession {
             .map(|partition| {
                 let next = partition.stored.get()?;
                 let end = partition.end_at_start.get()?.max(partition.high_watermark.get().unwrap_or(0)).max(next);
-                Some(Known { partition: partition.partition, low: partition.window_low.get()?, next, end })
+                let low = partition.window_low.get()?;
+                let oldest = partition.low_watermark.get().unwrap_or(low).min(low);
+                Some(Known { partition: partition.partition, oldest, low, next, end })
             })
             .collect()
     }
 
-    fn begin(&mut self, resume: &Resume, epoch: &Epoch, start: &Start) {
+    fn begin(&mut self, resume: &Resume, epoch: &Epoch, start: &Start, known: &[Known]) {
         let mut first = Vec::new();
         if self.queue.info.dialect == Dialect::V2 {
             let settings = &self.shared.settings;
@@ -227,9 +292,15 @@ impl ClientSession {
             // The state of the service is part of the first picture.
             first.push(self.shared.heartbeat.frame(Instant::now()));
         }
-        let starts: Vec<_> = start.begins.iter().map(|begin| (begin.partition, begin.from)).collect();
+        let beginning = |(begin, known): (&Begin, &Known)| Beginning {
+            partition: begin.partition,
+            from: begin.from,
+            end: known.end,
+            oldest: start.oldest.contains(&begin.partition),
+        };
+        let starts: Vec<_> = start.begins.iter().zip(known).map(beginning).collect();
         self.begun = true;
-        self.queue.begin(&starts, resume.from, first, Instant::now());
+        self.queue.begin(&epoch.name, &starts, resume.from, first, Instant::now());
     }
 
     /// v1 without a `resume`: what arrives from the connect on. The position is taken now, the join waits a moment.
@@ -248,7 +319,9 @@ impl ClientSession {
             return;
         };
         self.begun = true;
-        self.queue.begin_live(&starts, Instant::now());
+        let beginning = |(partition, from)| Beginning { partition, from, end: from, oldest: false };
+        let starts: Vec<_> = starts.into_iter().map(beginning).collect();
+        self.queue.begin_live(&self.shared.board.epoch().name, &starts, Instant::now());
     }
 
     /// Where the log ended when the service began to read it: for a client that came before, the first position after its

@@ -7,9 +7,10 @@
 //! frames come from.
 
 mod feeder;
+mod replay;
 mod v1;
 
-pub use feeder::Feeder;
+pub use feeder::{Fed, Feeder};
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 
+use self::replay::Replay;
 use super::link::Link;
 use crate::messages::Join;
 use crate::pipeline::apply_lag::ApplyLag;
@@ -39,6 +41,23 @@ pub struct QueueLimits {
     pub queued_bytes: usize,
     /// Bytes that it has not reported as applied, plus one chunk; for clients that report.
     pub unapplied_bytes: usize,
+    /// Records of a replay page, over all partitions.
+    pub page_records: u32,
+    /// Records of one resume.
+    pub max_total: u64,
+    /// What becomes of a live session that does not keep up.
+    pub slow: SlowPolicy,
+}
+
+/// What becomes of a live session whose queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowPolicy {
+    /// It pulls from its cursor at its own pace, and is live again when it has caught up.
+    CatchUp,
+    /// What it missed is named as a gap once it has drained, and it is live again.
+    SkipToLive,
+    /// It is closed; it comes back with its cursor.
+    Disconnect,
 }
 
 /// What stays the same for a session's life.
@@ -79,6 +98,8 @@ pub enum Feed {
         /// Whether the store was asked and has not answered yet.
         asked: bool,
     },
+    /// Its resume was capped: nothing more is sent until it asks on.
+    Parked,
     /// Nothing more is taken; what is queued is still sent.
     Closing(CloseCode),
 }
@@ -91,8 +112,14 @@ struct State {
     /// Bytes on their way to the socket: handed out, and not yet asked for more.
     handed_out: usize,
     feed: Feed,
+    /// Name of the epoch that the positions belong to.
+    epoch: Arc<str>,
     positions: Vec<Position>,
-    resume: Option<ResumeProgress>,
+    resume: Option<Replay>,
+    /// Changes whenever an answer that is on its way must not count any more.
+    ticket: u64,
+    /// Missed what is named as a gap when the store answers.
+    skips_to_live: bool,
     /// When the socket last took something, or the queue stopped being empty.
     progress: Instant,
     /// When the socket last had room.
@@ -111,13 +138,27 @@ pub struct Position {
     pub sent: i64,
     /// Everything below was applied by the client, as it says.
     pub applied: i64,
+    /// It began at the oldest that was kept, wherever that is: what retention took before it was sent is no loss.
+    pub oldest: bool,
 }
 
-#[derive(Debug)]
-struct ResumeProgress {
-    from: From,
-    replayed: u64,
-    started: Instant,
+impl Position {
+    const fn at(start: i64, partition: i32) -> Self {
+        Self { partition, start, sent: start, applied: start, oldest: false }
+    }
+}
+
+/// Where a session begins in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// The partition.
+    pub partition: i32,
+    /// The first offset.
+    pub from: i64,
+    /// The end of the log as known at the request.
+    pub end: i64,
+    /// It asked for the oldest that is kept, not for this very offset.
+    pub oldest: bool,
 }
 
 /// How a session came to be live.
@@ -134,6 +175,13 @@ pub enum Joined {
     CaughtUp,
     /// It was live already.
     StayedLive,
+    /// A resume met its limit with more to come.
+    Capped {
+        /// Records that were replayed.
+        replayed: u64,
+        /// From the request to the limit.
+        took: Duration,
+    },
 }
 
 /// What became of chunks that were offered to a live session.
@@ -173,8 +221,11 @@ impl SessionQueue {
             bytes: 0,
             handed_out: 0,
             feed: Feed::Idle,
+            epoch: Arc::default(),
             positions: Vec::new(),
             resume: None,
+            ticket: 0,
+            skips_to_live: false,
             progress: info.opened,
             polled: info.opened,
             apply_lag: ApplyLag::default(),
@@ -188,16 +239,23 @@ impl SessionQueue {
 
     /// Begins, or begins anew, at `starts`; what is queued and not yet taken is dropped, `first` frames go ahead of the data.
     /// The store is asked at once.
-    pub fn begin(self: &Arc<Self>, starts: &[(i32, i64)], from: From, first: Vec<Bytes>, now: Instant) {
-        self.start(starts, Some(from), first, now);
+    pub fn begin(self: &Arc<Self>, epoch: &str, starts: &[Beginning], from: From, first: Vec<Bytes>, now: Instant) {
+        self.start(epoch, starts, Some(from), first, now);
     }
 
     /// Begins at `starts` for a client that asked for nothing: no `replay_complete` answers it.
-    pub fn begin_live(self: &Arc<Self>, starts: &[(i32, i64)], now: Instant) {
-        self.start(starts, None, Vec::new(), now);
+    pub fn begin_live(self: &Arc<Self>, epoch: &str, starts: &[Beginning], now: Instant) {
+        self.start(epoch, starts, None, Vec::new(), now);
     }
 
-    fn start(self: &Arc<Self>, starts: &[(i32, i64)], from: Option<From>, first: Vec<Bytes>, now: Instant) {
+    fn start(
+        self: &Arc<Self>,
+        epoch: &str,
+        starts: &[Beginning],
+        from: Option<From>,
+        first: Vec<Bytes>,
+        now: Instant,
+    ) {
         {
             let mut state = self.lock();
             if matches!(state.feed, Feed::Closing(_)) {
@@ -206,18 +264,18 @@ impl SessionQueue {
             state.frames.clear();
             state.bytes = state.handed_out;
             state.progress = now;
-            state.positions = starts
-                .iter()
-                .map(|(partition, start)| Position {
-                    partition: *partition,
-                    start: *start,
-                    sent: *start,
-                    applied: *start,
-                })
-                .collect();
+            state.epoch = epoch.into();
+            let position = |start: &Beginning| Position { oldest: start.oldest, ..Position::at(start.from, start.partition) };
+            state.positions = starts.iter().map(position).collect();
             state.positions.sort_unstable_by_key(|position| position.partition);
             state.apply_lag = ApplyLag::default();
-            state.resume = from.map(|from| ResumeProgress { from, replayed: 0, started: now });
+            state.resume = from.map(|from| {
+                let mut targets: Vec<_> = starts.iter().map(|start| (start.partition, start.end)).collect();
+                targets.sort_unstable();
+                Replay::new(from, &self.limits, targets, now)
+            });
+            state.ticket += 1;
+            state.skips_to_live = false;
             state.feed = Feed::Behind { asked: true };
             for frame in first {
                 state.push(frame, now);
@@ -277,7 +335,7 @@ impl SessionQueue {
                 match self.take(&mut state, chunk, v1, now) {
                     Some(records) => taken += u64::from(records),
                     None => {
-                        state.feed = Feed::Behind { asked: false };
+                        self.demote(&mut state, now);
                         drop(state);
                         self.waker.wake();
                         return Offer::Behind(taken);
@@ -287,6 +345,20 @@ impl SessionQueue {
         }
         self.waker.wake();
         Offer::Taken(taken)
+    }
+
+    fn demote(&self, state: &mut State, now: Instant) {
+        match self.limits.slow {
+            SlowPolicy::Disconnect if state.is_full(&self.limits) => {
+                let code = CloseCode::SlowClient;
+                state.push(ws_frame::close(code.code(), code.name()), now);
+                state.feed = Feed::Closing(code);
+            }
+            policy => {
+                state.skips_to_live = policy == SlowPolicy::SkipToLive && state.is_full(&self.limits);
+                state.feed = Feed::Behind { asked: false };
+            }
+        }
     }
 
     /// Queues a live chunk, unless the session is too slow or the chunk does not touch its cursor.
@@ -301,12 +373,17 @@ impl SessionQueue {
         let (frame, records) = match self.info.dialect {
             Dialect::V2 => chunk.message_from(sent),
             Dialect::V1 if sent <= chunk.first => {
-                (v1.get_or_insert_with(|| v1::encode(chunk, sent).0).clone(), chunk.records)
+                (v1.get_or_insert_with(|| v1::encode(chunk, sent, chunk.next).0).clone(), chunk.records)
             }
-            Dialect::V1 => v1::encode(chunk, sent),
+            Dialect::V1 => v1::encode(chunk, sent, chunk.next),
         };
         state.advance(chunk.partition, chunk.next, frame, now);
         Some(records)
+    }
+
+    /// Whether it is in the live set of the store with this generation.
+    pub fn is_live(&self, generation: u64) -> bool {
+        self.lock().feed == Feed::Live(generation)
     }
 
     /// Asks the store when the queue has room. Called after a demotion, in case the socket drained it meanwhile.
@@ -321,9 +398,23 @@ impl SessionQueue {
     pub fn feeder(&self, now: Instant) -> Option<Feeder<'_>> {
         let state = self.lock();
         match state.feed {
-            Feed::Idle | Feed::Closing(_) => None,
+            Feed::Idle | Feed::Parked | Feed::Closing(_) => None,
             Feed::Live(_) | Feed::Behind { .. } => Some(Feeder { queue: self, state, now, records: 0 }),
         }
+    }
+
+    /// Asks the store once more, for a session whose answer may have got lost with an actor.
+    pub fn ask_again(self: &Arc<Self>) {
+        if matches!(self.lock().feed, Feed::Behind { asked: true }) {
+            self.join.send(Join { queue: Arc::clone(self) });
+        }
+    }
+
+    /// Opens the queue for pages of history that were asked for under `ticket`; `None` when they are not wanted any more.
+    pub fn history_feeder(&self, ticket: u64, now: Instant) -> Option<Feeder<'_>> {
+        let state = self.lock();
+        let wanted = state.ticket == ticket && state.feed == (Feed::Behind { asked: true });
+        wanted.then_some(Feeder { queue: self, state, now, records: 0 })
     }
 
     /// Offsets start again in every partition. The session goes on at `starts`.
@@ -337,9 +428,10 @@ impl SessionQueue {
             for (partition, start) in starts {
                 let frame = control::cursor_reset(*partition, ResetReason::TopicRecreated, epoch, *start);
                 state.push(ws_frame::text(&frame), now);
-                let position = Position { partition: *partition, start: *start, sent: *start, applied: *start };
-                state.positions.push(position);
+                state.positions.push(Position::at(*start, *partition));
             }
+            state.ticket += 1;
+            state.epoch = epoch.into();
             state.positions.sort_unstable_by_key(|position| position.partition);
             state.apply_lag.reset();
         }
@@ -350,7 +442,7 @@ impl SessionQueue {
     pub fn add_partition(&self, partition: i32, start: i64, now: Instant) {
         {
             let mut state = self.lock();
-            if matches!(state.feed, Feed::Idle | Feed::Closing(_)) || state.sent(partition).is_some() {
+            if matches!(state.feed, Feed::Idle | Feed::Parked | Feed::Closing(_)) || state.sent(partition).is_some() {
                 return;
             }
             state.add(partition, start, self.info.dialect, now);
@@ -480,8 +572,14 @@ impl State {
         self.positions.get(index).map(|position| position.sent)
     }
 
+    /// Whether nothing was sent yet of a partition that began at the oldest that is kept.
+    fn begins_with_oldest(&self, partition: i32) -> bool {
+        let position = self.positions.iter().find(|position| position.partition == partition);
+        position.is_some_and(|position| position.oldest && position.sent == position.start)
+    }
+
     fn add(&mut self, partition: i32, start: i64, dialect: Dialect, now: Instant) {
-        let position = Position { partition, start, sent: start, applied: start };
+        let position = Position::at(start, partition);
         let at = self.positions.partition_point(|position| position.partition < partition);
         self.positions.insert(at, position);
         if dialect == Dialect::V2 {
