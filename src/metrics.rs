@@ -174,7 +174,7 @@ metrics! {
         /// Browsers connected.
         connected_clients: IntGauge "websocket_connected_clients";
         /// Sessions by state.
-        sessions: IntGaugeVec "dashstream_sessions" ["state": Values::Closed(&["idle", "live", "catching_up", "closing"])];
+        sessions: IntGaugeVec "dashstream_sessions" ["state": Values::Closed(&["idle", "live", "catching_up", "parked", "closing"])];
         /// Sessions opened, by protocol.
         sessions_opened: IntCounterVec "dashstream_sessions_opened_total" ["protocol": Values::Closed(&["v1", "v2"])];
         /// Sessions ended, by reason.

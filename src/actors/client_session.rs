@@ -13,8 +13,8 @@ use actix_http::ws::Item;
 use actix_web_actors::ws::{self, WebsocketContext};
 
 use super::heartbeat::HeartbeatSource;
-use super::link::Link;
 use super::history::LogTimes;
+use super::link::Link;
 use super::session_queue::{Beginning, QueueLimits, SessionQueue};
 use crate::board::{Board, Epoch};
 use crate::messages::Leave;

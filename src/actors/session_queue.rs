@@ -248,14 +248,7 @@ impl SessionQueue {
         self.start(epoch, starts, None, Vec::new(), now);
     }
 
-    fn start(
-        self: &Arc<Self>,
-        epoch: &str,
-        starts: &[Beginning],
-        from: Option<From>,
-        first: Vec<Bytes>,
-        now: Instant,
-    ) {
+    fn start(self: &Arc<Self>, epoch: &str, starts: &[Beginning], from: Option<From>, first: Vec<Bytes>, now: Instant) {
         {
             let mut state = self.lock();
             if matches!(state.feed, Feed::Closing(_)) {
@@ -265,7 +258,8 @@ impl SessionQueue {
             state.bytes = state.handed_out;
             state.progress = now;
             state.epoch = epoch.into();
-            let position = |start: &Beginning| Position { oldest: start.oldest, ..Position::at(start.from, start.partition) };
+            let position =
+                |start: &Beginning| Position { oldest: start.oldest, ..Position::at(start.from, start.partition) };
             state.positions = starts.iter().map(position).collect();
             state.positions.sort_unstable_by_key(|position| position.partition);
             state.apply_lag = ApplyLag::default();
