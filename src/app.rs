@@ -25,6 +25,7 @@ use crate::config::sections::{AutoOffsetReset, Config, DlqMode, OnDecodeError};
 use crate::kafka::batch::BatchLimits;
 use crate::kafka::connection::KafkaConnection;
 use crate::kafka::dlq_producer::{DlqProducer, DlqProducerSettings};
+use crate::kafka::history::{HistoryParts, KafkaHistory};
 use crate::kafka::identity::ProcessIdentity;
 use crate::kafka::monitor::{KafkaMonitor, TopicState};
 use crate::kafka::settings::IngestSettings;
@@ -78,6 +79,9 @@ pub enum StartError {
     /// A metric is declared twice.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The system gives no more threads.
+    #[error("no thread can be started: {0}")]
+    Thread(#[from] std::io::Error),
     /// A Kafka client refuses its settings.
     #[error("the Kafka settings cannot be used: {0}")]
     Kafka(#[from] crate::kafka::KafkaError),
@@ -183,6 +187,7 @@ fn signals(events: mpsc::Sender<Event>) {
 /// What outlives every actor.
 struct Service {
     parts: Parts,
+    history: KafkaHistory,
     monitor: Arc<KafkaMonitor>,
     credit: Credit,
     state: SupervisorState,
@@ -230,6 +235,14 @@ impl Service {
             board: board.clone(),
             monitor: Arc::clone(&monitor),
         };
+        let history = KafkaHistory::start(HistoryParts {
+            kafka: ingest.settings.clone(),
+            judge: judge_settings(config),
+            readers: config.replay.history_readers,
+            cache_bytes: config.replay.history_cache_bytes,
+            board: board.clone(),
+            monitor: Arc::clone(&monitor),
+        })?;
         let identity = identity(config);
         let parts = Parts {
             letter_queue,
@@ -254,6 +267,7 @@ impl Service {
         };
         Ok(Self {
             parts,
+            history,
             monitor,
             credit,
             state: SupervisorState::default(),
@@ -404,6 +418,7 @@ impl Service {
             }
         }
         self.parts.sessions.close_all(CloseCode::GoingAway, Instant::now());
+        self.history.stop();
         let gone = async {
             while !self.parts.sessions.is_empty() {
                 tokio::time::sleep(Duration::from_millis(10)).await;

@@ -44,7 +44,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("actix_web_actors", &["web/websocket.rs", "actors/client_session.rs"]),
     ("actix_http", &["web/websocket.rs", "actors/client_session.rs"]),
     ("actix", &["actors/", "kafka/", "web/", "messages.rs", "app.rs"]),
-    ("tokio", &["actors/", "kafka/load_producer.rs", "web/", "app.rs", "cli/"]),
+    ("tokio", &["actors/", "kafka/history", "kafka/load_producer.rs", "web/", "app.rs", "cli/"]),
     ("prost", &["wire/", "generate/"]),
     ("zstd", &["wire/", "pipeline/decode.rs", "generate/"]),
     ("prometheus", &["metrics.rs", "metrics/", "actors/decode_outcomes.rs", "web/status.rs", "app.rs"]),

@@ -32,6 +32,22 @@ pub(super) const REPLAY: Section = Section {
             "Most records replayed for one resume; the client is told where to ask on.",
         ),
         integer("replay.timeout_secs", "REPLAY_TIMEOUT_SECS", 30, 1..=3_600, "seconds", "Time budget of one resume."),
+        integer(
+            "replay.history_readers",
+            "DASHSTREAM_REPLAY_HISTORY_READERS",
+            2,
+            1..=64,
+            "threads",
+            "Readers of history that is not in memory any more. Each has a Kafka consumer of its own while it has work.",
+        ),
+        integer(
+            "replay.history_cache_bytes",
+            "DASHSTREAM_REPLAY_HISTORY_CACHE_BYTES",
+            16 * MIB,
+            0..=64 * GIB,
+            "bytes",
+            "What was lately read from Kafka is kept for others who ask for the same. 0 keeps nothing.",
+        ),
     ],
 };
 
