@@ -64,7 +64,7 @@ impl Chunk {
             _ => holds,
         };
         let records = marks.get(whole_from..).map_or(0, count_records);
-        builder.copy_items(&self.sealed, whole_from);
+        builder.copy_items(&self.sealed, whole_from, marks.len());
         (builder.seal(self.partition, cursor, self.next).message, records)
     }
 
@@ -92,7 +92,7 @@ impl Chunk {
                     whole = if whole.is_empty() { index..index + 1 } else { whole.start..index + 1 };
                 }
                 Content::Skip(_) | Content::Gap(_) => {
-                    builder.copy_part(&self.sealed, whole.start, whole.end);
+                    builder.copy_items(&self.sealed, whole.start, whole.end);
                     whole = 0..0;
                     let (first, end) = (mark.first.max(first), end.min(until));
                     match mark.content {
@@ -104,7 +104,7 @@ impl Chunk {
             }
             next = end.min(until);
         }
-        builder.copy_part(&self.sealed, whole.start, whole.end);
+        builder.copy_items(&self.sealed, whole.start, whole.end);
         (next > first)
             .then(|| Self::new(self.partition, first, next, records, builder.seal(self.partition, first, next)))
     }

@@ -155,14 +155,9 @@ impl FrameBuilder {
         self.marks.push(Mark { first, end, content });
     }
 
-    /// Appends items of another sealed frame as they are: `marks[from..]` of it.
-    pub fn copy_items(&mut self, other: &Sealed, from: usize) {
-        self.copy_part(other, from, other.marks.len());
-    }
-
     /// Appends items of another sealed frame as they are: `marks[from..to]` of it.
     #[allow(clippy::indexing_slicing, reason = "marks lie within the frame that they were made for")]
-    pub fn copy_part(&mut self, other: &Sealed, from: usize, to: usize) {
+    pub fn copy_items(&mut self, other: &Sealed, from: usize, to: usize) {
         if from >= to {
             return;
         }
@@ -357,7 +352,7 @@ mod tests {
             }
             let cut = cut.min(items.len());
             let mut tail = FrameBuilder::with_capacity(0);
-            tail.copy_items(&sealed, cut);
+            tail.copy_items(&sealed, cut, items.len());
             let tail = tail.seal(partition, 7, 9);
             prop_assert_eq!(payload(&tail.message), &expected(partition, 7, 9, &items[cut..]).encode_to_vec()[..]);
             for (mark, (_, offset)) in tail.marks.iter().zip(&items[cut..]) {
