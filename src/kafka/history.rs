@@ -154,10 +154,7 @@ impl KafkaHistory {
         if request.from >= request.until {
             return Ok(Page::default());
         }
-        let found = shared.cached(request);
-        let result = if found.is_some() { "hit" } else { "miss" };
-        shared.metrics().history_cache_lookups.with_label_values(&[result]).inc();
-        if let Some(page) = found {
+        if let Some(page) = shared.cached(request) {
             return Ok(page);
         }
         self.ask(deadline, |answer| {
@@ -215,6 +212,10 @@ impl Shared {
     }
 
     fn cached(&self, request: &PageRequest) -> Option<Page> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner).page(request)
+        let found = self.cache.lock().unwrap_or_else(PoisonError::into_inner).page(request);
+        if found.is_some() {
+            self.metrics().history_cache_lookups.with_label_values(&["hit"]).inc();
+        }
+        found
     }
 }
