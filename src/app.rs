@@ -228,21 +228,8 @@ impl Service {
             }),
             seat: Arc::default(),
         };
-        let lag = LagParts {
-            connection: ingest.settings.connection.clone(),
-            topic: config.kafka.topic.clone(),
-            interval: config.kafka.lag_check_interval,
-            board: board.clone(),
-            monitor: Arc::clone(&monitor),
-        };
-        let history = KafkaHistory::start(HistoryParts {
-            kafka: ingest.settings.clone(),
-            judge: judge_settings(config),
-            readers: config.replay.history_readers,
-            cache_bytes: config.replay.history_cache_bytes,
-            board: board.clone(),
-            monitor: Arc::clone(&monitor),
-        })?;
+        let lag = lag_parts(config, &ingest);
+        let history = history(config, &ingest)?;
         let identity = identity(config);
         let parts = Parts {
             letter_queue,
@@ -429,6 +416,27 @@ impl Service {
         }
         let _ = tokio::time::timeout(GOODBYE, server.stop(true)).await;
         let _ = supervisor.send(supervisor::Stop).await;
+    }
+}
+
+fn history(config: &Config, ingest: &IngestParts) -> std::io::Result<KafkaHistory> {
+    KafkaHistory::start(HistoryParts {
+        kafka: ingest.settings.clone(),
+        judge: judge_settings(config),
+        readers: config.replay.history_readers,
+        cache_bytes: config.replay.history_cache_bytes,
+        board: ingest.board.clone(),
+        monitor: Arc::clone(&ingest.monitor),
+    })
+}
+
+fn lag_parts(config: &Config, ingest: &IngestParts) -> LagParts {
+    LagParts {
+        connection: ingest.settings.connection.clone(),
+        topic: config.kafka.topic.clone(),
+        interval: config.kafka.lag_check_interval,
+        board: ingest.board.clone(),
+        monitor: Arc::clone(&ingest.monitor),
     }
 }
 

@@ -187,7 +187,7 @@ metrics! {
         history_cache_lookups: IntCounterVec "dashstream_history_cache_lookups_total" ["result": Values::Closed(&["hit", "miss"])];
         /// Bytes in that cache.
         history_cache_bytes: IntGauge "dashstream_history_cache_bytes";
-        /// Questions that wait for a reader of history, or are being answered by one.
+        /// Questions about history that wait for one of its readers, or are being answered.
         history_questions: IntGauge "dashstream_history_open_questions";
     }
 

@@ -181,11 +181,24 @@ impl KafkaHistory {
             put(Answer::new(sender, permit));
             answered.await.map_err(|_| ended())?
         };
-        let open = &self.0.shared.metrics().history_questions;
-        open.inc();
-        let answer = tokio::time::timeout_at(deadline.into(), answered).await.map_err(|_| TierError::Timeout);
-        open.dec();
-        answer?
+        let _open = OpenQuestion::new(self.0.shared.metrics());
+        tokio::time::timeout_at(deadline.into(), answered).await.map_err(|_| TierError::Timeout)?
+    }
+}
+
+/// A question that is counted until it is answered, or nobody waits for it any more.
+struct OpenQuestion<'a>(&'a Metrics);
+
+impl<'a> OpenQuestion<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.history_questions.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for OpenQuestion<'_> {
+    fn drop(&mut self) {
+        self.0.history_questions.dec();
     }
 }
 
@@ -219,3 +232,6 @@ impl Shared {
         found
     }
 }
+
+#[cfg(test)]
+mod tests;

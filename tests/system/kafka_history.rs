@@ -256,7 +256,10 @@ fn a_page_ends_with_its_bytes() {
         assert_eq!(records, want, "of {max_bytes} bytes");
     }
     let text = rig.metrics.encode().expect("metrics");
-    assert!(text.contains("dashstream_history_page_records_sum{tier=\"kafka\"} 44\n"), "sizes of pages are shown");
+    for shown in ["dashstream_history_page_records_sum{tier=\"kafka\"} 44\n", "page_seconds_count{tier=\"kafka\"} 3\n"]
+    {
+        assert!(text.contains(shown), "sizes and times of pages are shown");
+    }
 }
 
 #[test]
@@ -353,7 +356,7 @@ fn holes_of_compaction_are_skips() {
     let topic = Topic::create_with(services::kafka(), "compacted", 1, &settings);
     // One key again and again, others once; then enough to fill the segment, which is not compacted while it is open.
     let record = |number: u64| {
-        let key = if number % 10 == 0 { format!("once-{number}") } else { "again".to_owned() };
+        let key = if number.is_multiple_of(10) { format!("once-{number}") } else { "again".to_owned() };
         Outgoing { key, ..records::good_of_size("t", number + 1, 20) }.on_partition(0)
     };
     let producer = Producer::new(&topic.kafka);
@@ -474,14 +477,17 @@ fn a_cluster_that_does_not_answer_costs_the_deadline_and_no_more() {
     for fault in [Fault::Cut, Fault::BlackHole] {
         kafka.proxy.set(fault);
         let asked = Instant::now();
-        let patience = Duration::from_secs(2);
+        let patience = Duration::from_secs(4);
         let before = rig.pages("timeout");
         // More than the one reader can take at once.
-        let request = |partition: i32| rig.request(partition % 2, 500, 1_000, 100);
-        let answers = runtime().block_on(join_all((0..20).map(|partition| {
-            let (history, request) = (rig.history.clone(), request(partition));
+        let answers = runtime().spawn(join_all((0..20).map(|number| {
+            let (history, request) = (rig.history.clone(), rig.request(number % 2, 500, 1_000, 100));
             async move { history.page(&request, asked + patience).await }
         })));
+        let waits = || rig.metrics.history_questions.get();
+        eventually("all of them to wait", patience, || if waits() == 20 { Ok(()) } else { Err(waits().to_string()) });
+        let answers = runtime().block_on(answers).expect("no panic");
+        assert_eq!(waits(), 0);
         let took = asked.elapsed();
         assert!(answers.iter().all(|answer| matches!(answer, Err(TierError::Timeout))), "{fault:?}: {answers:?}");
         assert!(took >= patience && took < patience + Duration::from_secs(10), "{fault:?}: {took:?}");
