@@ -119,7 +119,8 @@ fn series(expr: &str) -> Vec<(String, BTreeMap<String, String>)> {
         if !prefixes.iter().any(|prefix| name.starts_with(prefix)) && !OF_PROMETHEUS.contains(&name) {
             continue;
         }
-        let matchers = after.strip_prefix('{').and_then(|inside| inside.split_once('}')).map_or("", |(inside, _)| inside);
+        let matchers =
+            after.strip_prefix('{').and_then(|inside| inside.split_once('}')).map_or("", |(inside, _)| inside);
         let pairs = matchers.split(", ").filter_map(|pair| pair.split_once('='));
         let pairs = pairs.map(|(label, value)| (label.trim_end_matches('!').to_owned(), value.to_owned()));
         found.push((name.to_owned(), pairs.collect()));
@@ -142,13 +143,16 @@ fn every_series_that_is_asked_for_is_declared_with_its_labels_and_values() {
             let family = Metrics::TABLE.iter().find(|metric| {
                 let part = name.strip_prefix(metric.name);
                 part == Some("")
-                    || metric.kind() == "histogram" && part.is_some_and(|part| ["_bucket", "_sum", "_count"].contains(&part))
+                    || metric.kind() == "histogram"
+                        && part.is_some_and(|part| ["_bucket", "_sum", "_count"].contains(&part))
             });
             let Some(family) = family else {
                 wrong.push(format!("{place}: nobody exports {name}"));
                 continue;
             };
-            for (label, value) in matchers.iter().filter(|(label, _)| !["instance", "job", "le"].contains(&label.as_str())) {
+            for (label, value) in
+                matchers.iter().filter(|(label, _)| !["instance", "job", "le"].contains(&label.as_str()))
+            {
                 match family.labels.iter().find(|(found, _)| found == label) {
                     Some((_, Values::Closed(values))) if !values.contains(&value.trim_matches('"')) => {
                         wrong.push(format!("{place}: {name} never has {label}={value}"));
@@ -167,7 +171,8 @@ fn a_missing_series_is_never_painted_as_zero() {
     for (place, expr) in expressions() {
         let flat: String = expr.split_whitespace().collect::<Vec<_>>().join(" ");
         // `or 0 * count(x)` needs x; a bare number or vector does not.
-        let painted = flat.contains("vector(") || flat.split(" or ").skip(1).any(|part| part.trim().parse::<f64>().is_ok());
+        let painted =
+            flat.contains("vector(") || flat.split(" or ").skip(1).any(|part| part.trim().parse::<f64>().is_ok());
         assert!(!painted || ZERO_IS_SAFE.iter().any(|(safe, _)| *safe == place), "{place}: {expr}");
     }
 }
@@ -190,8 +195,11 @@ fn every_alert_has_a_section_of_the_runbook_and_every_section_an_alert() {
 #[test]
 fn links_within_the_runbook_lead_to_a_section() {
     let runbook = read(RUNBOOK);
-    let anchors: BTreeSet<String> =
-        runbook.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_matches(['#', ' ']).to_lowercase()).collect();
+    let anchors: BTreeSet<String> = runbook
+        .lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| line.trim_matches(['#', ' ']).to_lowercase())
+        .collect();
     for rest in runbook.split("](#").skip(1) {
         let target = rest.split(')').next().unwrap();
         assert!(anchors.contains(target), "no section {target}");
@@ -206,15 +214,15 @@ fn the_runbook_names_settings_metrics_and_commands_that_exist() {
         let upper = name.len() > 4 && name.contains('_') && name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
         assert!(!upper || variables.contains(name), "{span} is no setting");
         let metric = ["websocket_", "dashstream_"].iter().any(|prefix| span.starts_with(prefix));
-        let known = Metrics::TABLE.iter().any(|metric| name == metric.name || name.starts_with(&format!("{}{{", metric.name)));
+        let known =
+            Metrics::TABLE.iter().any(|metric| name == metric.name || name.starts_with(&format!("{}{{", metric.name)));
         assert!(!metric || known, "{span} is no metric");
     }
 }
 
 #[test]
 fn what_tells_of_a_loss_or_a_standstill_has_an_alert() {
-    let asked: BTreeSet<String> =
-        rules().iter().flat_map(|rule| series(&rule.expr)).map(|(name, _)| name).collect();
+    let asked: BTreeSet<String> = rules().iter().flat_map(|rule| series(&rule.expr)).map(|(name, _)| name).collect();
     let silent: Vec<_> = MUST_HAVE_AN_ALERT.iter().filter(|name| !asked.contains(**name)).collect();
     assert!(silent.is_empty(), "no alert reads {silent:?}");
 }
@@ -310,7 +318,11 @@ fn the_script_notices_every_difference_between_the_copies() {
 fn promtool_finds_what_is_broken_in_both_copies_alike() {
     let copies = Copies::new();
     for name in [RULES, COPY] {
-        copies.edit(name, "sum by (job) (dashstream_owned_partitions) == 0", "sum by (job) (dashstream_owned_partitions == 0");
+        copies.edit(
+            name,
+            "sum by (job) (dashstream_owned_partitions) == 0",
+            "sum by (job) (dashstream_owned_partitions == 0",
+        );
     }
     assert!(copies.check(&[]).0, "the copies are equal");
     let (content, said) = copies.check(&["--promtool"]);
