@@ -44,6 +44,8 @@ pub mod lag_poller;
 
 pub mod dlq_producer;
 
+pub mod letters;
+
 pub mod load_producer;
 
 pub mod demo_broker;

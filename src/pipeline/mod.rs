@@ -15,6 +15,8 @@ mod numbered;
 
 pub mod dead_letter;
 
+pub mod letters;
+
 pub mod letter_pace;
 
 pub mod sequence;

@@ -33,6 +33,8 @@ mod control_frames;
 
 mod dashboards_show_live_data;
 
+mod dead_letter_tools;
+
 mod idle_clients;
 
 mod actor_faults;

@@ -10,6 +10,12 @@ use dashstream::wire::telemetry::{
     AttributeValue, DashStreamMessage, Event, EventBatch, EventType, Header, MessageType,
 };
 use prost::Message as _;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::topic::{KAFKA_TIMEOUT, Topic};
 
 const FRAMING_PLAIN: u8 = 0x00;
 const FRAMING_ZSTD: u8 = 0x01;
@@ -181,4 +187,41 @@ fn header(thread: &str, sequence: u64, kind: MessageType) -> Header {
         schema_version: 1,
         ..Header::default()
     }
+}
+
+/// A record as it lies in Kafka.
+#[derive(Debug)]
+pub struct Stored {
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+/// The records of a partition from an offset on, to the end that it has now.
+#[track_caller]
+pub fn read(topic: &Topic, partition: i32, from: i64) -> Vec<Stored> {
+    let (_, end) = topic.watermarks(partition);
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &topic.kafka)
+        .set("group.id", "-")
+        .set("enable.auto.commit", "false")
+        .create()
+        .expect("valid consumer settings");
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&topic.name, partition, Offset::Offset(from)).expect("a valid offset");
+    consumer.assign(&list).expect("the topic can be read");
+    let (mut stored, mut position) = (Vec::new(), from);
+    while position < end {
+        let message = consumer.poll(KAFKA_TIMEOUT).expect("a record in time").expect("a readable record");
+        position = message.offset() + 1;
+        let headers = message.headers();
+        let headers =
+            headers.map(|all| all.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect());
+        stored.push(Stored {
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(Bytes::copy_from_slice),
+            headers: headers.unwrap_or_default(),
+        });
+    }
+    stored
 }
