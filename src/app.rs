@@ -21,7 +21,7 @@ use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorStat
 use crate::actors::topology::{self, Links, Parts, RestartSettings};
 use crate::board::Board;
 use crate::config::instance;
-use crate::config::sections::{AutoOffsetReset, Config, DlqMode, OnDecodeError};
+use crate::config::sections::{AutoOffsetReset, Config, DlqMode, OnDecodeError, PauseScope};
 use crate::kafka::batch::BatchLimits;
 use crate::kafka::connection::KafkaConnection;
 use crate::kafka::dlq_producer::{DlqProducer, DlqProducerSettings};
@@ -44,6 +44,8 @@ use crate::web::status::{self, Identity, StatusSource};
 use crate::web::websocket::WebsocketDeps;
 use crate::wire::close_code::CloseCode;
 
+/// The value at which judging panics where sabotage is allowed.
+const SABOTAGED_VALUE: &[u8] = b"\0dashstream-test-panic";
 /// How often the windowed figures are sampled and stalled sockets are looked for.
 const TICK: Duration = Duration::from_secs(1);
 /// The share of the shutdown timeout that an orderly stop may use; what is cut off takes a moment to end, too.
@@ -116,7 +118,8 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
             "redis.url is set, but history is kept in memory only: the Redis tier is not part of this version"
         );
     }
-    let service = Service::new(config, port, &events)?;
+    let mut service = Service::new(config, port, &events)?;
+    service.parts.judge.sabotaged_value = options.allow_sabotage.then_some(SABOTAGED_VALUE);
     let status = Arc::new(service.status());
     let (server, addresses) = server::start(
         &service.server_settings(config),
@@ -271,6 +274,7 @@ impl Service {
         let (draining, board) = (Arc::clone(&self.draining), self.parts.board.clone());
         let (pauses, letters) = (self.parts.ingest.pauses.clone(), self.parts.letter_queue.clone());
         let (started, stale) = (Instant::now(), self.stale_partition);
+        let alone = self.parts.ingest.settings.pause_partition_alone;
         let full_since = Mutex::new(None::<Instant>);
         let facts = move || {
             let kafka = monitor.status();
@@ -283,7 +287,7 @@ impl Service {
                 reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
                 not_member: (!kafka.member).then_some(kafka.not_member_for),
                 credit_exhausted: full_since.map(|since| since.elapsed()),
-                stuck: if pauses.all().is_empty() { stuck(&board, started, stale) } else { Vec::new() },
+                stuck: if holds_all(&pauses, alone) { Vec::new() } else { stuck(&board, &pauses, started, stale) },
                 stands_at: stands_at(&pauses),
                 dead_letters_blocked: letters.blocked().map(|blocked| DeadLettersBlocked {
                     since: blocked.since.elapsed(),
@@ -451,8 +455,14 @@ fn stands_at(pauses: &Pauses) -> Vec<StandsAt> {
     pauses.all().iter().filter(|pause| pause.stands()).map(stands).collect()
 }
 
-/// Owned partitions whose log goes on while nothing of it was handled for longer than `stale`.
-fn stuck(board: &Board, started: Instant, stale: Duration) -> Vec<i32> {
+/// Whether nothing at all is read because an operator has to answer: then nothing else is stuck.
+fn holds_all(pauses: &Pauses, alone: bool) -> bool {
+    !alone && pauses.all().iter().any(|pause| pause.ours)
+}
+
+/// Owned partitions that are not paused, and whose log goes on while nothing of it was handled for longer than `stale`.
+fn stuck(board: &Board, pauses: &Pauses, started: Instant, stale: Duration) -> Vec<i32> {
+    let paused: Vec<i32> = pauses.all().iter().map(|pause| pause.partition).collect();
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     board
         .partitions()
@@ -466,7 +476,10 @@ fn stuck(board: &Board, started: Instant, stale: Duration) -> Vec<i32> {
                 }
                 _ => started.elapsed(),
             };
-            partition.duty_term.load(Ordering::Relaxed) != 0 && behind && age > stale
+            partition.duty_term.load(Ordering::Relaxed) != 0
+                && behind
+                && age > stale
+                && !paused.contains(&partition.partition)
         })
         .map(|partition| partition.partition)
         .collect()
@@ -511,7 +524,7 @@ fn judge_settings(config: &Config) -> JudgeSettings {
         max_payload_bytes: config.decode.max_payload_bytes,
         max_decompressed_bytes: config.decode.max_payload_bytes,
         legacy_framing: config.decode.legacy_framing,
-        schema_versions: 1..=1,
+        ..JudgeSettings::default()
     }
 }
 
@@ -541,6 +554,7 @@ fn ingest_settings(config: &Config, connection: KafkaConnection, instance_id: &s
         commit_interval: kafka.commit_interval,
         metadata_interval: kafka.metadata_interval,
         session_timeout: kafka.session_timeout,
+        pause_partition_alone: config.decode.pause_scope == PauseScope::Partition,
         ..IngestSettings::new(connection, &kafka.topic, &kafka.group_id, instance_id)
     }
 }

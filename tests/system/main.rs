@@ -61,6 +61,8 @@ mod slow_clients;
 
 mod topic_changes;
 
+mod unprocessable_matrix;
+
 mod unprocessable_records;
 mod endpoints_are_as_documented;
 
