@@ -12,7 +12,7 @@ use actix::{Actor, Addr, Arbiter};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use self::facts::{actor_facts, stands_at, stuck};
+use self::facts::{actor_facts, holds_all, stands_at, stuck};
 use self::settings::{
     connection, history_settings, identity, ingest_settings, judge_settings, letter_context, restart_settings,
     session_settings, store_settings,
@@ -46,6 +46,8 @@ use crate::web::status::{self, Identity, StatusSource};
 use crate::web::websocket::WebsocketDeps;
 use crate::wire::close_code::CloseCode;
 
+/// The value at which judging panics where sabotage is allowed.
+const SABOTAGED_VALUE: &[u8] = b"\0dashstream-test-panic";
 /// How often the windowed figures are sampled and stalled sockets are looked for.
 const TICK: Duration = Duration::from_secs(1);
 /// The share of the shutdown timeout that an orderly stop may use; what is cut off takes a moment to end, too.
@@ -121,7 +123,8 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
             "redis.url is set, but history is kept in memory only: the Redis tier is not part of this version"
         );
     }
-    let service = Service::new(config, port, &events)?;
+    let mut service = Service::new(config, port, &events)?;
+    service.parts.judge.sabotaged_value = options.allow_sabotage.then_some(SABOTAGED_VALUE);
     let status = Arc::new(service.status());
     let (server, addresses) = server::start(
         &service.server_settings(config),
@@ -271,6 +274,7 @@ impl Service {
         let (draining, board) = (Arc::clone(&self.draining), self.parts.board.clone());
         let (pauses, letters) = (self.parts.ingest.pauses.clone(), self.parts.letter_queue.clone());
         let (started, stale) = (Instant::now(), self.stale_partition);
+        let alone = self.parts.ingest.settings.pause_partition_alone;
         let full_since = Mutex::new(None::<Instant>);
         let facts = move || {
             let kafka = monitor.status();
@@ -283,7 +287,7 @@ impl Service {
                 reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
                 not_member: (!kafka.member).then_some(kafka.not_member_for),
                 credit_exhausted: full_since.map(|since| since.elapsed()),
-                stuck: if pauses.all().is_empty() { stuck(&board, started, stale) } else { Vec::new() },
+                stuck: if holds_all(&pauses, alone) { Vec::new() } else { stuck(&board, &pauses, started, stale) },
                 stands_at: stands_at(&pauses),
                 dead_letters_blocked: letters.blocked().map(|blocked| DeadLettersBlocked {
                     since: blocked.since.elapsed(),

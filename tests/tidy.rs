@@ -30,7 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("actors", &["board", "kafka", "messages", "metrics", "pauses", "pipeline", "wire"]),
     ("web", &["actors", "board", "config::secret", "messages", "metrics", "pauses", "pipeline", "wire"]),
     ("app", &["actors", "board", "config", "kafka", "metrics", "pauses", "pipeline", "web", "wire"]),
-    ("cli", &["actors::topology", "app", "config", "generate", "kafka", "pauses", "telemetry"]),
+    ("cli", &["actors::topology", "app", "config", "generate", "kafka", "pauses", "pipeline", "telemetry"]),
     ("lib", &[]),
     ("main", &[]),
 ];

@@ -212,5 +212,9 @@ fn check_log_filter(text: &str) -> Result<String, String> {
             return Err("a word that is no level; for a target write target=level".into());
         }
     }
+    // The library that reads directives cuts them at bytes.
+    if !text.is_ascii() {
+        return Err("a directive holds a character that is not ASCII".into());
+    }
     crate::telemetry::filter(text).map(|_| text.into()).map_err(|_| "a directive cannot be read".into())
 }

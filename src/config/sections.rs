@@ -133,6 +133,8 @@ pub struct DecodeConfig {
     pub legacy_framing: bool,
     /// What happens at a record that cannot be processed.
     pub on_error: OnDecodeError,
+    /// What stops with `on_error = "pause"`.
+    pub pause_scope: PauseScope,
 }
 
 /// What happens at a record that cannot be processed.
@@ -143,6 +145,16 @@ pub enum OnDecodeError {
     Skip,
     /// Consumption stops at it.
     Pause,
+}
+
+/// What stands still at a record that cannot be processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseScope {
+    /// Everything that this instance reads.
+    Consumer,
+    /// The record's partition.
+    Partition,
 }
 
 /// Section `dlq`.

@@ -17,6 +17,8 @@ pub mod safe_judge;
 
 pub mod dead_letter;
 
+pub mod letters;
+
 pub mod letter_pace;
 
 pub mod sequence;

@@ -123,7 +123,7 @@ fn zero_and_limits_of_a_file_are_those_of_the_variables() {
 #[test]
 fn texts_of_a_wrong_form_are_refused() {
     let long = "x".repeat(250);
-    let bad: [(&str, &[&str]); 18] = [
+    let bad: [(&str, &[&str]); 19] = [
         (
             "kafka.brokers",
             &[
@@ -154,6 +154,7 @@ fn texts_of_a_wrong_form_are_refused() {
         ("kafka.security.ssl_endpoint_algorithm", &["", "http"]),
         ("kafka.security.ssl_ca_location", &["/does/not/exist.pem"]),
         ("decode.on_error", &["", "drop", "stop"]),
+        ("decode.pause_scope", &["", "all", "record"]),
         ("dlq.mode", &["", "best-effort", "closed"]),
         ("web.admin_token", &["short", "sixteen characters", "tökentökentöken"]),
         ("web.host", &["", "[::1]", "256.0.0.1", "127.0.0.1:3002", "a b", "-a", "a..b", "http://h", "1.2.3"]),
@@ -161,7 +162,7 @@ fn texts_of_a_wrong_form_are_refused() {
             "web.trusted_proxies",
             &[",", "10.0.0.0/33", "10.0.0.1/8", "proxy", "10.0.0.1,", "10.0.0.1;10.0.0.2", "::/129"],
         ),
-        ("telemetry.log", &["", "loud", "inf", "warning", "dashstream=loud", "a=b=c", ","]),
+        ("telemetry.log", &["", "loud", "inf", "warning", "dashstream=loud", "a=b=c", ",", " \u{d81}["]),
     ];
     for (path, values) in bad {
         let setting = table::by_path(path).unwrap();

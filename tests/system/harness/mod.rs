@@ -18,6 +18,8 @@ pub mod load;
 
 pub mod producer;
 
+pub mod prometheus;
+
 pub mod proxy;
 
 pub mod raw;
