@@ -55,11 +55,11 @@ fn main() -> Result<()> {
             &Load { size, compressed, pace: Pace::Unlimited, count: Some(count) },
             &CancellationToken::new(),
         )?;
-        let before = raw_poll(&kafka, &topic, count)?;
+        let before = raw_poll(&kafka, &topic, count, false)?;
         let bare = measured(&runtime, &Rig::new(&kafka, &topic, 1, 0)?, 1)?;
         let one = measured(&runtime, &Rig::new(&kafka, &topic, 1, CACHE_BYTES)?, 1)?;
         let four = measured(&runtime, &Rig::new(&kafka, &topic, 2, CACHE_BYTES)?, 4)?;
-        let after = raw_poll(&kafka, &topic, count)?;
+        let after = raw_poll(&kafka, &topic, count, false)?;
         let raw = if before.0 > after.0 { before } else { after };
         println!("  {name}");
         println!("    raw poll loop           {:>12}/s  {:.2} us CPU a record", grouped(raw.0), raw.1);

@@ -54,8 +54,15 @@ const FAULTS: Values = Values::Closed(&[
     "unknown",
 ]);
 /// Supervised actors.
-const ACTORS: Values =
-    Values::Closed(&["KafkaIngest", "DecodePolicy", "SequenceTracker", "ReplayStore", "DlqPublisher", "LagMonitor"]);
+const ACTORS: Values = Values::Closed(&[
+    "KafkaIngest",
+    "DecodePolicy",
+    "SequenceTracker",
+    "ReplayStore",
+    "DlqPublisher",
+    "LagMonitor",
+    "History",
+]);
 /// Why an actor was restarted.
 const CAUSES: Values = Values::Closed(&["panic", "stop", "hang", "start_failure", "sibling"]);
 /// How a session ended: the names of the close codes.
@@ -195,7 +202,7 @@ metrics! {
         /// Browsers connected.
         connected_clients: IntGauge "websocket_connected_clients";
         /// Sessions by state.
-        sessions: IntGaugeVec "dashstream_sessions" ["state": Values::Closed(&["idle", "live", "catching_up", "closing"])];
+        sessions: IntGaugeVec "dashstream_sessions" ["state": Values::Closed(&["idle", "live", "catching_up", "parked", "closing"])];
         /// Sessions opened, by protocol.
         sessions_opened: IntCounterVec "dashstream_sessions_opened_total" ["protocol": Values::Closed(&["v1", "v2"])];
         /// Sessions ended, by reason.
@@ -228,6 +235,10 @@ metrics! {
         replay_gaps: IntCounterVec "websocket_replay_gaps_total" ["mode": MODES];
         /// Offsets named in those gaps, by mode.
         replay_gap_messages: IntCounterVec "websocket_replay_gap_messages_total" ["mode": MODES];
+        /// Resumes that met their limit with more to come.
+        replay_capped: IntCounter "dashstream_replay_capped_total";
+        /// Sessions that waited for a page of history until their time was over.
+        replay_timeouts: IntCounter "websocket_replay_timeouts_total";
         /// Time from resume to live, by mode.
         replay_latency: HistogramVec "websocket_replay_latency_ms" ["mode": MODES] buckets REPLAY_MS;
         /// Sum over connected clients of records sent but not yet applied, as they report it.
@@ -257,6 +268,14 @@ metrics! {
 }
 
 impl Metrics {
+    /// A gap of so many offsets was named to a client; 0 is none.
+    pub fn lost(&self, offsets: u64) {
+        if offsets > 0 {
+            self.replay_gaps.with_label_values(&["partition"]).inc();
+            self.replay_gap_messages.with_label_values(&["partition"]).inc_by(offsets);
+        }
+    }
+
     /// The exposition text.
     ///
     /// # Errors
