@@ -31,7 +31,38 @@ pub(super) const REPLAY: Section = Section {
             "records",
             "Most records replayed for one resume; the client is told where to ask on.",
         ),
-        integer("replay.timeout_secs", "REPLAY_TIMEOUT_SECS", 30, 1..=3_600, "seconds", "Time budget of one resume."),
+        integer(
+            "replay.page_records",
+            "DASHSTREAM_REPLAY_PAGE_RECORDS",
+            1_000,
+            1..=1_000_000,
+            "records",
+            "Records of one replay page, over all partitions.",
+        ),
+        integer(
+            "replay.timeout_secs",
+            "REPLAY_TIMEOUT_SECS",
+            30,
+            1..=3_600,
+            "seconds",
+            "How long a resume waits for the next page of history before the client is told.",
+        ),
+        integer(
+            "replay.history_readers",
+            "DASHSTREAM_REPLAY_HISTORY_READERS",
+            2,
+            1..=64,
+            "threads",
+            "Readers of history that is not in memory any more. Each has a Kafka consumer of its own while it has work.",
+        ),
+        integer(
+            "replay.history_cache_bytes",
+            "DASHSTREAM_REPLAY_HISTORY_CACHE_BYTES",
+            16 * MIB,
+            0..=64 * GIB,
+            "bytes",
+            "What was lately read from Kafka is kept for others who ask for the same. 0 keeps nothing.",
+        ),
     ],
 };
 
@@ -156,6 +187,13 @@ pub(super) const WEB: Section = Section {
             1..=1_000,
             "milliseconds",
             "How long frames of a dense stream are gathered before a write.",
+        ),
+        choice(
+            "web.slow_client",
+            "DASHSTREAM_WEB_SLOW_CLIENT",
+            "catch_up",
+            &["catch_up", "skip_to_live", "disconnect"],
+            "What becomes of a live session whose queue is full: it catches up at its own pace, what it missed is named as a gap, or it is closed.",
         ),
         integer(
             "web.max_control_frame_bytes",
