@@ -47,6 +47,12 @@ mod kafka_cut;
 
 mod kafka_absent;
 
+mod kafka_history;
+
+#[path = "../kafka_ingest/support.rs"]
+#[allow(dead_code, reason = "a toolbox of another test binary")]
+mod ingest_support;
+
 mod kill_nine_loses_nothing;
 
 mod lag_is_watched_apart;
