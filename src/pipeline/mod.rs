@@ -27,6 +27,10 @@ pub mod page;
 
 pub mod window;
 
+pub mod write_order;
+
+pub mod retention;
+
 pub mod start;
 
 pub mod pacing;

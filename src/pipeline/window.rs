@@ -43,8 +43,21 @@ impl Chunk {
 
     /// The v2 message of the part from `cursor` on, and how many records it holds.
     pub fn message_from(&self, cursor: i64) -> (Bytes, u32) {
+        match self.part_from(cursor) {
+            Some((sealed, records)) => (sealed.message, records),
+            None => (self.message().clone(), self.records),
+        }
+    }
+
+    /// The chunk of the part from `cursor` on, which lies within it; `None` when that is the whole.
+    pub fn cut_from(&self, cursor: i64) -> Option<Self> {
+        let (sealed, records) = self.part_from(cursor)?;
+        Some(Self::new(self.partition, cursor, self.next, records, sealed))
+    }
+
+    fn part_from(&self, cursor: i64) -> Option<(Sealed, u32)> {
         if cursor <= self.first {
-            return (self.message().clone(), self.records);
+            return None;
         }
         let marks = &self.sealed.marks;
         // The item that holds the cursor: it can only be cut when it is a range.
@@ -65,7 +78,7 @@ impl Chunk {
         };
         let records = marks.get(whole_from..).map_or(0, count_records);
         builder.copy_items(&self.sealed, whole_from);
-        (builder.seal(self.partition, cursor, self.next).message, records)
+        Some((builder.seal(self.partition, cursor, self.next), records))
     }
 
     /// The items from `cursor` on: first offset, next offset, and what lies there.
