@@ -88,6 +88,7 @@ const REDIS_FAULTS: Values = Values::Closed(&[
     "cluster",
     "authentication",
     "corrupt",
+    "nameless_topic",
     "other",
 ]);
 /// Requests to Redis.

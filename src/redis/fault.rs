@@ -27,13 +27,15 @@ pub enum Fault {
     Authentication,
     /// An entry is none of ours, or damaged.
     Corrupt,
+    /// The cluster does not tell the id of the topic: its history cannot be told from that of another one of its name.
+    NamelessTopic,
     /// Anything else.
     Other,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Timeout,
         Self::Unreachable,
         Self::OutOfMemory,
@@ -43,6 +45,7 @@ impl Fault {
         Self::Cluster,
         Self::Authentication,
         Self::Corrupt,
+        Self::NamelessTopic,
         Self::Other,
     ];
 
@@ -58,8 +61,14 @@ impl Fault {
             Self::Cluster => "cluster",
             Self::Authentication => "authentication",
             Self::Corrupt => "corrupt",
+            Self::NamelessTopic => "nameless_topic",
             Self::Other => "other",
         }
+    }
+
+    /// Whether any answer at all shows that it is over.
+    pub const fn ends_with_an_answer(self) -> bool {
+        matches!(self, Self::Timeout | Self::Unreachable | Self::Loading | Self::Authentication | Self::Cluster)
     }
 
     /// The kind that an error code of the server stands for.
@@ -91,6 +100,14 @@ impl Failure {
     pub fn new(fault: Fault, text: impl Into<String>) -> Self {
         let text: String = text.into();
         Self { fault, text: text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect() }
+    }
+
+    /// See [`Fault::NamelessTopic`].
+    pub fn nameless_topic() -> Self {
+        Self::new(
+            Fault::NamelessTopic,
+            "the cluster does not tell the id of the topic: its history cannot be kept apart",
+        )
     }
 
     /// No answer within the deadline.

@@ -39,6 +39,7 @@ struct Inner {
 struct Writing {
     reached: bool,
     failing: Option<(Instant, Failure)>,
+    news: bool,
 }
 
 /// Redis does not do what it should.
@@ -69,21 +70,30 @@ impl RedisState {
         writing.reached && writing.failing.is_none()
     }
 
-    /// A request was answered. True when that is news.
-    pub fn succeeded(&self, operation: Operation) -> bool {
-        if operation == Operation::Read {
-            return false;
-        }
-        let mut writing = self.lock();
-        writing.reached = true;
-        let news = writing.failing.take().is_some();
-        drop(writing);
-        self.0.metrics.redis_up.set(1);
-        news
+    /// Everything that was to be written is written.
+    pub fn succeeded(&self) {
+        self.works(|_| true);
     }
 
-    /// A request failed. True when that is news.
-    pub fn failed(&self, operation: Operation, failure: &Failure) -> bool {
+    /// The server has answered, which is not to say that it takes what is written.
+    pub fn answered(&self) {
+        self.works(Fault::ends_with_an_answer);
+    }
+
+    fn works(&self, ends: impl Fn(Fault) -> bool) {
+        let mut writing = self.lock();
+        if writing.failing.as_ref().is_some_and(|(_, failure)| !ends(failure.fault)) {
+            return;
+        }
+        writing.news |= !writing.reached || writing.failing.is_some();
+        writing.reached = true;
+        writing.failing = None;
+        drop(writing);
+        self.0.metrics.redis_up.set(1);
+    }
+
+    /// A request failed.
+    pub fn failed(&self, operation: Operation, failure: &Failure) {
         let metrics = &self.0.metrics;
         metrics.redis_errors.inc();
         metrics.redis_errors_by_type.with_label_values(&[failure.fault.as_str()]).inc();
@@ -91,14 +101,18 @@ impl RedisState {
             metrics.redis_timeouts.with_label_values(&[operation.as_str()]).inc();
         }
         if operation == Operation::Read {
-            return false;
+            return;
         }
         metrics.redis_up.set(0);
         let mut writing = self.lock();
-        let news = writing.failing.as_ref().is_none_or(|(_, before)| before.fault != failure.fault);
+        writing.news |= writing.failing.as_ref().is_none_or(|(_, before)| before.fault != failure.fault);
         let since = writing.failing.take().map_or_else(Instant::now, |(since, _)| since);
         writing.failing = Some((since, failure.clone()));
-        news
+    }
+
+    /// Whether something is different since this was asked last.
+    pub fn news(&self) -> bool {
+        std::mem::take(&mut self.lock().news)
     }
 
     fn lock(&self) -> MutexGuard<'_, Writing> {

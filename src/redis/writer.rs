@@ -87,9 +87,6 @@ impl Writer {
             self.metrics.redis_write_failures.inc();
             self.state.failed(Operation::Write, failure);
         }
-        if results.iter().all(Result::is_ok) {
-            self.state.succeeded(Operation::Write);
-        }
         results
     }
 
@@ -105,8 +102,8 @@ impl Writer {
         }
         .await;
         match result {
-            Ok(_) => drop(self.state.succeeded(Operation::Write)),
-            Err(failure) => drop(self.state.failed(Operation::Write, &failure)),
+            Ok(_) => self.state.answered(),
+            Err(failure) => self.state.failed(Operation::Write, &failure),
         }
     }
 
