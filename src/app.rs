@@ -1,5 +1,7 @@
 //! The composition root: configuration in, a running service out, and its orderly end.
 
+mod redis_tier;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,16 +16,14 @@ use crate::actors::heartbeat::HeartbeatSource;
 use crate::actors::kafka_ingest::{self, IngestParts};
 use crate::actors::lag_monitor::LagParts;
 use crate::actors::letter_queue::{LetterLimits, Letters};
-use crate::actors::redis_queue::{RedisQueue, RedisQueueLimits, ReplayDurability};
-use crate::actors::redis_writer::RedisWriterDeps;
 use crate::actors::replay_store::ReplayStoreSettings;
 use crate::actors::session_queue::QueueLimits;
 use crate::actors::sessions::{Patience, Sessions};
 use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorState, install_panic_hook};
-use crate::actors::topology::{self, Links, Parts, RedisParts, RestartSettings};
+use crate::actors::topology::{self, Links, Parts, RestartSettings};
 use crate::board::Board;
 use crate::config::instance;
-use crate::config::sections::{self, AutoOffsetReset, Config, DlqMode, OnDecodeError, RedisTopology};
+use crate::config::sections::{AutoOffsetReset, Config, DlqMode, OnDecodeError};
 use crate::kafka::batch::BatchLimits;
 use crate::kafka::connection::KafkaConnection;
 use crate::kafka::dlq_producer::{DlqProducer, DlqProducerSettings};
@@ -37,12 +37,8 @@ use crate::pipeline::credit::Credit;
 use crate::pipeline::dead_letter::{Durability, LetterContext};
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::epoch::ResetPolicy;
-use crate::pipeline::health::{ActorFacts, DeadLettersBlocked, Facts, RedisFailing, StandsAt};
+use crate::pipeline::health::{ActorFacts, DeadLettersBlocked, Facts, StandsAt};
 use crate::pipeline::restart::Intensity;
-use crate::pipeline::retention::Bounds;
-use crate::redis::keys::Keys;
-use crate::redis::settings::{RedisSettings, Topology};
-use crate::redis::state::{Failing, RedisState};
 use crate::web::admin::Admin;
 use crate::web::admission::Admission;
 use crate::web::server::{self, ServerSettings};
@@ -56,8 +52,6 @@ const TICK: Duration = Duration::from_secs(1);
 const STOP_SHARE: f64 = 0.9;
 /// How much longer the kernel waits for a client that takes nothing.
 const KERNEL_AFTER_WATCHDOG: Duration = Duration::from_secs(5);
-/// The waits after writes to Redis that failed.
-const REDIS_BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), max: Duration::from_secs(5) };
 /// How long closed sessions may take to send their last frames.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -234,7 +228,7 @@ impl Service {
             monitor: Arc::clone(&monitor),
         };
         let identity = identity(config);
-        let redis = redis_parts(config, &links, &metrics);
+        let redis = redis_tier::parts(config, &links, &metrics);
         let parts = Parts {
             letter_queue,
             redis,
@@ -296,7 +290,7 @@ impl Service {
                     letters: blocked.letters,
                     partitions: blocked.partitions,
                 }),
-                redis_failing: redis.as_ref().and_then(redis_failing),
+                redis_failing: redis.as_ref().and_then(redis_tier::failing),
                 actors: actor_facts(&state),
                 ..Facts::default()
             }
@@ -444,67 +438,6 @@ fn letter_queue(config: &Config, links: &Links, board: &Board, metrics: &Arc<Met
     Letters::new(limits, links.dead_letters.clone(), links.settled.clone(), board.clone(), Arc::clone(metrics))
 }
 
-fn redis_parts(config: &Config, links: &Links, metrics: &Arc<Metrics>) -> Option<RedisParts> {
-    if config.redis.url.is_empty() {
-        // Nobody is down who was never meant to be there.
-        let _ = metrics.actor_up.remove_label_values(&["RedisWriter"]);
-        return None;
-    }
-    let settings = redis_settings(config);
-    let limits = RedisQueueLimits {
-        durability: match config.replay.durability {
-            sections::Durability::BestEffort => ReplayDurability::BestEffort,
-            sections::Durability::Required => ReplayDurability::Required,
-        },
-        bytes: config.redis.queue_bytes,
-        chunks: config.redis.queue_chunks,
-        backoff: REDIS_BACKOFF,
-    };
-    let writer = RedisWriterDeps {
-        queue: RedisQueue::new(limits, links.chunks.clone(), links.settled.clone(), Arc::clone(metrics)),
-        keys: Keys::new(&settings.key_prefix),
-        deadline: settings.connect_timeout + settings.response_timeout,
-        backoff: REDIS_BACKOFF,
-        state: RedisState::new(Arc::clone(metrics)),
-        metrics: Arc::clone(metrics),
-    };
-    Some(RedisParts { settings, writer })
-}
-
-fn redis_settings(config: &Config) -> RedisSettings {
-    let redis = &config.redis;
-    RedisSettings {
-        url: redis.url.clone(),
-        topology: match redis.topology {
-            RedisTopology::Standalone => Topology::Standalone,
-            RedisTopology::Sentinel => {
-                Topology::Sentinel { master: redis.sentinel_master.clone(), password: redis.sentinel_password.clone() }
-            }
-            RedisTopology::Cluster => Topology::Cluster,
-        },
-        nodes: redis.nodes.clone(),
-        key_prefix: redis.key_prefix.clone(),
-        connect_timeout: redis.connect_timeout,
-        response_timeout: redis.response_timeout,
-        pool_size: redis.pool_size,
-        bounds: redis_bounds(config),
-    }
-}
-
-fn redis_bounds(config: &Config) -> Bounds {
-    Bounds {
-        offsets: config.redis.max_sequences,
-        bytes: config.redis.max_bytes_per_partition,
-        age_ms: u64::try_from(config.redis.message_ttl.as_millis()).unwrap_or(u64::MAX),
-    }
-}
-
-fn redis_failing(redis: &RedisParts) -> Option<RedisFailing> {
-    let Failing { since, failure } = redis.writer.state.failing()?;
-    let required = redis.writer.queue.settles();
-    Some(RedisFailing { since, fault: failure.fault.as_str(), error: failure.text, required })
-}
-
 fn letter_context(config: &Config, identity: &Identity, instance: String) -> LetterContext {
     LetterContext {
         topic: config.kafka.topic.clone(),
@@ -578,7 +511,7 @@ fn identity(config: &Config) -> Identity {
             OnDecodeError::Pause => "pause",
         },
         window_records: config.replay.memory_messages,
-        redis: (!config.redis.url.is_empty()).then(|| redis_bounds(config)),
+        redis: (!config.redis.url.is_empty()).then(|| redis_tier::bounds(config)),
     }
 }
 
