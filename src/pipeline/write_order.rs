@@ -159,14 +159,15 @@ impl WriteOrder {
     fn finish(&mut self, until: i64) {
         self.done = self.done.max(until);
         while let Some(entry) = self.waiting.first_entry()
-            && *entry.key() < self.done
+            && *entry.key() <= self.done
         {
-            let (first, waiting) = entry.remove_entry();
-            if waiting.next() > self.done {
-                self.waiting.insert(first, waiting);
-                // Whatever begins below it ends above: it is the next to go, and nothing below it is left.
-                break;
+            match entry.get() {
+                Waiting::Absent(next) => self.done = self.done.max(*next),
+                // The next to go.
+                Waiting::Chunk { chunk, .. } if chunk.next > self.done => return,
+                Waiting::Chunk { .. } => {}
             }
+            let waiting = entry.remove();
             self.forget(Some(&waiting));
         }
     }

@@ -39,6 +39,8 @@ mod a_client_that_stops_reading_harms_nobody;
 
 mod kafka_cut;
 
+mod redis_tier;
+
 mod kafka_absent;
 
 mod kill_nine_loses_nothing;

@@ -22,6 +22,8 @@ pub mod proxy;
 
 pub mod raw;
 
+pub mod redis_streams;
+
 pub mod records;
 
 pub mod service;
