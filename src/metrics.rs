@@ -20,6 +20,7 @@ const APPLY_LAG_MESSAGES: &[f64] = &[0., 1., 10., 100., 1_000., 10_000., 100_000
 const APPLY_LAG_SECONDS: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1., 5., 10., 30., 60., 300.];
 const REDIS_MS: &[f64] = &[1., 5., 10., 25., 50., 100., 250., 500., 1000., 2500., 5000.];
 const PAGE_RECORDS: &[f64] = &[0., 1., 10., 50., 100., 250., 500., 1_000., 2_500., 5_000., 10_000.];
+const PAGE_SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30.];
 const REPLAY_MS: &[f64] = &[1., 5., 10., 50., 100., 250., 500., 1000., 2500., 5000., 10000., 30000.];
 
 /// Kinds of unprocessable records.
@@ -62,6 +63,7 @@ const ACTORS: Values = Values::Closed(&[
     "DlqPublisher",
     "LagMonitor",
     "RedisWriter",
+    "History",
 ]);
 /// Why an actor was restarted.
 const CAUSES: Values = Values::Closed(&["panic", "stop", "hang", "start_failure", "sibling"]);
@@ -93,6 +95,10 @@ const REDIS_FAULTS: Values = Values::Closed(&[
 ]);
 /// Requests to Redis.
 const OPERATIONS: Values = Values::Closed(&["read", "write"]);
+/// Where history is read that the memory window does not hold.
+const TIERS: Values = Values::Closed(&["kafka"]);
+/// What comes of asking a tier.
+const PAGE_RESULTS: Values = Values::Closed(&["served", "empty", "timeout", "unavailable", "epoch_over"]);
 /// How a client asks for history.
 const MODES: Values = Values::Closed(&["partition"]);
 const PARTITION: Values = Values::Each("partition");
@@ -229,11 +235,26 @@ metrics! {
         redis_queued_blocks: IntGauge "dashstream_redis_queued_blocks";
     }
 
+    "History" {
+        /// Pages of history asked of a tier below the memory window, by what came of it.
+        history_pages: IntCounterVec "dashstream_history_pages_total" ["tier": TIERS, "result": PAGE_RESULTS];
+        /// Records in each page that was served.
+        history_page_records: HistogramVec "dashstream_history_page_records" ["tier": TIERS] buckets PAGE_RECORDS;
+        /// Time to the answer of each page, whatever it was.
+        history_page_seconds: HistogramVec "dashstream_history_page_seconds" ["tier": TIERS] buckets PAGE_SECONDS;
+        /// Lookups in the cache of pages that were lately read from Kafka.
+        history_cache_lookups: IntCounterVec "dashstream_history_cache_lookups_total" ["result": Values::Closed(&["hit", "miss"])];
+        /// Bytes in that cache.
+        history_cache_bytes: IntGauge "dashstream_history_cache_bytes";
+        /// Questions that wait for a reader of history, or are being answered by one.
+        history_questions: IntGauge "dashstream_history_open_questions";
+    }
+
     "Sessions" {
         /// Browsers connected.
         connected_clients: IntGauge "websocket_connected_clients";
         /// Sessions by state.
-        sessions: IntGaugeVec "dashstream_sessions" ["state": Values::Closed(&["idle", "live", "catching_up", "closing"])];
+        sessions: IntGaugeVec "dashstream_sessions" ["state": Values::Closed(&["idle", "live", "catching_up", "parked", "closing"])];
         /// Sessions opened, by protocol.
         sessions_opened: IntCounterVec "dashstream_sessions_opened_total" ["protocol": Values::Closed(&["v1", "v2"])];
         /// Sessions ended, by reason.
@@ -266,6 +287,10 @@ metrics! {
         replay_gaps: IntCounterVec "websocket_replay_gaps_total" ["mode": MODES];
         /// Offsets named in those gaps, by mode.
         replay_gap_messages: IntCounterVec "websocket_replay_gap_messages_total" ["mode": MODES];
+        /// Resumes that met their limit with more to come.
+        replay_capped: IntCounter "dashstream_replay_capped_total";
+        /// Sessions that waited for a page of history until their time was over.
+        replay_timeouts: IntCounter "websocket_replay_timeouts_total";
         /// Time from resume to live, by mode.
         replay_latency: HistogramVec "websocket_replay_latency_ms" ["mode": MODES] buckets REPLAY_MS;
         /// Sum over connected clients of records sent but not yet applied, as they report it.
@@ -295,6 +320,14 @@ metrics! {
 }
 
 impl Metrics {
+    /// A gap of so many offsets was named to a client; 0 is none.
+    pub fn lost(&self, offsets: u64) {
+        if offsets > 0 {
+            self.replay_gaps.with_label_values(&["partition"]).inc();
+            self.replay_gap_messages.with_label_values(&["partition"]).inc_by(offsets);
+        }
+    }
+
     /// The exposition text.
     ///
     /// # Errors

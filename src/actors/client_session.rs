@@ -4,6 +4,9 @@
 //! data plane is the [`SessionQueue`], which also carries every control frame, in order with the data. The session ends
 //! with its connection and is never restarted; the browser comes back with its cursor.
 
+mod beginning;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,20 +15,23 @@ use actix_http::ws::Item;
 use actix_web_actors::ws::{self, WebsocketContext};
 
 use super::heartbeat::HeartbeatSource;
+use super::history::LogTimes;
 use super::link::Link;
 use super::session_queue::{QueueLimits, SessionQueue};
-use crate::board::{Board, Epoch};
+use crate::board::Board;
 use crate::messages::Leave;
 use crate::metrics::Metrics;
-use crate::pipeline::start::{self, Known, Start};
 use crate::wire::close_code::CloseCode;
-use crate::wire::control::{self, ClientFrame, Dialect, ErrorCode, FrameError, Resume};
+use crate::wire::control::{self, ClientFrame, Dialect, ErrorCode, FrameError};
 use crate::wire::ws_frame;
 
 /// Bad control frames in a row that end a session.
 const MAX_BAD_FRAMES: u32 = 10;
 /// Control frames per second that a session takes.
 const MAX_FRAMES_PER_SECOND: u32 = 100;
+/// Resumes that a session may ask for within the window.
+const MAX_RESUMES: usize = 20;
+const RESUME_WINDOW: Duration = Duration::from_secs(10);
 /// How long v1 waits for a `resume` before it goes live.
 const V1_RESUME_WAIT: Duration = Duration::from_secs(1);
 /// How often a session looks whether the positions of the log have become known.
@@ -63,6 +69,8 @@ pub struct SessionShared {
     pub metrics: Arc<Metrics>,
     /// Where ended sessions are reported.
     pub leave: Link<Leave>,
+    /// Where a time begins in the log.
+    pub times: Arc<dyn LogTimes>,
     /// The heartbeat frame.
     pub heartbeat: HeartbeatSource,
     /// Under which name clients keep their cursor, from the name of the epoch.
@@ -79,6 +87,8 @@ pub struct ClientSession {
     second: (Instant, u32),
     begun: bool,
     waiting: Option<SpawnHandle>,
+    /// Resumes of late, against storms.
+    resumes: VecDeque<Instant>,
     /// Parts of a fragmented text message; `None` while the message under way was refused.
     fragments: Option<Vec<u8>>,
     close_reason: CloseCode,
@@ -96,6 +106,7 @@ impl ClientSession {
             second: (now, 0),
             begun: false,
             waiting: None,
+            resumes: VecDeque::new(),
             fragments: None,
             close_reason: CloseCode::Normal,
         }
@@ -126,6 +137,18 @@ impl ClientSession {
         self.second.1 > MAX_FRAMES_PER_SECOND
     }
 
+    /// A resume costs reads of history: whether this client asks too often.
+    fn resumes_too_often(&mut self, now: Instant) -> bool {
+        while self.resumes.front().is_some_and(|at| now.saturating_duration_since(*at) >= RESUME_WINDOW) {
+            self.resumes.pop_front();
+        }
+        if self.resumes.len() >= MAX_RESUMES {
+            return true;
+        }
+        self.resumes.push_back(now);
+        false
+    }
+
     fn text(&mut self, text: &str, ctx: &mut WebsocketContext<Self>) {
         let now = Instant::now();
         self.last_heard = now;
@@ -151,7 +174,12 @@ impl ClientSession {
             ClientFrame::Pong => {}
             ClientFrame::Hello(resume) | ClientFrame::Resume(resume) => {
                 self.shared.metrics.resume_requests.with_label_values(&["partition"]).inc();
-                self.begin_when_ready(resume, now, ctx);
+                if self.resumes_too_often(now) {
+                    let message = format!("more than {MAX_RESUMES} resumes within {} s", RESUME_WINDOW.as_secs());
+                    self.refuse(&FrameError::new(ErrorCode::RateLimited, message));
+                } else {
+                    self.begin_when_ready(resume, now, ctx);
+                }
             }
             ClientFrame::Applied(offsets) => {
                 if let Some((messages, age)) = self.queue.applied(&offsets, now) {
@@ -160,103 +188,6 @@ impl ClientSession {
                 }
             }
         }
-    }
-
-    /// Begins at once when the positions of the log are known; otherwise waits for them, at most the ready timeout. It
-    /// never answers from a store that knows nothing yet.
-    fn begin_when_ready(&mut self, resume: Resume, since: Instant, ctx: &mut WebsocketContext<Self>) {
-        if let Some(waiting) = self.waiting.take() {
-            ctx.cancel_future(waiting);
-        }
-        let epoch = self.shared.board.epoch();
-        let same_epoch = resume.epoch.as_ref().is_none_or(|named| *named == epoch.name);
-        match self.known() {
-            Some(known) if since.elapsed() >= AHEAD_WAIT || !start::is_ahead(&resume, same_epoch, &known) => {
-                self.begin(&resume, &epoch, &start::decide(&resume, same_epoch, &known));
-            }
-            None if since.elapsed() >= self.shared.settings.ready_timeout => {
-                let message = "the positions of the log are not known yet; try again in a few seconds";
-                let error = FrameError::new(ErrorCode::NotReady, message);
-                self.queue.control(ws_frame::text(&error.to_json()), Instant::now());
-            }
-            _ => {
-                let again = move |session: &mut Self, ctx: &mut WebsocketContext<Self>| {
-                    session.waiting = None;
-                    session.begin_when_ready(resume, since, ctx);
-                };
-                self.waiting = Some(ctx.run_later(READY_POLL, again));
-            }
-        }
-    }
-
-    fn known(&self) -> Option<Vec<Known>> {
-        let partitions = self.shared.board.partitions();
-        if partitions.is_empty() {
-            return None;
-        }
-        partitions
-            .iter()
-            .map(|partition| {
-                let next = partition.stored.get()?;
-                let end = partition.end_at_start.get()?.max(partition.high_watermark.get().unwrap_or(0)).max(next);
-                Some(Known { partition: partition.partition, low: partition.window_low.get()?, next, end })
-            })
-            .collect()
-    }
-
-    fn begin(&mut self, resume: &Resume, epoch: &Epoch, start: &Start) {
-        let mut first = Vec::new();
-        if self.queue.info.dialect == Dialect::V2 {
-            let settings = &self.shared.settings;
-            let namespace = (self.shared.resume_namespace)(&settings.topic, &epoch.name);
-            let welcome = control::Welcome {
-                session: self.queue.info.session,
-                epoch: &epoch.name,
-                topic: &settings.topic,
-                resume_namespace: &namespace,
-                heartbeat_ms: u64::try_from(settings.heartbeat.as_millis()).unwrap_or(u64::MAX),
-                idle_timeout_ms: u64::try_from(settings.idle_timeout.as_millis()).unwrap_or(u64::MAX),
-            };
-            first.push(control::welcome(&welcome, &start.begins));
-        }
-        for (partition, reason, next) in &start.resets {
-            first.push(control::cursor_reset(*partition, *reason, &epoch.name, *next));
-        }
-        let mut first: Vec<_> = first.iter().map(|text| ws_frame::text(text)).collect();
-        if self.queue.info.dialect == Dialect::V2 {
-            // The state of the service is part of the first picture.
-            first.push(self.shared.heartbeat.frame(Instant::now()));
-        }
-        let starts: Vec<_> = start.begins.iter().map(|begin| (begin.partition, begin.from)).collect();
-        self.begun = true;
-        self.queue.begin(&starts, resume.from, first, Instant::now());
-    }
-
-    /// v1 without a `resume`: what arrives from the connect on. The position is taken now, the join waits a moment.
-    fn begin_v1_later(&self, ctx: &mut WebsocketContext<Self>) {
-        let at_connect = self.known().map(|known| known.iter().map(|known| (known.partition, known.end)).collect());
-        ctx.run_later(V1_RESUME_WAIT, move |session, ctx| session.begin_live(at_connect, ctx));
-    }
-
-    /// Goes live as soon as the log is known, however long that takes, unless the client has asked for something else.
-    fn begin_live(&mut self, at_connect: Option<Vec<(i32, i64)>>, ctx: &mut WebsocketContext<Self>) {
-        if self.begun || self.waiting.is_some() {
-            return;
-        }
-        let Some(starts) = at_connect.or_else(|| self.ends_at_start()) else {
-            ctx.run_later(READY_POLL, |session, ctx| session.begin_live(None, ctx));
-            return;
-        };
-        self.begun = true;
-        self.queue.begin_live(&starts, Instant::now());
-    }
-
-    /// Where the log ended when the service began to read it: for a client that came before, the first position after its
-    /// connect that anybody knows.
-    fn ends_at_start(&self) -> Option<Vec<(i32, i64)>> {
-        self.known()?;
-        let partitions = self.shared.board.partitions();
-        partitions.iter().map(|partition| Some((partition.partition, partition.end_at_start.get()?))).collect()
     }
 
     fn beat(&mut self, ctx: &mut WebsocketContext<Self>) {

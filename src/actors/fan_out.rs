@@ -11,10 +11,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::redis_queue::RedisQueue;
-use super::session_queue::{Joined, Offer, SessionQueue};
+use super::session_queue::{Feeder, Joined, Offer, SessionQueue};
 use super::sessions::Sessions;
 use crate::board::{Board, PartitionBoard};
-use crate::messages::{PartitionsOpened, Settled, Tracked};
+use crate::messages::{Below, PartitionsOpened, ReadHistory, Settled, Tracked};
 use crate::metrics::Metrics;
 use crate::pipeline::assemble::{Assembler, Judged, Misaligned};
 use crate::pipeline::window::{Chunk, Read, Window};
@@ -33,6 +33,8 @@ pub struct FanOut {
     early: Vec<Arc<SessionQueue>>,
     unsettled: Vec<Settled>,
     sessions: Sessions,
+    /// What is to be read for sessions below the window.
+    wanted: Vec<ReadHistory>,
     board: Board,
     metrics: Arc<Metrics>,
     redis: Option<RedisQueue>,
@@ -97,6 +99,7 @@ impl FanOut {
             early: Vec::new(),
             unsettled: Vec::new(),
             sessions,
+            wanted: Vec::new(),
             board,
             metrics,
             redis: None,
@@ -188,9 +191,7 @@ impl FanOut {
         }
         let mut full = Vec::new();
         partition.assembler.take(judged, |chunk| full.push(chunk)).map_err(hole)?;
-        for chunk in full {
-            self.publish(chunk, now)?;
-        }
+        self.publish(full, now)?;
         if decoded.duty_term != 0 {
             let settled = Settled { origin, except: decoded.held, duty_term: decoded.duty_term };
             match self.redis.as_ref().filter(|redis| redis.settles()) {
@@ -206,11 +207,8 @@ impl FanOut {
     /// # Errors
     /// As [`Self::take`].
     pub fn flush(&mut self, now: Instant) -> Result<Vec<Settled>, Hole> {
-        let sealed: Vec<Chunk> =
-            self.partitions.values_mut().filter_map(|partition| partition.assembler.seal()).collect();
-        for chunk in sealed {
-            self.publish(chunk, now)?;
-        }
+        let sealed = self.partitions.values_mut().filter_map(|partition| partition.assembler.seal()).collect();
+        self.publish(sealed, now)?;
         for partition in self.partitions.values_mut() {
             // The next chunk is ours when a batch says so.
             partition.ours = false;
@@ -230,54 +228,92 @@ impl FanOut {
     }
 
     /// Fills a session's queue from its cursors on; once it has reached the end everywhere it is live, in the same turn.
+    /// What lies below the window is left to the readers of history.
     pub fn serve(&mut self, queue: &Arc<SessionQueue>, now: Instant) {
         if self.partitions.is_empty() {
             self.early.push(Arc::clone(queue));
             return;
         }
         let Some(mut feeder) = queue.feeder(now) else { return };
-        let metrics = &self.metrics;
+        let mut capped = false;
+        let mut below = Vec::new();
         loop {
-            let mut progress = false;
+            let mut moved = false;
             // One chunk per partition and turn, so that none waits for another's backlog.
-            for (partition, low, _) in self.window.bounds() {
+            for (partition, low, next) in self.window.bounds() {
                 let cursor = feeder.cursor(partition, low);
                 if feeder.is_full() {
-                    metrics.delivered_records.inc_by(feeder.records());
+                    self.metrics.delivered_records.inc_by(feeder.records());
                     feeder.behind();
                     return;
                 }
+                if feeder.skips_to_live() {
+                    self.metrics.lost(feeder.gap(partition, next, GapReason::SkippedToLive));
+                    continue;
+                }
                 match self.window.read(partition, cursor) {
-                    Read::Below(low) => {
-                        let lost = feeder.gap(partition, low, GapReason::Unavailable);
-                        metrics.replay_gaps.with_label_values(&["partition"]).inc();
-                        metrics.replay_gap_messages.with_label_values(&["partition"]).inc_by(lost);
-                        progress = true;
-                    }
+                    Read::Below(low) => below.push(Below { partition, until: low }),
                     Read::Chunk(chunk) => {
-                        feeder.chunk(&chunk);
-                        progress = true;
+                        let fed = feeder.chunk(&chunk);
+                        moved |= fed.moved;
+                        capped |= fed.capped;
                     }
                     Read::End => {}
                 }
             }
-            if !progress {
+            if !moved || !below.is_empty() {
                 break;
             }
         }
-        metrics.delivered_records.inc_by(feeder.records());
-        match feeder.live(self.generation) {
-            Joined::Resumed { replayed, took } => {
-                metrics.memory_hits.inc();
-                metrics.replay_messages.with_label_values(&["partition"]).inc_by(replayed);
-                metrics.replay_latency.with_label_values(&["partition"]).observe(took.as_secs_f64() * 1000.0);
+        self.metrics.delivered_records.inc_by(feeder.records());
+        capped |= feeder.is_capped() && !below.is_empty();
+        if capped {
+            self.cap(queue, feeder);
+        } else if !below.is_empty() {
+            let ticket = feeder.await_history();
+            self.wanted.push(ReadHistory { queue: Arc::clone(queue), ticket, epoch: self.epoch, below });
+        } else {
+            let joined = feeder.live(self.generation);
+            self.joined(queue, joined);
+        }
+    }
+
+    /// A resume met its limit. A client that can ask on is left where it is; for one that cannot, the rest is named as lost.
+    fn cap(&mut self, queue: &Arc<SessionQueue>, mut feeder: Feeder<'_>) {
+        if feeder.can_ask_on() {
+            let joined = feeder.park();
+            self.joined(queue, joined);
+            return;
+        }
+        for (partition, _, next) in self.window.bounds() {
+            self.metrics.lost(feeder.gap(partition, next, GapReason::SkippedToLive));
+        }
+        let joined = feeder.live_capped(self.generation);
+        self.joined(queue, joined);
+    }
+
+    /// Counts how a session was answered, and takes it to the live ones unless it is parked.
+    fn joined(&mut self, queue: &Arc<SessionQueue>, joined: Joined) {
+        match joined {
+            Joined::Resumed { replayed, took } | Joined::Capped { replayed, took } => {
+                self.metrics.memory_hits.inc();
+                self.metrics.replay_messages.with_label_values(&["partition"]).inc_by(replayed);
+                self.metrics.replay_latency.with_label_values(&["partition"]).observe(took.as_secs_f64() * 1000.0);
             }
-            Joined::CaughtUp => metrics.promotions.inc(),
+            Joined::CaughtUp => self.metrics.promotions.inc(),
             Joined::StayedLive => {}
         }
-        if !self.live.iter().any(|live| Arc::ptr_eq(live, queue)) {
+        if matches!(joined, Joined::Capped { .. }) {
+            self.metrics.replay_capped.inc();
+        }
+        if queue.is_live(self.generation) && !self.live.iter().any(|live| Arc::ptr_eq(live, queue)) {
             self.live.push(Arc::clone(queue));
         }
+    }
+
+    /// Hands out what is to be read for sessions below the window.
+    pub fn wanted(&mut self) -> Vec<ReadHistory> {
+        std::mem::take(&mut self.wanted)
     }
 
     /// A session ended.
@@ -286,30 +322,35 @@ impl FanOut {
         self.early.retain(|queue| queue.info.session != session);
     }
 
-    /// Keeps a chunk and hands it to every live session.
-    fn publish(&mut self, chunk: Chunk, now: Instant) -> Result<(), Hole> {
-        let chunk = Arc::new(chunk);
-        let (partition, next) = (chunk.partition, chunk.next);
-        self.window.append(Arc::clone(&chunk)).map_err(|misaligned| Hole { partition, misaligned })?;
+    /// Keeps chunks and hands them to every live session, which is woken once for all of them.
+    fn publish(&mut self, chunks: Vec<Chunk>, now: Instant) -> Result<(), Hole> {
+        let chunks: Vec<_> = chunks.into_iter().map(Arc::new).collect();
+        for chunk in &chunks {
+            let hole = |misaligned| Hole { partition: chunk.partition, misaligned };
+            self.window.append(Arc::clone(chunk)).map_err(hole)?;
+        }
         let generation = self.generation;
-        let mut v1: Option<Bytes> = None;
-        let (mut delivered, mut demoted) = (0_u64, Vec::new());
-        self.live.retain(|queue| match queue.offer(&chunk, &mut v1, generation, now) {
+        let mut v1: Vec<Option<Bytes>> = vec![None; chunks.len()];
+        let (mut delivered, mut demoted) = (0, Vec::new());
+        self.live.retain(|queue| match queue.offer(&chunks, &mut v1, generation, now) {
             Offer::Taken(records) => {
-                delivered += u64::from(records);
+                delivered += records;
                 true
             }
-            Offer::Behind => {
+            Offer::Behind(records) => {
+                delivered += records;
                 demoted.push(Arc::clone(queue));
                 false
             }
             Offer::Gone => false,
         });
         self.metrics.delivered_records.inc_by(delivered);
-        if let Some(partition) = self.partitions.get(&partition) {
-            partition.board.stored.set(next);
-            if let Some(redis) = self.redis.as_ref().filter(|_| partition.ours) {
-                redis.push(chunk);
+        for chunk in &chunks {
+            if let Some(partition) = self.partitions.get(&chunk.partition) {
+                partition.board.stored.set(chunk.next);
+                if let Some(redis) = self.redis.as_ref().filter(|_| partition.ours) {
+                    redis.push(Arc::clone(chunk));
+                }
             }
         }
         for queue in demoted {

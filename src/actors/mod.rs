@@ -10,8 +10,6 @@ pub mod decode_policy;
 
 mod decode_outcomes;
 
-mod safe_judge;
-
 mod set_aside;
 
 pub mod letter_queue;
@@ -29,6 +27,8 @@ pub mod redis_writer;
 pub mod dlq_publisher;
 
 pub mod lag_monitor;
+
+pub mod history;
 
 pub mod session_queue;
 

@@ -14,7 +14,7 @@ use super::redis_queue::RedisQueue;
 use super::sessions::Sessions;
 use super::supervisor::{Guard, Pulse, supervised};
 use crate::board::Board;
-use crate::messages::{Join, Leave, PartitionsOpened, Settled, Tracked};
+use crate::messages::{Join, Leave, PartitionsOpened, ReadHistory, Settled, Tracked};
 use crate::metrics::Metrics;
 use crate::pipeline::pacing::{Flush, Pacer};
 use crate::pipeline::window::Window;
@@ -41,6 +41,8 @@ pub struct ReplayStoreDeps {
     pub settled: Link<Settled>,
     /// The open sessions; a new generation serves them all again.
     pub sessions: Sessions,
+    /// Who reads what lies below the window.
+    pub history: Link<ReadHistory>,
     /// The positions.
     pub board: Board,
     /// The metrics.
@@ -60,6 +62,7 @@ pub struct ReplayStore {
     pacer: Pacer,
     timer: Option<SpawnHandle>,
     settled: Link<Settled>,
+    history: Link<ReadHistory>,
     metrics: Arc<Metrics>,
     pulse: Pulse,
     _guard: Guard,
@@ -70,13 +73,15 @@ supervised!(ReplayStore);
 impl ReplayStore {
     /// A store that knows no partition yet.
     pub fn new(deps: ReplayStoreDeps) -> Self {
-        let ReplayStoreDeps { settings, generation, settled, sessions, board, metrics, redis, pulse, guard } = deps;
+        let ReplayStoreDeps { settings, generation, settled, sessions, history, board, metrics, redis, pulse, guard } =
+            deps;
         let window = Window::new(settings.window_bytes, settings.window_records);
         Self {
             fan_out: FanOut::new(generation, window, sessions, board, Arc::clone(&metrics)).with_redis(redis),
             pacer: Pacer::new(settings.flush_interval),
             timer: None,
             settled,
+            history,
             metrics,
             pulse,
             _guard: guard,
@@ -97,6 +102,13 @@ impl ReplayStore {
             Err(hole) => self.refuse(hole),
         }
         self.pacer.flushed(now);
+    }
+
+    fn ask_history(&mut self) {
+        for wanted in self.fan_out.wanted() {
+            // Nobody there: its next generation asks for every session that waits.
+            self.history.send(wanted);
+        }
     }
 
     fn flush_when_due(&mut self, ctx: &mut Context<Self>, now: Instant) {
@@ -132,6 +144,7 @@ impl Handler<PartitionsOpened> for ReplayStore {
         // One that comes back from a hang has a successor, which tells sessions and positions.
         if !self.pulse.retired() {
             self.fan_out.open(&opened, Instant::now());
+            self.ask_history();
         }
     }
 }
@@ -157,6 +170,7 @@ impl Handler<Join> for ReplayStore {
     fn handle(&mut self, join: Join, _: &mut Self::Context) {
         if !self.pulse.retired() {
             self.fan_out.serve(&join.queue, Instant::now());
+            self.ask_history();
         }
     }
 }

@@ -6,12 +6,15 @@ use std::time::Duration;
 use crate::actors::redis_queue::{RedisQueue, RedisQueueLimits, ReplayDurability};
 use crate::actors::redis_writer::RedisWriterDeps;
 use crate::actors::topology::{Links, RedisParts};
+use crate::board::Board;
 use crate::config::sections::{Config, Durability, RedisTopology};
 use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::health::RedisFailing;
 use crate::pipeline::retention::Bounds;
+use crate::redis::connect::ConnectError;
 use crate::redis::keys::Keys;
+use crate::redis::reader::RedisTier;
 use crate::redis::settings::{RedisSettings, Topology};
 use crate::redis::state::{Failing, RedisState};
 
@@ -64,6 +67,12 @@ fn settings(config: &Config) -> RedisSettings {
         pool_size: redis.pool_size,
         bounds: bounds(config),
     }
+}
+
+/// The reader of what was written.
+pub(super) fn reader(parts: &RedisParts, board: &Board) -> Result<RedisTier, ConnectError> {
+    let RedisWriterDeps { keys, state, metrics, .. } = &parts.writer;
+    RedisTier::new(&parts.settings, keys.clone(), board.clone(), state.clone(), Arc::clone(metrics))
 }
 
 /// What is kept of a partition.

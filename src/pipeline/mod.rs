@@ -13,6 +13,8 @@ pub mod decode;
 
 mod numbered;
 
+pub mod safe_judge;
+
 pub mod dead_letter;
 
 pub mod letter_pace;
@@ -24,6 +26,8 @@ pub mod settled;
 pub mod assemble;
 
 pub mod page;
+
+pub mod replay_plan;
 
 pub mod window;
 

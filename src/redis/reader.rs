@@ -258,7 +258,8 @@ impl<'a> Draft<'a> {
             self.page.low = Some(chunk.first);
         }
         // Blocks of two writers may overlap. The first one may begin below the cursor, as anywhere else.
-        let cut = if self.page.chunks.is_empty() { None } else { chunk.cut_from(position) };
+        let overlaps = chunk.first < position && !self.page.chunks.is_empty();
+        let cut = if overlaps { chunk.part(position, i64::MAX, u32::MAX) } else { None };
         let chunk = cut.map_or_else(|| Arc::clone(chunk), Arc::new);
         self.records += u64::from(chunk.records);
         self.bytes += chunk.weight();

@@ -7,12 +7,12 @@ use crate::wire::control;
 use crate::wire::stream::{GapReason, SkipReason};
 use crate::wire::ws_frame::{self, Opcode};
 
-/// A chunk from `cursor` on, and how many records that are. Offsets without a record carry nothing to tell.
-pub(super) fn encode(chunk: &Chunk, cursor: i64) -> (Bytes, u32) {
+/// A chunk from `cursor` up to `until`, and how many records that are. Offsets without a record carry nothing to tell.
+pub(super) fn encode(chunk: &Chunk, cursor: i64, until: i64) -> (Bytes, u32) {
     let mut records = 0;
     let mut out = Vec::with_capacity(chunk.message().len() + chunk.records as usize * 48);
     let mut text = Vec::with_capacity(64);
-    for (first, next, item) in chunk.items_from(cursor) {
+    for (first, next, item) in chunk.items_from(cursor).take_while(|(first, ..)| *first < until) {
         match item {
             ItemRef::Record(value) => {
                 records += 1;

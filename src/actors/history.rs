@@ -1,0 +1,189 @@
+//! `History`: reads what lies below the memory window into the queues of sessions that are behind, page by page.
+//!
+//! In: `ReadHistory`. Out: chunks into session queues; then the session asks `ReplayStore` again. One task per session that
+//! is behind, and no more than a few tiers asked at a time, so that deep history never competes with live data. What is
+//! asked of whom is decided by [`replay_plan`](crate::pipeline::replay_plan).
+
+mod job;
+
+pub use job::{Job, Turned};
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, AsyncContext, Context, Handler, WrapFuture};
+use futures_util::future::{BoxFuture, join_all};
+use tokio::sync::Semaphore;
+
+use super::sessions::Sessions;
+use super::supervisor::{Guard, Pulse, supervised};
+use crate::board::Board;
+use crate::kafka::history::KafkaHistory;
+use crate::messages::ReadHistory;
+use crate::metrics::Metrics;
+use crate::pipeline::backoff::Backoff;
+use crate::pipeline::page::{Page, PageRequest, TierError};
+use crate::pipeline::replay_plan::{Limits, Source, Step};
+use crate::redis::reader::RedisTier;
+
+/// A tier below the memory window.
+pub trait HistoryTier: Send + Sync + std::fmt::Debug {
+    /// A page, at most the deadline away.
+    fn page(&self, request: PageRequest, deadline: Instant) -> BoxFuture<'static, Result<Page, TierError>>;
+}
+
+/// Where a time begins in the log.
+pub trait LogTimes: Send + Sync + std::fmt::Debug {
+    /// Partition and first offset at `time_ms` or later, of all partitions.
+    fn offsets_at(
+        &self,
+        epoch: u64,
+        time_ms: i64,
+        deadline: Instant,
+    ) -> BoxFuture<'static, Result<Vec<(i32, i64)>, TierError>>;
+}
+
+impl HistoryTier for KafkaHistory {
+    fn page(&self, request: PageRequest, deadline: Instant) -> BoxFuture<'static, Result<Page, TierError>> {
+        let history = self.clone();
+        Box::pin(async move { history.page(&request, deadline).await })
+    }
+}
+
+impl HistoryTier for RedisTier {
+    fn page(&self, request: PageRequest, deadline: Instant) -> BoxFuture<'static, Result<Page, TierError>> {
+        let tier = self.clone();
+        Box::pin(async move { tier.page(&request, deadline).await })
+    }
+}
+
+impl LogTimes for KafkaHistory {
+    fn offsets_at(
+        &self,
+        epoch: u64,
+        time_ms: i64,
+        deadline: Instant,
+    ) -> BoxFuture<'static, Result<Vec<(i32, i64)>, TierError>> {
+        let history = self.clone();
+        Box::pin(async move { history.offsets_at(epoch, time_ms, deadline).await })
+    }
+}
+
+/// Bounds.
+#[derive(Clone, Copy, Debug)]
+pub struct HistorySettings {
+    /// Records of a page, over all partitions of a session.
+    pub page_records: u32,
+    /// Bytes of a page.
+    pub page_bytes: usize,
+    /// How long a session waits for a page before it is told.
+    pub timeout: Duration,
+    /// Pages that are asked for at a time, over all sessions.
+    pub concurrency: usize,
+}
+
+/// Redis is only the faster one of two: it gets less time.
+const REDIS_DEADLINE: Duration = Duration::from_secs(2);
+/// Between questions to a tier that fails.
+const RETRY: Backoff = Backoff { base: Duration::from_millis(100), max: Duration::from_secs(2) };
+
+/// Everything that a new generation is made of.
+#[derive(Clone, Debug)]
+pub struct HistoryDeps {
+    /// The bounds.
+    pub settings: HistorySettings,
+    /// Redis, when it is configured.
+    pub redis: Option<Arc<dyn HistoryTier>>,
+    /// Kafka.
+    pub kafka: Arc<dyn HistoryTier>,
+    /// The open sessions.
+    pub sessions: Sessions,
+    /// The positions.
+    pub board: Board,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The actor.
+#[derive(Debug)]
+pub struct History {
+    reader: Arc<Reader>,
+    pulse: Pulse,
+    _guard: Guard,
+}
+
+supervised!(History);
+
+impl History {
+    /// A reader of history with nothing to do.
+    pub fn new(deps: HistoryDeps, pulse: Pulse, guard: Guard) -> Self {
+        let permits = Semaphore::new(deps.settings.concurrency.max(1));
+        Self { reader: Arc::new(Reader { deps, permits }), pulse, _guard: guard }
+    }
+}
+
+impl Actor for History {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Self::Context) {
+        // Whom a predecessor has left waiting.
+        for session in self.reader.deps.sessions.all() {
+            session.queue.ask_again();
+        }
+    }
+}
+
+impl Handler<ReadHistory> for History {
+    type Result = ();
+
+    fn handle(&mut self, asked: ReadHistory, ctx: &mut Self::Context) {
+        if !self.pulse.retired() {
+            let reader = Arc::clone(&self.reader);
+            ctx.spawn(async move { reader.serve(asked).await }.into_actor(self));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Reader {
+    deps: HistoryDeps,
+    permits: Semaphore,
+}
+
+impl Reader {
+    /// Reads until the session has reached the window, its queue is full, or it wants something else.
+    async fn serve(&self, asked: ReadHistory) {
+        let HistoryDeps { settings, board, metrics, .. } = &self.deps;
+        let Some(mut job) = Job::new(asked, self.deps.redis.is_some(), board) else { return };
+        let limits = Limits { records: settings.page_records, bytes: settings.page_bytes };
+        let (mut moved_at, mut attempt) = (Instant::now(), 0);
+        while let Some(steps) = job.next(limits, board, Instant::now()) {
+            let answers = join_all(steps.iter().map(|step| self.ask(&job, step))).await;
+            match job.absorb(&steps, answers, board, metrics, Instant::now()) {
+                Turned::Over => return,
+                Turned::Moved => (moved_at, attempt) = (Instant::now(), 0),
+                Turned::Stuck if moved_at.elapsed() >= settings.timeout => {
+                    if !job.out_of_time(board, metrics, Instant::now()) {
+                        return;
+                    }
+                }
+                Turned::Stuck => {
+                    tokio::time::sleep(RETRY.delay(attempt, fastrand::f64())).await;
+                    attempt += 1;
+                    job.retry();
+                }
+            }
+        }
+    }
+
+    async fn ask(&self, job: &Job, step: &Step) -> Option<Result<Page, TierError>> {
+        let (source, request) = job.request(step)?;
+        let _permit = self.permits.acquire().await.ok()?;
+        let (tier, limit) = match source {
+            Source::Redis => (self.deps.redis.as_ref()?, REDIS_DEADLINE.min(self.deps.settings.timeout)),
+            Source::Kafka => (&self.deps.kafka, self.deps.settings.timeout),
+            Source::Memory => return None,
+        };
+        Some(tier.page(request, Instant::now() + limit).await)
+    }
+}
