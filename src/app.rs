@@ -229,13 +229,7 @@ impl Service {
             }),
             seat: Arc::default(),
         };
-        let lag = LagParts {
-            connection: ingest.settings.connection.clone(),
-            topic: config.kafka.topic.clone(),
-            interval: config.kafka.lag_check_interval,
-            board: board.clone(),
-            monitor: Arc::clone(&monitor),
-        };
+        let lag = lag_parts(config, &ingest);
         let sessions = Sessions::default();
         let redis = redis_tier::parts(config, &links, &metrics);
         let (history, mut tiers) = history(config, &ingest, &sessions)?;
@@ -459,6 +453,16 @@ fn history(config: &Config, ingest: &IngestParts, sessions: &Sessions) -> std::i
         metrics: Arc::clone(ingest.monitor.metrics()),
     };
     Ok((history, tiers))
+}
+
+fn lag_parts(config: &Config, ingest: &IngestParts) -> LagParts {
+    LagParts {
+        connection: ingest.settings.connection.clone(),
+        topic: config.kafka.topic.clone(),
+        interval: config.kafka.lag_check_interval,
+        board: ingest.board.clone(),
+        monitor: Arc::clone(&ingest.monitor),
+    }
 }
 
 fn letter_queue(config: &Config, links: &Links, board: &Board, metrics: &Arc<Metrics>) -> Letters {

@@ -31,6 +31,8 @@ mod connection_limits;
 
 mod control_frames;
 
+mod history;
+
 mod idle_clients;
 
 mod actor_faults;
@@ -42,6 +44,12 @@ mod kafka_cut;
 mod redis_tier;
 
 mod kafka_absent;
+
+mod kafka_history;
+
+#[path = "../kafka_ingest/support.rs"]
+#[allow(dead_code, reason = "a toolbox of another test binary")]
+mod ingest_support;
 
 mod kill_nine_loses_nothing;
 

@@ -16,7 +16,7 @@ use crate::harness::{records, services, unique_name};
 
 const BOUND: Duration = Duration::from_secs(60);
 /// Records of which the time is taken.
-const MANY: u64 = 40_000;
+const MANY: u64 = 120_000;
 
 /// The service with keys of its own, and room for all of a test.
 fn config(topic: &Topic, url: &str) -> (Config, RedisStreams) {
