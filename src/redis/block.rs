@@ -156,7 +156,7 @@ mod tests {
             let mut damaged = stored(&append("k", &good, 77));
             // The names of fields may be anything; then a field is missing. The time may be any number.
             if field != 8 {
-                damaged[1 + field] = Value::BulkString(damage.clone());
+                damaged[1 + field] = Value::BulkString(damage);
                 let read = entries(reply(damaged), 1).unwrap();
                 prop_assert!(read[0].is_err() || read[0].as_ref().unwrap().chunk.message() == good.message());
             }

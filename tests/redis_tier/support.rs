@@ -139,6 +139,7 @@ fn launch(port: u16, folder: &std::path::Path, options: &[String]) -> Option<Chi
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+    let _ = (child.kill(), child.wait());
     panic!("redis-server does not answer");
 }
 
