@@ -1,5 +1,6 @@
 //! From the configuration to what each part asks for.
 
+use super::redis_tier;
 use crate::actors::client_session::SessionSettings;
 use crate::actors::history::HistorySettings;
 use crate::actors::replay_store::ReplayStoreSettings;
@@ -48,6 +49,7 @@ pub(super) fn identity(config: &Config) -> Identity {
             OnDecodeError::Pause => "pause",
         },
         window_records: config.replay.memory_messages,
+        redis: (!config.redis.url.is_empty()).then(|| redis_tier::bounds(config)),
     }
 }
 

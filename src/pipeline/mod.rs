@@ -33,6 +33,10 @@ pub mod replay_plan;
 
 pub mod window;
 
+pub mod write_order;
+
+pub mod retention;
+
 pub mod start;
 
 pub mod pacing;

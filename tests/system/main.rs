@@ -45,6 +45,8 @@ mod a_client_that_stops_reading_harms_nobody;
 
 mod kafka_cut;
 
+mod redis_tier;
+
 mod kafka_absent;
 
 mod kafka_history;

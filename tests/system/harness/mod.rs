@@ -24,6 +24,8 @@ pub mod proxy;
 
 pub mod raw;
 
+pub mod redis_streams;
+
 pub mod records;
 
 pub mod service;
