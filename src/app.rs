@@ -37,6 +37,7 @@ use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::epoch::ResetPolicy;
 use crate::pipeline::health::{ActorFacts, DeadLettersBlocked, Facts, StandsAt};
 use crate::pipeline::restart::Intensity;
+use crate::pipeline::tags::Reading;
 use crate::web::admin::Admin;
 use crate::web::admission::Admission;
 use crate::web::server::{self, ServerSettings};
@@ -525,6 +526,10 @@ fn session_settings(config: &Config) -> SessionSettings {
         queue: QueueLimits {
             queued_bytes: config.web.session_queue_bytes,
             unapplied_bytes: config.web.session_unapplied_bytes,
+        },
+        reading: Reading {
+            legacy_framing: config.decode.legacy_framing,
+            max_decompressed_bytes: config.decode.max_payload_bytes,
         },
         topic: config.kafka.topic.clone(),
     }

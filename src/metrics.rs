@@ -175,6 +175,8 @@ metrics! {
         connected_clients: IntGauge "websocket_connected_clients";
         /// Sessions by state.
         sessions: IntGaugeVec "dashstream_sessions" ["state": Values::Closed(&["idle", "live", "catching_up", "closing"])];
+        /// Sessions that do not get every record, because they asked for less or may not see more.
+        filtered_sessions: IntGauge "dashstream_filtered_sessions";
         /// Sessions opened, by protocol.
         sessions_opened: IntCounterVec "dashstream_sessions_opened_total" ["protocol": Values::Closed(&["v1", "v2"])];
         /// Sessions ended, by reason.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorContext, AsyncContext, SpawnHandle, StreamHandler};
 use actix_http::ws::Item;
 use actix_web_actors::ws::{self, WebsocketContext};
+use bytes::Bytes;
 
 use super::heartbeat::HeartbeatSource;
 use super::link::Link;
@@ -17,15 +18,21 @@ use super::session_queue::{QueueLimits, SessionQueue};
 use crate::board::{Board, Epoch};
 use crate::messages::Leave;
 use crate::metrics::Metrics;
+use crate::pipeline::allowance::Allowance;
+use crate::pipeline::filter::{Filter, Grant};
 use crate::pipeline::start::{self, Known, Start};
+use crate::pipeline::tags::Reading;
 use crate::wire::close_code::CloseCode;
 use crate::wire::control::{self, ClientFrame, Dialect, ErrorCode, FrameError, Resume};
+use crate::wire::filter::FilterChange;
 use crate::wire::ws_frame;
 
 /// Bad control frames in a row that end a session.
 const MAX_BAD_FRAMES: u32 = 10;
-/// Control frames per second that a session takes.
-const MAX_FRAMES_PER_SECOND: u32 = 100;
+/// Control frames that a session takes.
+const MAX_FRAMES: (u32, Duration) = (100, Duration::from_secs(1));
+/// Changes of its filter that it takes: each may cost a look at every chunk that is kept.
+const MAX_FILTERS: (u32, Duration) = (10, Duration::from_secs(10));
 /// How long v1 waits for a `resume` before it goes live.
 const V1_RESUME_WAIT: Duration = Duration::from_secs(1);
 /// How often a session looks whether the positions of the log have become known.
@@ -48,6 +55,8 @@ pub struct SessionSettings {
     pub max_control_bytes: usize,
     /// Bounds of a session's queue.
     pub queue: QueueLimits,
+    /// How filters read records.
+    pub reading: Reading,
     /// The topic, for `welcome`.
     pub topic: String,
 }
@@ -74,9 +83,12 @@ pub struct SessionShared {
 pub struct ClientSession {
     shared: Arc<SessionShared>,
     queue: Arc<SessionQueue>,
+    /// What the client may see.
+    grant: Grant,
     last_heard: Instant,
     bad_frames: u32,
-    second: (Instant, u32),
+    frames: Allowance,
+    filter_changes: Allowance,
     begun: bool,
     waiting: Option<SpawnHandle>,
     /// Parts of a fragmented text message; `None` while the message under way was refused.
@@ -85,15 +97,18 @@ pub struct ClientSession {
 }
 
 impl ClientSession {
-    /// A session around a registered queue.
-    pub fn new(shared: Arc<SessionShared>, queue: Arc<SessionQueue>) -> Self {
+    /// A session around a registered queue, for a client that may see `grant`.
+    pub fn new(shared: Arc<SessionShared>, queue: Arc<SessionQueue>, grant: Grant) -> Self {
         let now = queue.info.opened;
+        queue.set_filter(Filter::new(None, &grant, shared.settings.reading), false, now);
         Self {
             shared,
             queue,
+            grant,
             last_heard: now,
             bad_frames: 0,
-            second: (now, 0),
+            frames: Allowance::new(MAX_FRAMES, now),
+            filter_changes: Allowance::new(MAX_FILTERS, now),
             begun: false,
             waiting: None,
             fragments: None,
@@ -117,20 +132,11 @@ impl ClientSession {
         }
     }
 
-    /// Whether this second's budget of control frames is used up.
-    fn over_rate(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.second.0) >= Duration::from_secs(1) {
-            self.second = (now, 0);
-        }
-        self.second.1 += 1;
-        self.second.1 > MAX_FRAMES_PER_SECOND
-    }
-
     fn text(&mut self, text: &str, ctx: &mut WebsocketContext<Self>) {
         let now = Instant::now();
         self.last_heard = now;
-        if self.over_rate(now) {
-            let message = format!("more than {MAX_FRAMES_PER_SECOND} control frames in a second");
+        if self.frames.exceeded(now) {
+            let message = format!("more than {} control frames in a second", MAX_FRAMES.0);
             self.refuse(&FrameError::new(ErrorCode::RateLimited, message));
             return;
         }
@@ -149,6 +155,14 @@ impl ClientSession {
                 self.queue.control(ws_frame::text(control::PONG), now);
             }
             ClientFrame::Pong => {}
+            ClientFrame::Filter(change) => {
+                if self.filter_changes.exceeded(now) {
+                    let message = format!("more than {} filters in {} s", MAX_FILTERS.0, MAX_FILTERS.1.as_secs());
+                    self.refuse(&FrameError::new(ErrorCode::RateLimited, message));
+                } else {
+                    self.refilter(&change, true, now);
+                }
+            }
             ClientFrame::Hello(resume) | ClientFrame::Resume(resume) => {
                 self.shared.metrics.resume_requests.with_label_values(&["partition"]).inc();
                 self.begin_when_ready(resume, now, ctx);
@@ -223,12 +237,13 @@ impl ClientSession {
             first.push(control::cursor_reset(*partition, *reason, &epoch.name, *next));
         }
         let mut first: Vec<_> = first.iter().map(|text| ws_frame::text(text)).collect();
+        let starts: Vec<_> = start.begins.iter().map(|begin| (begin.partition, begin.from)).collect();
         if self.queue.info.dialect == Dialect::V2 {
             // The state of the service is part of the first picture.
-            first.push(self.shared.heartbeat.frame(Instant::now()));
+            first.push(self.heartbeat(Some(&starts), Instant::now()));
         }
-        let starts: Vec<_> = start.begins.iter().map(|begin| (begin.partition, begin.from)).collect();
         self.begun = true;
+        self.refilter(&resume.filter, false, Instant::now());
         self.queue.begin(&starts, resume.from, first, Instant::now());
     }
 
@@ -268,7 +283,26 @@ impl ClientSession {
         // Browsers answer a protocol ping by themselves: it proves the connection in both dialects.
         ctx.ping(b"");
         if self.queue.info.dialect == Dialect::V2 && self.begun {
-            self.queue.control(self.shared.heartbeat.frame(now), now);
+            self.queue.tell_withheld(now);
+            self.queue.control(self.heartbeat(None, now), now);
+        }
+    }
+
+    /// `starts` are the session's positions when it does not stand at them yet.
+    fn heartbeat(&self, starts: Option<&[(i32, i64)]>, now: Instant) -> Bytes {
+        if self.grant.is_restricted() {
+            let told = || self.queue.told_ends();
+            let ends = starts.map_or_else(told, <[_]>::to_vec);
+            return self.shared.heartbeat.restricted(&ends, now);
+        }
+        self.shared.heartbeat.frame(now)
+    }
+
+    /// What the client wants, within what it may see.
+    fn refilter(&self, change: &FilterChange, announce: bool, now: Instant) {
+        if let FilterChange::Set(request) = change {
+            let filter = Filter::new(request.as_ref(), &self.grant, self.shared.settings.reading);
+            self.queue.set_filter(filter, announce, now);
         }
     }
 

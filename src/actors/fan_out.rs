@@ -8,9 +8,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
-use super::session_queue::{Joined, Offer, SessionQueue};
+use super::session_queue::{Forms, Joined, Offer, SessionQueue};
 use super::sessions::Sessions;
 use crate::board::{Board, PartitionBoard};
 use crate::messages::{PartitionsOpened, Settled, Tracked};
@@ -181,6 +179,7 @@ impl FanOut {
                 if feeder.is_full() {
                     metrics.delivered_records.inc_by(feeder.records());
                     feeder.behind();
+                    queue.ask_if_drained();
                     return;
                 }
                 match self.window.read(partition, cursor) {
@@ -228,9 +227,9 @@ impl FanOut {
         let (partition, next) = (chunk.partition, chunk.next);
         self.window.append(Arc::clone(&chunk)).map_err(|misaligned| Hole { partition, misaligned })?;
         let generation = self.generation;
-        let mut v1: Option<Bytes> = None;
+        let mut forms = Forms::default();
         let (mut delivered, mut demoted) = (0_u64, Vec::new());
-        self.live.retain(|queue| match queue.offer(&chunk, &mut v1, generation, now) {
+        self.live.retain(|queue| match queue.offer(&chunk, &mut forms, generation, now) {
             Offer::Taken(records) => {
                 delivered += u64::from(records);
                 true

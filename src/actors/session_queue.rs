@@ -7,11 +7,14 @@
 //! frames come from.
 
 mod feeder;
+mod filtered;
+mod forms;
 mod v1;
 
 pub use feeder::Feeder;
+pub use forms::Forms;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +27,7 @@ use futures_util::task::AtomicWaker;
 use super::link::Link;
 use crate::messages::Join;
 use crate::pipeline::apply_lag::ApplyLag;
+use crate::pipeline::filter::Filter;
 use crate::pipeline::window::Chunk;
 use crate::wire::close_code::CloseCode;
 use crate::wire::control::{self, Dialect, From, ResetReason};
@@ -92,6 +96,10 @@ struct State {
     /// When the socket last had room.
     polled: Instant,
     apply_lag: ApplyLag,
+    /// What the session gets; `None`: everything.
+    filter: Option<Arc<Filter>>,
+    /// Partitions whose cursor went on over withheld offsets, and the first of these.
+    withheld: BTreeMap<i32, i64>,
 }
 
 /// Where the session stands in one partition. Offsets are "next" positions.
@@ -101,7 +109,7 @@ pub struct Position {
     pub partition: i32,
     /// Where the session began.
     pub start: i64,
-    /// Everything below was queued or sent.
+    /// Everything below was queued or sent, or withheld by the session's filter.
     pub sent: i64,
     /// Everything below was applied by the client, as it says.
     pub applied: i64,
@@ -156,6 +164,8 @@ pub struct Snapshot {
     pub apply_lag: Option<Duration>,
     /// Bytes that the socket took.
     pub sent_bytes: u64,
+    /// What it gets; `None`: everything.
+    pub filter: Option<Arc<Filter>>,
 }
 
 impl SessionQueue {
@@ -170,6 +180,8 @@ impl SessionQueue {
             progress: info.opened,
             polled: info.opened,
             apply_lag: ApplyLag::default(),
+            filter: None,
+            withheld: BTreeMap::new(),
         };
         Self { info, limits, join, waker: AtomicWaker::new(), state: Mutex::new(state), taken_bytes: AtomicU64::new(0) }
     }
@@ -208,6 +220,7 @@ impl SessionQueue {
                 })
                 .collect();
             state.positions.sort_unstable_by_key(|position| position.partition);
+            state.withheld.clear();
             state.apply_lag = ApplyLag::default();
             state.resume = from.map(|from| ResumeProgress { from, replayed: 0, started: now });
             state.feed = Feed::Behind { asked: true };
@@ -256,8 +269,8 @@ impl SessionQueue {
         }
     }
 
-    /// Offers the live stream's next chunk. `v1` holds the v1 form once somebody needed it.
-    pub fn offer(&self, chunk: &Chunk, v1: &mut Option<Bytes>, generation: u64, now: Instant) -> Offer {
+    /// Offers the live stream's next chunk. `forms` holds what several sessions share of it.
+    pub fn offer(&self, chunk: &Chunk, forms: &mut Forms, generation: u64, now: Instant) -> Offer {
         let offer = {
             let mut state = self.lock();
             if state.feed != Feed::Live(generation) {
@@ -274,12 +287,10 @@ impl SessionQueue {
                 state.feed = Feed::Behind { asked: false };
                 return Offer::Behind;
             }
-            let (frame, records) = match self.info.dialect {
-                Dialect::V2 => chunk.message_from(sent),
-                Dialect::V1 if sent <= chunk.first => {
-                    (v1.get_or_insert_with(|| v1::encode(chunk, sent).0).clone(), chunk.records)
-                }
-                Dialect::V1 => v1::encode(chunk, sent),
+            let dialect = self.info.dialect;
+            let Some((frame, records)) = forms.of(chunk, sent, dialect, state.filter.as_ref()) else {
+                state.withhold(chunk.partition, chunk.next, dialect);
+                return Offer::Taken(0);
             };
             state.advance(chunk.partition, chunk.next, frame, now);
             Offer::Taken(records)
@@ -288,7 +299,8 @@ impl SessionQueue {
         offer
     }
 
-    /// Asks the store when the queue has room. Called after a demotion, in case the socket drained it meanwhile.
+    /// Asks the store when the queue has room. Called after a demotion, in case the socket drained it meanwhile, and after an
+    /// answer that ended before the queue was full.
     pub fn ask_if_drained(self: &Arc<Self>) {
         let ask = self.lock().wants_more(&self.limits);
         if ask {
@@ -301,7 +313,7 @@ impl SessionQueue {
         let state = self.lock();
         match state.feed {
             Feed::Idle | Feed::Closing(_) => None,
-            Feed::Live(_) | Feed::Behind { .. } => Some(Feeder { queue: self, state, now, records: 0 }),
+            Feed::Live(_) | Feed::Behind { .. } => Some(Feeder { queue: self, state, now, records: 0, scanned: 0 }),
         }
     }
 
@@ -313,6 +325,7 @@ impl SessionQueue {
                 return;
             }
             state.positions.clear();
+            state.withheld.clear();
             for (partition, start) in starts {
                 let frame = control::cursor_reset(*partition, ResetReason::TopicRecreated, epoch, *start);
                 state.push(ws_frame::text(&frame), now);
@@ -343,9 +356,10 @@ impl SessionQueue {
         let (lag, ask) = {
             let mut state = self.lock();
             for (partition, offset) in offsets {
+                let withheld_from = state.withheld.get(partition).copied().unwrap_or(i64::MAX);
                 if let Ok(index) = state.positions.binary_search_by_key(partition, |position| position.partition)
                     && let Some(position) = state.positions.get_mut(index)
-                    && offset.saturating_add(1) <= position.sent
+                    && offset.saturating_add(1) <= position.sent.min(withheld_from)
                 {
                     position.applied = position.applied.max(offset + 1);
                 }
@@ -371,6 +385,7 @@ impl SessionQueue {
             apply_lag_messages: lag.map(|(messages, _)| messages),
             apply_lag: lag.map(|(_, age)| age),
             sent_bytes: self.taken_bytes.load(Ordering::Relaxed),
+            filter: state.filter.clone(),
         }
     }
 
@@ -448,6 +463,7 @@ impl State {
 
     /// Queues data that brings a partition to `next`.
     fn advance(&mut self, partition: i32, next: i64, frame: Bytes, now: Instant) {
+        self.tell_withheld(partition, now);
         if let Ok(index) = self.positions.binary_search_by_key(&partition, |position| position.partition)
             && let Some(position) = self.positions.get_mut(index)
         {

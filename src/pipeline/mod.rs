@@ -27,9 +27,17 @@ pub mod page;
 
 pub mod window;
 
+pub mod tags;
+
+pub mod filter;
+
+pub mod sieve;
+
 pub mod start;
 
 pub mod pacing;
+
+pub mod allowance;
 
 pub mod lag;
 

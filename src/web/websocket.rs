@@ -25,6 +25,7 @@ use crate::actors::session_queue::{SessionInfo, SessionQueue};
 use crate::actors::sessions::{OpenSession, Registered, Sessions, SocketHandle};
 use crate::messages::Join;
 use crate::metrics::Metrics;
+use crate::pipeline::filter::Grant;
 use crate::wire::control::Dialect;
 
 /// Unacknowledged bytes that the kernel keeps for one client: more would be stale data nobody sees.
@@ -91,7 +92,7 @@ pub async fn upgrade(request: HttpRequest, payload: Payload, deps: Data<Websocke
     let queue = Arc::new(SessionQueue::new(info, deps.shared.settings.queue, deps.join.clone()));
     let socket = request.conn_data::<Arc<SocketHandle>>().cloned();
     let registered = deps.sessions.register(OpenSession { queue: Arc::clone(&queue), socket });
-    let session = ClientSession::new(Arc::clone(&deps.shared), Arc::clone(&queue));
+    let session = ClientSession::new(Arc::clone(&deps.shared), Arc::clone(&queue), Grant::ALL);
     let max_frame_bytes = deps.shared.settings.max_control_bytes;
     let inbound = Inbound::new(payload, max_frame_bytes, Arc::clone(&queue), Arc::clone(metrics));
     let control = WebsocketContext::with_codec(session, inbound, Codec::new().max_size(max_frame_bytes));

@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::filter::{self, FilterChange};
+
 /// Integers up to this are exact in every JSON implementation.
 const MAX_EXACT: u64 = (1 << 53) - 1;
 /// Partitions in one map.
@@ -56,6 +58,8 @@ pub enum ClientFrame {
     Resume(Resume),
     /// v2: last applied offset per partition.
     Applied(Vec<(i32, i64)>),
+    /// v2: what the session is given from here on.
+    Filter(FilterChange),
 }
 
 /// Where a stream begins.
@@ -71,6 +75,8 @@ pub struct Resume {
     pub epoch: Option<String>,
     /// What the client calls itself.
     pub client: Option<String>,
+    /// What the client wants.
+    pub filter: FilterChange,
 }
 
 /// `from`.
@@ -159,8 +165,12 @@ impl FrameError {
         Self { code, message: message.into(), field: None }
     }
 
-    fn field(field: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn field(field: &'static str, message: impl Into<String>) -> Self {
         Self { code: ErrorCode::InvalidField, message: message.into(), field: Some(field) }
+    }
+
+    pub(super) const fn too_large(field: &'static str, message: String) -> Self {
+        Self { code: ErrorCode::TooLarge, message, field: Some(field) }
     }
 
     /// The `error` frame.
@@ -197,6 +207,10 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<ClientFrame, FrameError> {
             Some(Value::Object(map)) => offsets("offsets", map).map(ClientFrame::Applied),
             _ => Err(FrameError::field("offsets", "an object from partition to last applied offset is required")),
         },
+        ("filter", Dialect::V2) => match filter::parse(&fields)? {
+            FilterChange::Keep => Err(FrameError::field("filter", "an object or null is required")),
+            change @ FilterChange::Set(_) => Ok(ClientFrame::Filter(change)),
+        },
         ("cursor_reset", _) => Err(FrameError::new(
             ErrorCode::Unsupported,
             "a reset is made by an operator, not by a client; drop your own cursor and resume from earliest or latest",
@@ -211,7 +225,7 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<ClientFrame, FrameError> {
 const fn known_types(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::V1 => "ping, pong, resume",
-        Dialect::V2 => "hello, resume, applied, ping, pong",
+        Dialect::V2 => "hello, resume, applied, filter, ping, pong",
     }
 }
 
@@ -277,13 +291,14 @@ fn resume(fields: &Map<String, Value>, dialect: Dialect) -> Result<Resume, Frame
         unlisted,
         epoch: text("epoch")?.map(|epoch| cut(epoch, 512).to_owned()),
         client: text("client")?.map(|client| cut(client, 64).to_owned()),
+        filter: filter::parse(fields)?,
     })
 }
 
 fn offsets(field: &'static str, map: &Map<String, Value>) -> Result<Vec<(i32, i64)>, FrameError> {
     if map.len() > MAX_PARTITIONS {
         let message = format!("{} partitions; at most {MAX_PARTITIONS} are taken", map.len());
-        return Err(FrameError { code: ErrorCode::TooLarge, message, field: Some(field) });
+        return Err(FrameError::too_large(field, message));
     }
     let mut parsed = Vec::with_capacity(map.len());
     for (key, value) in map {
@@ -448,6 +463,11 @@ pub fn cursor_reset(partition: i32, reason: ResetReason, epoch: &str, next_offse
         "nextOffset": next_offset.to_string(),
     })
     .to_string()
+}
+
+/// `filter_applied`: from these offsets on the session's new filter holds.
+pub fn filter_applied(next_offsets: &[(i32, i64)]) -> String {
+    json!({"type": "filter_applied", "nextOffsets": offset_map(next_offsets.iter().copied())}).to_string()
 }
 
 /// v1: `cursor_stale`.

@@ -9,6 +9,8 @@ mod schema_tests;
 
 pub mod control;
 
+pub mod filter;
+
 pub mod close_code;
 
 pub mod frame_gate;

@@ -3,13 +3,17 @@
 use std::sync::MutexGuard;
 use std::time::Instant;
 
-use super::v1::{self, gap_name};
-use super::{Feed, Joined, SessionQueue, State};
+use super::v1::gap_name;
+use super::{Feed, Forms, Joined, SessionQueue, State};
 use crate::pipeline::window::Chunk;
 use crate::wire::control::{self, Dialect, From};
 use crate::wire::stream::GapReason;
 use crate::wire::stream_frame::FrameBuilder;
 use crate::wire::ws_frame::{self, Opcode};
+
+/// Bytes of chunks that one answer looks through for a session with a filter. What it passes over fills no queue, so this
+/// is what keeps a narrow filter from holding up the store.
+const MAX_SCANNED: usize = 4 * 1024 * 1024;
 
 /// The store's answer to a session that asked, under the queue's lock.
 #[derive(Debug)]
@@ -18,12 +22,13 @@ pub struct Feeder<'a> {
     pub(super) state: MutexGuard<'a, State>,
     pub(super) now: Instant,
     pub(super) records: u64,
+    pub(super) scanned: usize,
 }
 
 impl Feeder<'_> {
-    /// Whether the queue takes no more for now.
+    /// Whether the queue takes no more for now, or this answer has looked through enough.
     pub fn is_full(&self) -> bool {
-        self.state.is_full(&self.queue.limits)
+        self.state.is_full(&self.queue.limits) || self.scanned >= MAX_SCANNED
     }
 
     /// The session's cursor in a partition. One that is new to the session begins at `low`, and the client is told.
@@ -41,9 +46,13 @@ impl Feeder<'_> {
         if chunk.first > sent || chunk.next <= sent {
             return;
         }
-        let (frame, records) = match self.queue.info.dialect {
-            Dialect::V2 => chunk.message_from(sent),
-            Dialect::V1 => v1::encode(chunk, sent),
+        let (dialect, filter) = (self.queue.info.dialect, self.state.filter.as_ref());
+        if filter.is_some() {
+            self.scanned += chunk.weight();
+        }
+        let Some((frame, records)) = Forms::default().of(chunk, sent, dialect, filter) else {
+            self.state.withhold(chunk.partition, chunk.next, dialect);
+            return;
         };
         self.records += u64::from(records);
         self.state.advance(chunk.partition, chunk.next, frame, self.now);
@@ -82,6 +91,10 @@ impl Feeder<'_> {
     /// The session has reached the end everywhere: it is live from here on. Tells the client when that ends a resume.
     pub fn live(mut self, generation: u64) -> Joined {
         let was_live = matches!(self.state.feed, Feed::Live(_));
+        if self.state.resume.is_some() {
+            // What comes next says where the client stands.
+            self.state.tell_all_withheld(self.now);
+        }
         self.state.feed = Feed::Live(generation);
         let resume = self.state.resume.take();
         let joined = if let Some(resume) = resume {
@@ -101,7 +114,7 @@ impl Feeder<'_> {
         joined
     }
 
-    /// The queue is full before the end was reached: it asks again once it has drained.
+    /// The end was not reached: the session asks again once its queue has drained, see [`SessionQueue::ask_if_drained`].
     pub fn behind(mut self) {
         self.state.feed = Feed::Behind { asked: false };
         let records = self.records;
