@@ -103,7 +103,9 @@ fn measure(crowd: &mut Crowd, cpu: impl Fn() -> Result<f64>) -> Result<Flow> {
 
 fn fan_out(kafka: &Kafka, clients: usize, dialect: Dialect, rate: f64) -> Result<(Flow, Vec<u8>)> {
     let topic = kafka.topic("fan-out")?;
-    let service = Service::start(kafka, &topic, "earliest")?;
+    // Saturated clients fall behind by seconds: the window holds them, so that no other tier is measured.
+    let window = [("DASHSTREAM_REPLAY_MEMORY_BYTES", "1073741824"), ("REPLAY_BUFFER_MEMORY_SIZE", "1000000")];
+    let service = Service::start_with(kafka, &topic, "earliest", &window)?;
     service.wait_until_ready()?;
     let mut crowd = Crowd::connect(service.address, clients, dialect)?;
     crowd.capture_limit = CAPTURE;

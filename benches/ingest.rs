@@ -35,11 +35,15 @@ fn main() -> Result<()> {
         let loaded = kafka.load(&topic, &load, &CancellationToken::new())?;
         println!("  {name}: loaded at {}/s", grouped(loaded.records as f64 / loaded.seconds));
         // Before and after: the first reading may still meet a busy disk.
-        let before = raw_poll(&kafka, &topic, count)?;
+        let before = raw_poll(&kafka, &topic, count, false)?;
         let ours = ingest(&kafka, &topic, count)?;
-        let after = raw_poll(&kafka, &topic, count)?;
+        let after = raw_poll(&kafka, &topic, count, false)?;
         let raw = if before.0 > after.0 { before } else { after };
         println!("    raw poll loop  {:>12}/s  {:.2} us CPU a record", grouped(raw.0), raw.1);
+        let unpacked = if compressed { Some(raw_poll(&kafka, &topic, count, true)?) } else { None };
+        if let Some((rate, cpu)) = unpacked {
+            println!("    with unpacking {:>12}/s  {cpu:.2} us CPU a record", grouped(rate));
+        }
         println!(
             "    dashstream     {:>12}/s  {:.2} us CPU a record, committed {:.2} s after the last record, {} MiB RSS",
             grouped(ours.rate),
@@ -48,6 +52,9 @@ fn main() -> Result<()> {
             grouped(ours.rss_mib)
         );
         verdict("of the raw rate", ours.rate / raw.0, 0.5, false);
+        if let Some((rate, _)) = unpacked {
+            verdict("of the raw rate with unpacking", ours.rate / rate, 0.5, false);
+        }
         verdict("us CPU a record", ours.cpu_us, 1.4, true);
     }
     Ok(())

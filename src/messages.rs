@@ -101,6 +101,31 @@ pub struct Join {
     pub queue: Arc<SessionQueue>,
 }
 
+/// `ReplayStore` → `History`: this session's cursors lie below the memory window.
+///
+/// History is read in pages into the session's queue, under the ticket; then the session asks the store again.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ReadHistory {
+    /// The session's queue; it holds the cursors.
+    pub queue: Arc<SessionQueue>,
+    /// Opens the queue for the pages, until the session wants something else.
+    pub ticket: u64,
+    /// Number of the epoch.
+    pub epoch: u64,
+    /// The partitions that lie below.
+    pub below: Vec<Below>,
+}
+
+/// A partition of a session that needs history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Below {
+    /// The partition.
+    pub partition: i32,
+    /// Where the memory window begins.
+    pub until: i64,
+}
+
 /// `ClientSession` → `ReplayStore`: the session ended.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]

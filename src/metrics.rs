@@ -209,6 +209,10 @@ metrics! {
         replay_gaps: IntCounterVec "websocket_replay_gaps_total" ["mode": MODES];
         /// Offsets named in those gaps, by mode.
         replay_gap_messages: IntCounterVec "websocket_replay_gap_messages_total" ["mode": MODES];
+        /// Resumes that met their limit with more to come.
+        replay_capped: IntCounter "dashstream_replay_capped_total";
+        /// Sessions that waited for a page of history until their time was over.
+        replay_timeouts: IntCounter "websocket_replay_timeouts_total";
         /// Time from resume to live, by mode.
         replay_latency: HistogramVec "websocket_replay_latency_ms" ["mode": MODES] buckets REPLAY_MS;
         /// Sum over connected clients of records sent but not yet applied, as they report it.
@@ -238,6 +242,14 @@ metrics! {
 }
 
 impl Metrics {
+    /// A gap of so many offsets was named to a client; 0 is none.
+    pub fn lost(&self, offsets: u64) {
+        if offsets > 0 {
+            self.replay_gaps.with_label_values(&["partition"]).inc();
+            self.replay_gap_messages.with_label_values(&["partition"]).inc_by(offsets);
+        }
+    }
+
     /// The exposition text.
     ///
     /// # Errors

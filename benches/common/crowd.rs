@@ -16,6 +16,8 @@ use super::stream_parser::{json_number, producer_time_us, text_frame, v2_frame, 
 /// What has been applied is reported after so many bytes, or so much time, whichever comes first.
 const REPORT_BYTES: usize = 256 * 1024;
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// The service takes at most 100 control frames in a second.
+const REPORT_PAUSE: Duration = Duration::from_millis(20);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const READ_BUFFER: usize = 256 * 1024;
 
@@ -355,7 +357,7 @@ impl Client {
     /// a report, not the stream.
     fn speak(&mut self, dialect: Dialect) {
         let frame = match dialect {
-            Dialect::V2(_) if self.unreported > 0 => {
+            Dialect::V2(_) if self.unreported > 0 && self.spoken.elapsed() >= REPORT_PAUSE => {
                 let offsets: Vec<_> =
                     self.cursors.iter().map(|(partition, next)| format!(r#""{partition}":"{}""#, next - 1)).collect();
                 format!(r#"{{"type":"applied","offsets":{{{}}}}}"#, offsets.join(","))

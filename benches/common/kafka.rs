@@ -147,7 +147,8 @@ const TUNED: [(&str, &str); 5] = [
 ];
 
 /// Reads `count` records by a bare poll loop. Gives records per second and CPU microseconds per record of this process.
-pub fn raw_poll(kafka: &Kafka, topic: &str, count: u64) -> Result<(f64, f64)> {
+pub fn raw_poll(kafka: &Kafka, topic: &str, count: u64, decompress: bool) -> Result<(f64, f64)> {
+    let (mut zstd, mut plain) = (zstd::bulk::Decompressor::new()?, Vec::with_capacity(1024 * 1024));
     let consumer = kafka.reader(topic, Offset::Beginning, &TUNED)?;
     let pid = std::process::id();
     let deadline = Instant::now() + Duration::from_secs(120);
@@ -158,7 +159,16 @@ pub fn raw_poll(kafka: &Kafka, topic: &str, count: u64) -> Result<(f64, f64)> {
                 if start.is_none() {
                     start = Some((Instant::now(), cpu_seconds(pid)?));
                 }
-                bytes += message?.payload_len();
+                let message = message?;
+                bytes += message.payload_len();
+                if let Some((1, frame)) = message
+                    .payload()
+                    .filter(|_| decompress)
+                    .and_then(|payload| payload.split_first().map(|(framing, rest)| (*framing, rest)))
+                {
+                    plain.clear();
+                    bytes += zstd.decompress_to_buffer(frame, &mut plain)?;
+                }
                 read += 1;
             }
             None if Instant::now() > deadline => return Err(format!("only {read} of {count} records came").into()),

@@ -22,6 +22,11 @@ pub struct Service {
 impl Service {
     /// Starts the service on a topic, on a group of its own, and waits until it answers.
     pub fn start(kafka: &Kafka, topic: &str, reset: &str) -> Result<Self> {
+        Self::start_with(kafka, topic, reset, &[])
+    }
+
+    /// The same, with variables that are not at their defaults.
+    pub fn start_with(kafka: &Kafka, topic: &str, reset: &str, variables: &[(&str, &str)]) -> Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let group = format!("{topic}-group");
         // The log goes to a file, so that printing costs what it costs in production and no terminal.
@@ -39,6 +44,7 @@ impl Service {
                 ("WEBSOCKET_MAX_CONNECTIONS_PER_IP", "100000"),
                 ("RUST_LOG", "warn"),
             ])
+            .envs(variables.iter().copied())
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log))
             .spawn()?;

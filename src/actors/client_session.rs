@@ -7,23 +7,25 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorContext, AsyncContext, SpawnHandle, StreamHandler};
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, SpawnHandle, StreamHandler, WrapFuture};
 use actix_http::ws::Item;
 use actix_web_actors::ws::{self, WebsocketContext};
 use bytes::Bytes;
 
 use super::heartbeat::HeartbeatSource;
+use super::history::LogTimes;
 use super::link::Link;
-use super::session_queue::{QueueLimits, SessionQueue};
+use super::session_queue::{Beginning, QueueLimits, SessionQueue};
 use crate::board::{Board, Epoch};
 use crate::messages::Leave;
 use crate::metrics::Metrics;
 use crate::pipeline::allowance::Allowance;
 use crate::pipeline::filter::{Filter, Grant};
+use crate::pipeline::page::TierError;
 use crate::pipeline::start::{self, Known, Start};
 use crate::pipeline::tags::Reading;
 use crate::wire::close_code::CloseCode;
-use crate::wire::control::{self, ClientFrame, Dialect, ErrorCode, FrameError, Resume};
+use crate::wire::control::{self, Begin, ClientFrame, Dialect, ErrorCode, FrameError, From, Resume};
 use crate::wire::filter::FilterChange;
 use crate::wire::ws_frame;
 
@@ -31,6 +33,8 @@ use crate::wire::ws_frame;
 const MAX_BAD_FRAMES: u32 = 10;
 /// Control frames that a session takes.
 const MAX_FRAMES: (u32, Duration) = (100, Duration::from_secs(1));
+/// Resumes that it takes: each costs reads of history.
+const MAX_RESUMES: (u32, Duration) = (20, Duration::from_secs(10));
 /// Changes of its filter that it takes: each may cost a look at every chunk that is kept.
 const MAX_FILTERS: (u32, Duration) = (10, Duration::from_secs(10));
 /// How long v1 waits for a `resume` before it goes live.
@@ -72,6 +76,8 @@ pub struct SessionShared {
     pub metrics: Arc<Metrics>,
     /// Where ended sessions are reported.
     pub leave: Link<Leave>,
+    /// Where a time begins in the log.
+    pub times: Arc<dyn LogTimes>,
     /// The heartbeat frame.
     pub heartbeat: HeartbeatSource,
     /// Under which name clients keep their cursor, from the name of the epoch.
@@ -87,10 +93,11 @@ pub struct ClientSession {
     grant: Grant,
     last_heard: Instant,
     bad_frames: u32,
-    frames: Allowance,
-    filter_changes: Allowance,
+    control_frames: Allowance,
+    filters: Allowance,
     begun: bool,
     waiting: Option<SpawnHandle>,
+    resumes: Allowance,
     /// Parts of a fragmented text message; `None` while the message under way was refused.
     fragments: Option<Vec<u8>>,
     close_reason: CloseCode,
@@ -107,10 +114,11 @@ impl ClientSession {
             grant,
             last_heard: now,
             bad_frames: 0,
-            frames: Allowance::new(MAX_FRAMES, now),
-            filter_changes: Allowance::new(MAX_FILTERS, now),
+            control_frames: Allowance::new(MAX_FRAMES, now),
+            filters: Allowance::new(MAX_FILTERS, now),
             begun: false,
             waiting: None,
+            resumes: Allowance::new(MAX_RESUMES, now),
             fragments: None,
             close_reason: CloseCode::Normal,
         }
@@ -132,12 +140,26 @@ impl ClientSession {
         }
     }
 
+    /// Whether the client did something more often than it may; it is told then.
+    fn too_often(
+        &mut self,
+        what: fn(&mut Self) -> &mut Allowance,
+        (times, period): (u32, Duration),
+        name: &str,
+        now: Instant,
+    ) -> bool {
+        let exceeded = what(self).exceeded(now);
+        if exceeded {
+            let message = format!("more than {times} {name} within {} s", period.as_secs());
+            self.refuse(&FrameError::new(ErrorCode::RateLimited, message));
+        }
+        exceeded
+    }
+
     fn text(&mut self, text: &str, ctx: &mut WebsocketContext<Self>) {
         let now = Instant::now();
         self.last_heard = now;
-        if self.frames.exceeded(now) {
-            let message = format!("more than {} control frames in a second", MAX_FRAMES.0);
-            self.refuse(&FrameError::new(ErrorCode::RateLimited, message));
+        if self.too_often(|session| &mut session.control_frames, MAX_FRAMES, "control frames", now) {
             return;
         }
         match control::parse(text, self.queue.info.dialect) {
@@ -156,16 +178,15 @@ impl ClientSession {
             }
             ClientFrame::Pong => {}
             ClientFrame::Filter(change) => {
-                if self.filter_changes.exceeded(now) {
-                    let message = format!("more than {} filters in {} s", MAX_FILTERS.0, MAX_FILTERS.1.as_secs());
-                    self.refuse(&FrameError::new(ErrorCode::RateLimited, message));
-                } else {
+                if !self.too_often(|session| &mut session.filters, MAX_FILTERS, "filters", now) {
                     self.refilter(&change, true, now);
                 }
             }
             ClientFrame::Hello(resume) | ClientFrame::Resume(resume) => {
                 self.shared.metrics.resume_requests.with_label_values(&["partition"]).inc();
-                self.begin_when_ready(resume, now, ctx);
+                if !self.too_often(|session| &mut session.resumes, MAX_RESUMES, "resumes", now) {
+                    self.begin_when_ready(resume, now, ctx);
+                }
             }
             ClientFrame::Applied(offsets) => {
                 if let Some((messages, age)) = self.queue.applied(&offsets, now) {
@@ -183,15 +204,18 @@ impl ClientSession {
             ctx.cancel_future(waiting);
         }
         let epoch = self.shared.board.epoch();
-        let same_epoch = resume.epoch.as_ref().is_none_or(|named| *named == epoch.name);
+        let same_epoch = resume.epoch.as_ref().is_none_or(|named| named.is(&epoch.name));
         match self.known() {
             Some(known) if since.elapsed() >= AHEAD_WAIT || !start::is_ahead(&resume, same_epoch, &known) => {
-                self.begin(&resume, &epoch, &start::decide(&resume, same_epoch, &known));
+                if let From::Time(time) = resume.from {
+                    self.look_up_time(resume, epoch, time, since, ctx);
+                } else {
+                    self.begin(&resume, &epoch, &start::decide(&resume, same_epoch, &[], &known), &known);
+                }
             }
             None if since.elapsed() >= self.shared.settings.ready_timeout => {
                 let message = "the positions of the log are not known yet; try again in a few seconds";
-                let error = FrameError::new(ErrorCode::NotReady, message);
-                self.queue.control(ws_frame::text(&error.to_json()), Instant::now());
+                self.tell(&FrameError::new(ErrorCode::NotReady, message));
             }
             _ => {
                 let again = move |session: &mut Self, ctx: &mut WebsocketContext<Self>| {
@@ -201,6 +225,38 @@ impl ClientSession {
                 self.waiting = Some(ctx.run_later(READY_POLL, again));
             }
         }
+    }
+
+    /// Asks the log where `time` begins, then begins there.
+    fn look_up_time(
+        &mut self,
+        resume: Resume,
+        epoch: Epoch,
+        time: i64,
+        since: Instant,
+        ctx: &mut WebsocketContext<Self>,
+    ) {
+        let asking = self.shared.times.offsets_at(epoch.number, time, since + self.shared.settings.ready_timeout);
+        let answered = asking.into_actor(self).map(move |answer, session, ctx| {
+            session.waiting = None;
+            match (answer, session.known()) {
+                (Ok(at_time), Some(known)) if session.shared.board.epoch_number() == epoch.number => {
+                    session.begin(&resume, &epoch, &start::decide(&resume, true, &at_time, &known), &known);
+                }
+                (Err(error @ (TierError::Timeout | TierError::Unavailable(_))), _) => {
+                    let message = format!("the log did not say where that time begins: {error}; try again");
+                    session.tell(&FrameError::new(ErrorCode::ReplayTimeout, message));
+                }
+                // The log has become another one meanwhile.
+                _ => session.begin_when_ready(resume, since, ctx),
+            }
+        });
+        self.waiting = Some(ctx.spawn(answered));
+    }
+
+    /// An `error` that is no fault of the client.
+    fn tell(&self, error: &FrameError) {
+        self.queue.control(ws_frame::text(&error.to_json()), Instant::now());
     }
 
     fn known(&self) -> Option<Vec<Known>> {
@@ -213,12 +269,14 @@ impl ClientSession {
             .map(|partition| {
                 let next = partition.stored.get()?;
                 let end = partition.end_at_start.get()?.max(partition.high_watermark.get().unwrap_or(0)).max(next);
-                Some(Known { partition: partition.partition, low: partition.window_low.get()?, next, end })
+                let low = partition.window_low.get()?;
+                let oldest = partition.low_watermark.get().unwrap_or(low).min(low);
+                Some(Known { partition: partition.partition, oldest, low, next, end })
             })
             .collect()
     }
 
-    fn begin(&mut self, resume: &Resume, epoch: &Epoch, start: &Start) {
+    fn begin(&mut self, resume: &Resume, epoch: &Epoch, start: &Start, known: &[Known]) {
         let mut first = Vec::new();
         if self.queue.info.dialect == Dialect::V2 {
             let settings = &self.shared.settings;
@@ -237,14 +295,20 @@ impl ClientSession {
             first.push(control::cursor_reset(*partition, *reason, &epoch.name, *next));
         }
         let mut first: Vec<_> = first.iter().map(|text| ws_frame::text(text)).collect();
-        let starts: Vec<_> = start.begins.iter().map(|begin| (begin.partition, begin.from)).collect();
         if self.queue.info.dialect == Dialect::V2 {
             // The state of the service is part of the first picture.
-            first.push(self.heartbeat(Some(&starts), Instant::now()));
+            first.push(self.heartbeat(Some(&start.begins), Instant::now()));
         }
+        let beginning = |(begin, known): (&Begin, &Known)| Beginning {
+            partition: begin.partition,
+            from: begin.from,
+            end: known.end,
+            oldest: start.oldest.contains(&begin.partition),
+        };
+        let starts: Vec<_> = start.begins.iter().zip(known).map(beginning).collect();
         self.begun = true;
         self.refilter(&resume.filter, false, Instant::now());
-        self.queue.begin(&starts, resume.from, first, Instant::now());
+        self.queue.begin(&epoch.name, &starts, resume.from, first, Instant::now());
     }
 
     /// v1 without a `resume`: what arrives from the connect on. The position is taken now, the join waits a moment.
@@ -263,7 +327,9 @@ impl ClientSession {
             return;
         };
         self.begun = true;
-        self.queue.begin_live(&starts, Instant::now());
+        let beginning = |(partition, from)| Beginning { partition, from, end: from, oldest: false };
+        let starts: Vec<_> = starts.into_iter().map(beginning).collect();
+        self.queue.begin_live(&self.shared.board.epoch().name, &starts, Instant::now());
     }
 
     /// Where the log ended when the service began to read it: for a client that came before, the first position after its
@@ -289,13 +355,13 @@ impl ClientSession {
     }
 
     /// `starts` are the session's positions when it does not stand at them yet.
-    fn heartbeat(&self, starts: Option<&[(i32, i64)]>, now: Instant) -> Bytes {
-        if self.grant.is_restricted() {
-            let told = || self.queue.told_ends();
-            let ends = starts.map_or_else(told, <[_]>::to_vec);
-            return self.shared.heartbeat.restricted(&ends, now);
+    fn heartbeat(&self, starts: Option<&[Begin]>, now: Instant) -> Bytes {
+        if !self.grant.is_restricted() {
+            return self.shared.heartbeat.frame(now);
         }
-        self.shared.heartbeat.frame(now)
+        let begins = |starts: &[Begin]| starts.iter().map(|begin| (begin.partition, begin.from)).collect();
+        let ends = starts.map_or_else(|| self.queue.told_ends(), begins);
+        self.shared.heartbeat.restricted(&ends, now)
     }
 
     /// What the client wants, within what it may see.

@@ -8,10 +8,11 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::session_queue::{Forms, Joined, Offer, SessionQueue};
+use super::link::Link;
+use super::session_queue::{Feeder, Forms, Joined, Offer, SessionQueue};
 use super::sessions::Sessions;
 use crate::board::{Board, PartitionBoard};
-use crate::messages::{PartitionsOpened, Settled, Tracked};
+use crate::messages::{Below, PartitionsOpened, ReadHistory, Settled, Tracked};
 use crate::metrics::Metrics;
 use crate::pipeline::assemble::{Assembler, Judged, Misaligned};
 use crate::pipeline::window::{Chunk, Read, Window};
@@ -30,6 +31,8 @@ pub struct FanOut {
     early: Vec<Arc<SessionQueue>>,
     unsettled: Vec<Settled>,
     sessions: Sessions,
+    /// Who reads what lies below the window; without it, that is lost.
+    history: Option<Link<ReadHistory>>,
     board: Board,
     metrics: Arc<Metrics>,
 }
@@ -52,7 +55,14 @@ pub struct Hole {
 
 impl FanOut {
     /// A generation that knows no partition yet and will serve the sessions that are open.
-    pub fn new(generation: u64, window: Window, sessions: Sessions, board: Board, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        generation: u64,
+        window: Window,
+        sessions: Sessions,
+        history: Option<Link<ReadHistory>>,
+        board: Board,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         for partition in board.partitions() {
             // This generation has read nothing. `window_low` stays: it tells from where to rebuild.
             partition.stored.clear();
@@ -66,6 +76,7 @@ impl FanOut {
             early: Vec::new(),
             unsettled: Vec::new(),
             sessions,
+            history,
             board,
             metrics,
         }
@@ -134,9 +145,7 @@ impl FanOut {
         let judged = Judged { batch: &decoded.batch, verdicts: &decoded.verdicts, findings: &findings };
         let mut full = Vec::new();
         partition.assembler.take(judged, |chunk| full.push(chunk)).map_err(hole)?;
-        for chunk in full {
-            self.publish(chunk, now)?;
-        }
+        self.publish(full, now)?;
         if decoded.duty_term != 0 {
             self.unsettled.push(Settled { origin, except: decoded.held, duty_term: decoded.duty_term });
         }
@@ -148,11 +157,8 @@ impl FanOut {
     /// # Errors
     /// As [`Self::take`].
     pub fn flush(&mut self, now: Instant) -> Result<Vec<Settled>, Hole> {
-        let sealed: Vec<Chunk> =
-            self.partitions.values_mut().filter_map(|partition| partition.assembler.seal()).collect();
-        for chunk in sealed {
-            self.publish(chunk, now)?;
-        }
+        let sealed = self.partitions.values_mut().filter_map(|partition| partition.assembler.seal()).collect();
+        self.publish(sealed, now)?;
         for (partition, low, _) in self.window.bounds() {
             if let Some(partition) = self.partitions.get(&partition) {
                 partition.board.window_low.set(low);
@@ -164,53 +170,93 @@ impl FanOut {
     }
 
     /// Fills a session's queue from its cursors on; once it has reached the end everywhere it is live, in the same turn.
+    /// What lies below the window is left to the readers of history.
     pub fn serve(&mut self, queue: &Arc<SessionQueue>, now: Instant) {
         if self.partitions.is_empty() {
             self.early.push(Arc::clone(queue));
             return;
         }
         let Some(mut feeder) = queue.feeder(now) else { return };
-        let metrics = &self.metrics;
+        let mut capped = false;
+        let mut below = Vec::new();
         loop {
-            let mut progress = false;
+            let mut moved = false;
             // One chunk per partition and turn, so that none waits for another's backlog.
-            for (partition, low, _) in self.window.bounds() {
+            for (partition, low, next) in self.window.bounds() {
                 let cursor = feeder.cursor(partition, low);
                 if feeder.is_full() {
-                    metrics.delivered_records.inc_by(feeder.records());
+                    self.metrics.delivered_records.inc_by(feeder.records());
                     feeder.behind();
                     queue.ask_if_drained();
                     return;
                 }
+                if feeder.skips_to_live() {
+                    self.metrics.lost(feeder.gap(partition, next, GapReason::SkippedToLive));
+                    continue;
+                }
                 match self.window.read(partition, cursor) {
-                    Read::Below(low) => {
-                        let lost = feeder.gap(partition, low, GapReason::Unavailable);
-                        metrics.replay_gaps.with_label_values(&["partition"]).inc();
-                        metrics.replay_gap_messages.with_label_values(&["partition"]).inc_by(lost);
-                        progress = true;
-                    }
+                    Read::Below(low) => match &self.history {
+                        Some(_) => below.push(Below { partition, until: low }),
+                        None => {
+                            self.metrics.lost(feeder.gap(partition, low, GapReason::Unavailable));
+                            moved = true;
+                        }
+                    },
                     Read::Chunk(chunk) => {
-                        feeder.chunk(&chunk);
-                        progress = true;
+                        let fed = feeder.chunk(&chunk);
+                        moved |= fed.moved;
+                        capped |= fed.capped;
                     }
                     Read::End => {}
                 }
             }
-            if !progress {
+            if !moved || !below.is_empty() {
                 break;
             }
         }
-        metrics.delivered_records.inc_by(feeder.records());
-        match feeder.live(self.generation) {
-            Joined::Resumed { replayed, took } => {
-                metrics.memory_hits.inc();
-                metrics.replay_messages.with_label_values(&["partition"]).inc_by(replayed);
-                metrics.replay_latency.with_label_values(&["partition"]).observe(took.as_secs_f64() * 1000.0);
+        self.metrics.delivered_records.inc_by(feeder.records());
+        capped |= feeder.is_capped() && !below.is_empty();
+        if capped {
+            self.cap(queue, feeder);
+        } else if let (Some(history), false) = (&self.history, below.is_empty()) {
+            let ticket = feeder.await_history();
+            // Nobody there: its next generation asks for every session that waits.
+            history.send(ReadHistory { queue: Arc::clone(queue), ticket, epoch: self.epoch, below });
+        } else {
+            let joined = feeder.live(self.generation);
+            self.joined(queue, joined);
+        }
+    }
+
+    /// A resume met its limit. A client that can ask on is left where it is; for one that cannot, the rest is named as lost.
+    fn cap(&mut self, queue: &Arc<SessionQueue>, mut feeder: Feeder<'_>) {
+        if feeder.can_ask_on() {
+            let joined = feeder.park();
+            self.joined(queue, joined);
+            return;
+        }
+        for (partition, _, next) in self.window.bounds() {
+            self.metrics.lost(feeder.gap(partition, next, GapReason::SkippedToLive));
+        }
+        let joined = feeder.live_capped(self.generation);
+        self.joined(queue, joined);
+    }
+
+    /// Counts how a session was answered, and takes it to the live ones unless it is parked.
+    fn joined(&mut self, queue: &Arc<SessionQueue>, joined: Joined) {
+        match joined {
+            Joined::Resumed { replayed, took } | Joined::Capped { replayed, took } => {
+                self.metrics.memory_hits.inc();
+                self.metrics.replay_messages.with_label_values(&["partition"]).inc_by(replayed);
+                self.metrics.replay_latency.with_label_values(&["partition"]).observe(took.as_secs_f64() * 1000.0);
             }
-            Joined::CaughtUp => metrics.promotions.inc(),
+            Joined::CaughtUp => self.metrics.promotions.inc(),
             Joined::StayedLive => {}
         }
-        if !self.live.iter().any(|live| Arc::ptr_eq(live, queue)) {
+        if matches!(joined, Joined::Capped { .. }) {
+            self.metrics.replay_capped.inc();
+        }
+        if queue.is_live(self.generation) && !self.live.iter().any(|live| Arc::ptr_eq(live, queue)) {
             self.live.push(Arc::clone(queue));
         }
     }
@@ -221,28 +267,33 @@ impl FanOut {
         self.early.retain(|queue| queue.info.session != session);
     }
 
-    /// Keeps a chunk and hands it to every live session.
-    fn publish(&mut self, chunk: Chunk, now: Instant) -> Result<(), Hole> {
-        let chunk = Arc::new(chunk);
-        let (partition, next) = (chunk.partition, chunk.next);
-        self.window.append(Arc::clone(&chunk)).map_err(|misaligned| Hole { partition, misaligned })?;
+    /// Keeps chunks and hands them to every live session, which is woken once for all of them.
+    fn publish(&mut self, chunks: Vec<Chunk>, now: Instant) -> Result<(), Hole> {
+        let chunks: Vec<_> = chunks.into_iter().map(Arc::new).collect();
+        for chunk in &chunks {
+            let hole = |misaligned| Hole { partition: chunk.partition, misaligned };
+            self.window.append(Arc::clone(chunk)).map_err(hole)?;
+        }
         let generation = self.generation;
-        let mut forms = Forms::default();
-        let (mut delivered, mut demoted) = (0_u64, Vec::new());
-        self.live.retain(|queue| match queue.offer(&chunk, &mut forms, generation, now) {
+        let mut forms: Vec<_> = chunks.iter().map(|_| Forms::default()).collect();
+        let (mut delivered, mut demoted) = (0, Vec::new());
+        self.live.retain(|queue| match queue.offer(&chunks, &mut forms, generation, now) {
             Offer::Taken(records) => {
-                delivered += u64::from(records);
+                delivered += records;
                 true
             }
-            Offer::Behind => {
+            Offer::Behind(records) => {
+                delivered += records;
                 demoted.push(Arc::clone(queue));
                 false
             }
             Offer::Gone => false,
         });
         self.metrics.delivered_records.inc_by(delivered);
-        if let Some(partition) = self.partitions.get(&partition) {
-            partition.board.stored.set(next);
+        for chunk in &chunks {
+            if let Some(partition) = self.partitions.get(&chunk.partition) {
+                partition.board.stored.set(chunk.next);
+            }
         }
         for queue in demoted {
             self.metrics.demotions.inc();

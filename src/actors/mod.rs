@@ -26,6 +26,8 @@ pub mod dlq_publisher;
 
 pub mod lag_monitor;
 
+pub mod history;
+
 pub mod session_queue;
 
 pub mod sessions;

@@ -13,7 +13,7 @@ use super::link::Link;
 use super::sessions::Sessions;
 use super::supervisor::{Guard, Pulse, supervised};
 use crate::board::Board;
-use crate::messages::{Join, Leave, PartitionsOpened, Settled, Tracked};
+use crate::messages::{Join, Leave, PartitionsOpened, ReadHistory, Settled, Tracked};
 use crate::metrics::Metrics;
 use crate::pipeline::pacing::{Flush, Pacer};
 use crate::pipeline::window::Window;
@@ -40,6 +40,8 @@ pub struct ReplayStoreDeps {
     pub settled: Link<Settled>,
     /// The open sessions; a new generation serves them all again.
     pub sessions: Sessions,
+    /// Who reads what lies below the window.
+    pub history: Link<ReadHistory>,
     /// The positions.
     pub board: Board,
     /// The metrics.
@@ -67,10 +69,10 @@ supervised!(ReplayStore);
 impl ReplayStore {
     /// A store that knows no partition yet.
     pub fn new(deps: ReplayStoreDeps) -> Self {
-        let ReplayStoreDeps { settings, generation, settled, sessions, board, metrics, pulse, guard } = deps;
+        let ReplayStoreDeps { settings, generation, settled, sessions, history, board, metrics, pulse, guard } = deps;
         let window = Window::new(settings.window_bytes, settings.window_records);
         Self {
-            fan_out: FanOut::new(generation, window, sessions, board, Arc::clone(&metrics)),
+            fan_out: FanOut::new(generation, window, sessions, Some(history), board, Arc::clone(&metrics)),
             pacer: Pacer::new(settings.flush_interval),
             timer: None,
             settled,

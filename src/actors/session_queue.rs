@@ -9,9 +9,10 @@
 mod feeder;
 mod filtered;
 mod forms;
+mod replay;
 mod v1;
 
-pub use feeder::Feeder;
+pub use feeder::{Fed, Feeder};
 pub use forms::Forms;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 
+use self::replay::Replay;
 use super::link::Link;
 use crate::messages::Join;
 use crate::pipeline::apply_lag::ApplyLag;
@@ -33,6 +35,9 @@ use crate::wire::close_code::CloseCode;
 use crate::wire::control::{self, Dialect, From, ResetReason};
 use crate::wire::ws_frame;
 
+/// How much of a queue goes to the socket at a time, give or take a frame.
+const TURN_BYTES: usize = 32 * 1024;
+
 /// What may wait for one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimits {
@@ -40,6 +45,23 @@ pub struct QueueLimits {
     pub queued_bytes: usize,
     /// Bytes that it has not reported as applied, plus one chunk; for clients that report.
     pub unapplied_bytes: usize,
+    /// Records of a replay page, over all partitions.
+    pub page_records: u32,
+    /// Records of one resume.
+    pub max_total: u64,
+    /// What becomes of a live session that does not keep up.
+    pub slow: SlowPolicy,
+}
+
+/// What becomes of a live session whose queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowPolicy {
+    /// It pulls from its cursor at its own pace, and is live again when it has caught up.
+    CatchUp,
+    /// What it missed is named as a gap once it has drained, and it is live again.
+    SkipToLive,
+    /// It is closed; it comes back with its cursor.
+    Disconnect,
 }
 
 /// What stays the same for a session's life.
@@ -80,6 +102,8 @@ pub enum Feed {
         /// Whether the store was asked and has not answered yet.
         asked: bool,
     },
+    /// Its resume was capped: nothing more is sent until it asks on.
+    Parked,
     /// Nothing more is taken; what is queued is still sent.
     Closing(CloseCode),
 }
@@ -87,10 +111,19 @@ pub enum Feed {
 #[derive(Debug)]
 struct State {
     frames: VecDeque<Bytes>,
+    /// Of the frames, and of those handed out.
     bytes: usize,
+    /// Bytes on their way to the socket: handed out, and not yet asked for more.
+    handed_out: usize,
     feed: Feed,
+    /// Name of the epoch that the positions belong to.
+    epoch: Arc<str>,
     positions: Vec<Position>,
-    resume: Option<ResumeProgress>,
+    resume: Option<Replay>,
+    /// Changes whenever an answer that is on its way must not count any more.
+    ticket: u64,
+    /// Missed what is named as a gap when the store answers.
+    skips_to_live: bool,
     /// When the socket last took something, or the queue stopped being empty.
     progress: Instant,
     /// When the socket last had room.
@@ -113,13 +146,27 @@ pub struct Position {
     pub sent: i64,
     /// Everything below was applied by the client, as it says.
     pub applied: i64,
+    /// It began at the oldest that was kept, wherever that is: what retention took before it was sent is no loss.
+    pub oldest: bool,
 }
 
-#[derive(Debug)]
-struct ResumeProgress {
-    from: From,
-    replayed: u64,
-    started: Instant,
+impl Position {
+    const fn at(start: i64, partition: i32) -> Self {
+        Self { partition, start, sent: start, applied: start, oldest: false }
+    }
+}
+
+/// Where a session begins in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// The partition.
+    pub partition: i32,
+    /// The first offset.
+    pub from: i64,
+    /// The end of the log as known at the request.
+    pub end: i64,
+    /// It asked for the oldest that is kept, not for this very offset.
+    pub oldest: bool,
 }
 
 /// How a session came to be live.
@@ -136,15 +183,23 @@ pub enum Joined {
     CaughtUp,
     /// It was live already.
     StayedLive,
+    /// A resume met its limit with more to come.
+    Capped {
+        /// Records that were replayed.
+        replayed: u64,
+        /// From the request to the limit.
+        took: Duration,
+    },
 }
 
-/// What became of a chunk that was offered to a live session.
+/// What became of chunks that were offered to a live session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// It is queued, with this many records.
-    Taken(u32),
-    /// The session is too slow, or the chunk does not touch its cursor: it catches up by asking.
-    Behind,
+    /// They are queued, with this many records.
+    Taken(u64),
+    /// The session is too slow, or a chunk does not touch its cursor: it catches up by asking. So many records were queued
+    /// before.
+    Behind(u64),
     /// The session takes nothing more from this store.
     Gone,
 }
@@ -174,9 +229,13 @@ impl SessionQueue {
         let state = State {
             frames: VecDeque::new(),
             bytes: 0,
+            handed_out: 0,
             feed: Feed::Idle,
+            epoch: Arc::default(),
             positions: Vec::new(),
             resume: None,
+            ticket: 0,
+            skips_to_live: false,
             progress: info.opened,
             polled: info.opened,
             apply_lag: ApplyLag::default(),
@@ -192,37 +251,38 @@ impl SessionQueue {
 
     /// Begins, or begins anew, at `starts`; what is queued and not yet taken is dropped, `first` frames go ahead of the data.
     /// The store is asked at once.
-    pub fn begin(self: &Arc<Self>, starts: &[(i32, i64)], from: From, first: Vec<Bytes>, now: Instant) {
-        self.start(starts, Some(from), first, now);
+    pub fn begin(self: &Arc<Self>, epoch: &str, starts: &[Beginning], from: From, first: Vec<Bytes>, now: Instant) {
+        self.start(epoch, starts, Some(from), first, now);
     }
 
     /// Begins at `starts` for a client that asked for nothing: no `replay_complete` answers it.
-    pub fn begin_live(self: &Arc<Self>, starts: &[(i32, i64)], now: Instant) {
-        self.start(starts, None, Vec::new(), now);
+    pub fn begin_live(self: &Arc<Self>, epoch: &str, starts: &[Beginning], now: Instant) {
+        self.start(epoch, starts, None, Vec::new(), now);
     }
 
-    fn start(self: &Arc<Self>, starts: &[(i32, i64)], from: Option<From>, first: Vec<Bytes>, now: Instant) {
+    fn start(self: &Arc<Self>, epoch: &str, starts: &[Beginning], from: Option<From>, first: Vec<Bytes>, now: Instant) {
         {
             let mut state = self.lock();
             if matches!(state.feed, Feed::Closing(_)) {
                 return;
             }
             state.frames.clear();
-            state.bytes = 0;
+            state.bytes = state.handed_out;
             state.progress = now;
-            state.positions = starts
-                .iter()
-                .map(|(partition, start)| Position {
-                    partition: *partition,
-                    start: *start,
-                    sent: *start,
-                    applied: *start,
-                })
-                .collect();
+            state.epoch = epoch.into();
+            let position =
+                |start: &Beginning| Position { oldest: start.oldest, ..Position::at(start.from, start.partition) };
+            state.positions = starts.iter().map(position).collect();
             state.positions.sort_unstable_by_key(|position| position.partition);
             state.withheld.clear();
             state.apply_lag = ApplyLag::default();
-            state.resume = from.map(|from| ResumeProgress { from, replayed: 0, started: now });
+            state.resume = from.map(|from| {
+                let mut targets: Vec<_> = starts.iter().map(|start| (start.partition, start.end)).collect();
+                targets.sort_unstable();
+                Replay::new(from, &self.limits, targets, now)
+            });
+            state.ticket += 1;
+            state.skips_to_live = false;
             state.feed = Feed::Behind { asked: true };
             for frame in first {
                 state.push(frame, now);
@@ -269,34 +329,67 @@ impl SessionQueue {
         }
     }
 
-    /// Offers the live stream's next chunk. `forms` holds what several sessions share of it.
-    pub fn offer(&self, chunk: &Chunk, forms: &mut Forms, generation: u64, now: Instant) -> Offer {
-        let offer = {
+    /// Offers the live stream's next chunks, at one lock and one wake. `forms` holds, per chunk, what sessions share of it.
+    pub fn offer(&self, chunks: &[Arc<Chunk>], forms: &mut [Forms], generation: u64, now: Instant) -> Offer {
+        let mut taken = 0;
+        let nothing_new;
+        {
             let mut state = self.lock();
             if state.feed != Feed::Live(generation) {
                 return Offer::Gone;
             }
-            let Some(sent) = state.sent(chunk.partition) else {
-                state.feed = Feed::Behind { asked: false };
-                return Offer::Behind;
-            };
-            if chunk.next <= sent {
-                return Offer::Taken(0);
+            let before = state.bytes;
+            for (chunk, forms) in chunks.iter().zip(forms) {
+                match self.take(&mut state, chunk, forms, now) {
+                    Some(records) => taken += u64::from(records),
+                    None => {
+                        self.demote(&mut state, now);
+                        drop(state);
+                        self.waker.wake();
+                        return Offer::Behind(taken);
+                    }
+                }
             }
-            if chunk.first > sent || state.is_full(&self.limits) {
-                state.feed = Feed::Behind { asked: false };
-                return Offer::Behind;
+            nothing_new = state.bytes == before;
+        }
+        if !nothing_new {
+            self.waker.wake();
+        }
+        Offer::Taken(taken)
+    }
+
+    fn demote(&self, state: &mut State, now: Instant) {
+        match self.limits.slow {
+            SlowPolicy::Disconnect if state.is_full(&self.limits) => {
+                let code = CloseCode::SlowClient;
+                state.push(ws_frame::close(code.code(), code.name()), now);
+                state.feed = Feed::Closing(code);
             }
-            let dialect = self.info.dialect;
-            let Some((frame, records)) = forms.of(chunk, sent, dialect, state.filter.as_ref()) else {
-                state.withhold(chunk.partition, chunk.next, dialect);
-                return Offer::Taken(0);
-            };
-            state.advance(chunk.partition, chunk.next, frame, now);
-            Offer::Taken(records)
-        };
-        self.waker.wake();
-        offer
+            policy => {
+                state.skips_to_live = policy == SlowPolicy::SkipToLive && state.is_full(&self.limits);
+                state.feed = Feed::Behind { asked: false };
+            }
+        }
+    }
+
+    /// Queues a live chunk, unless the session is too slow or the chunk does not touch its cursor.
+    fn take(&self, state: &mut State, chunk: &Chunk, forms: &mut Forms, now: Instant) -> Option<u32> {
+        let sent = state.sent(chunk.partition)?;
+        if chunk.next <= sent {
+            return Some(0);
+        }
+        if chunk.first > sent || state.is_full(&self.limits) {
+            return None;
+        }
+        let form = forms.of(chunk, sent, u32::MAX, self.info.dialect, state.filter.as_ref());
+        let records = form.records;
+        state.take(chunk.partition, form, self.info.dialect, now);
+        Some(records)
+    }
+
+    /// Whether it is in the live set of the store with this generation.
+    pub fn is_live(&self, generation: u64) -> bool {
+        self.lock().feed == Feed::Live(generation)
     }
 
     /// Asks the store when the queue has room. Called after a demotion, in case the socket drained it meanwhile, and after an
@@ -312,9 +405,23 @@ impl SessionQueue {
     pub fn feeder(&self, now: Instant) -> Option<Feeder<'_>> {
         let state = self.lock();
         match state.feed {
-            Feed::Idle | Feed::Closing(_) => None,
+            Feed::Idle | Feed::Parked | Feed::Closing(_) => None,
             Feed::Live(_) | Feed::Behind { .. } => Some(Feeder { queue: self, state, now, records: 0, scanned: 0 }),
         }
+    }
+
+    /// Asks the store once more, for a session whose answer may have got lost with an actor.
+    pub fn ask_again(self: &Arc<Self>) {
+        if matches!(self.lock().feed, Feed::Behind { asked: true }) {
+            self.join.send(Join { queue: Arc::clone(self) });
+        }
+    }
+
+    /// Opens the queue for pages of history that were asked for under `ticket`; `None` when they are not wanted any more.
+    pub fn history_feeder(&self, ticket: u64, now: Instant) -> Option<Feeder<'_>> {
+        let state = self.lock();
+        let wanted = state.ticket == ticket && state.feed == (Feed::Behind { asked: true });
+        wanted.then_some(Feeder { queue: self, state, now, records: 0, scanned: 0 })
     }
 
     /// Offsets start again in every partition. The session goes on at `starts`.
@@ -329,9 +436,10 @@ impl SessionQueue {
             for (partition, start) in starts {
                 let frame = control::cursor_reset(*partition, ResetReason::TopicRecreated, epoch, *start);
                 state.push(ws_frame::text(&frame), now);
-                let position = Position { partition: *partition, start: *start, sent: *start, applied: *start };
-                state.positions.push(position);
+                state.positions.push(Position::at(*start, *partition));
             }
+            state.ticket += 1;
+            state.epoch = epoch.into();
             state.positions.sort_unstable_by_key(|position| position.partition);
             state.apply_lag.reset();
         }
@@ -342,7 +450,7 @@ impl SessionQueue {
     pub fn add_partition(&self, partition: i32, start: i64, now: Instant) {
         {
             let mut state = self.lock();
-            if matches!(state.feed, Feed::Idle | Feed::Closing(_)) || state.sent(partition).is_some() {
+            if matches!(state.feed, Feed::Idle | Feed::Parked | Feed::Closing(_)) || state.sent(partition).is_some() {
                 return;
             }
             state.add(partition, start, self.info.dialect, now);
@@ -392,40 +500,62 @@ impl SessionQueue {
     /// How long the socket has taken nothing although something waits, and how long it has not even asked.
     pub fn stalled(&self, now: Instant) -> (Duration, Duration) {
         let state = self.lock();
-        let unread =
-            if state.frames.is_empty() { Duration::ZERO } else { now.saturating_duration_since(state.progress) };
+        let unread = if state.bytes == 0 { Duration::ZERO } else { now.saturating_duration_since(state.progress) };
         (unread, now.saturating_duration_since(state.polled))
     }
 
-    /// The next frame for the socket; `None` at the end of a closed session.
-    pub fn poll_frame(self: &Arc<Self>, cx: &Context<'_>) -> Poll<Option<Bytes>> {
+    /// Moves the next frames for the socket to `turn`, which the socket has emptied; false at the end of a closed session.
+    ///
+    /// They count as queued until the next call: only then has the socket taken them.
+    pub fn poll_frames(self: &Arc<Self>, cx: &Context<'_>, turn: &mut VecDeque<Bytes>) -> Poll<bool> {
         // Registered first: a frame that comes between the look and the registration must wake us.
         self.waker.register(cx.waker());
-        let (frame, ask) = {
+        let (poll, ask) = {
             let mut state = self.lock();
             let now = Instant::now();
             state.polled = now;
-            let Some(frame) = state.frames.pop_front() else {
-                return if matches!(state.feed, Feed::Closing(_)) { Poll::Ready(None) } else { Poll::Pending };
-            };
-            state.bytes -= frame.len();
+            state.bytes -= std::mem::take(&mut state.handed_out);
             state.progress = now;
-            (frame, state.wants_more(&self.limits))
+            let poll = if !state.frames.is_empty() {
+                let bytes = state.hand_out(turn);
+                self.taken_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                Poll::Ready(true)
+            } else if matches!(state.feed, Feed::Closing(_)) {
+                Poll::Ready(false)
+            } else {
+                Poll::Pending
+            };
+            (poll, state.wants_more(&self.limits))
         };
-        self.taken_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         if ask {
             self.join.send(Join { queue: Arc::clone(self) });
         }
-        Poll::Ready(Some(frame))
+        poll
     }
 }
 
 impl State {
+    /// Moves frames of about [`TURN_BYTES`] to `turn`; how many bytes that are.
+    fn hand_out(&mut self, turn: &mut VecDeque<Bytes>) -> usize {
+        if self.bytes <= TURN_BYTES {
+            std::mem::swap(&mut self.frames, turn);
+            self.handed_out = self.bytes;
+        } else {
+            while self.handed_out < TURN_BYTES
+                && let Some(frame) = self.frames.pop_front()
+            {
+                self.handed_out += frame.len();
+                turn.push_back(frame);
+            }
+        }
+        self.handed_out
+    }
+
     fn push(&mut self, frame: Bytes, now: Instant) {
         if frame.is_empty() {
             return;
         }
-        if self.frames.is_empty() {
+        if self.bytes == 0 {
             self.progress = now;
         }
         self.bytes += frame.len();
@@ -452,8 +582,14 @@ impl State {
         self.positions.get(index).map(|position| position.sent)
     }
 
+    /// Whether nothing was sent yet of a partition that began at the oldest that is kept.
+    fn begins_with_oldest(&self, partition: i32) -> bool {
+        let position = self.positions.iter().find(|position| position.partition == partition);
+        position.is_some_and(|position| position.oldest && position.sent == position.start)
+    }
+
     fn add(&mut self, partition: i32, start: i64, dialect: Dialect, now: Instant) {
-        let position = Position { partition, start, sent: start, applied: start };
+        let position = Position::at(start, partition);
         let at = self.positions.partition_point(|position| position.partition < partition);
         self.positions.insert(at, position);
         if dialect == Dialect::V2 {

@@ -25,6 +25,8 @@ pub mod assemble;
 
 pub mod page;
 
+pub mod replay_plan;
+
 pub mod window;
 
 pub mod tags;

@@ -23,40 +23,60 @@ pub enum Run {
     Gap(i64, i64, GapReason),
 }
 
-/// What the session gets of a chunk from `cursor` on, which lies below the chunk's end. `None`: nothing but skipped
-/// offsets that need not be told at once.
-pub fn sieve(chunk: &Chunk, cursor: i64, filter: &Filter) -> Option<Vec<Run>> {
+/// The part of a chunk that a session gets, from its cursor on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What lies there, in order and without holes.
+    pub runs: Vec<Run>,
+    /// Records in it.
+    pub records: u32,
+    /// The offset after it.
+    pub next: i64,
+}
+
+impl Part {
+    /// Whether there is nothing but skipped offsets, which need not be told at once.
+    pub fn is_blank(&self) -> bool {
+        self.runs.iter().all(|run| matches!(run, Run::Skip(_, _, SkipReason::Filtered | SkipReason::NoRecord)))
+    }
+}
+
+/// What the session gets of a chunk from `cursor` on with at most `max_records`. What lies between the last of them and the
+/// next record for the session goes with it.
+pub fn sieve(chunk: &Chunk, cursor: i64, max_records: u32, filter: &Filter) -> Part {
     let passing = filter.select(chunk);
     let marks = &chunk.sealed().marks;
-    let mut runs: Vec<Run> = Vec::new();
+    let mut part = Part { runs: Vec::new(), records: 0, next: chunk.next };
     let mut record = 0;
     for (index, mark) in marks.iter().enumerate() {
         let next = marks.get(index + 1).map_or(chunk.next, |mark| mark.first);
         let first = mark.first.max(cursor);
-        let passes = match mark.content {
-            Content::Record { .. } => {
-                record += 1;
-                passing.as_ref().is_some_and(|passing| passing.get(record - 1) == Some(&true))
-            }
-            Content::Skip(_) | Content::Gap(_) => false,
-        };
+        let is_record = matches!(mark.content, Content::Record { .. });
+        let passes = is_record && passing.as_ref().is_some_and(|passing| passing.get(record) == Some(&true));
+        record += usize::from(is_record);
         if next <= cursor {
             continue;
         }
         match mark.content {
-            Content::Record { .. } if passes => match runs.last_mut() {
-                Some(Run::Records(range)) => range.end = index + 1,
-                _ => runs.push(Run::Records(index..index + 1)),
-            },
-            Content::Gap(reason) => runs.push(Run::Gap(first, next, reason)),
-            Content::Record { .. } => skip(&mut runs, first, next, SkipReason::Filtered),
+            Content::Record { .. } if passes && part.records == max_records => {
+                part.next = first;
+                break;
+            }
+            Content::Record { .. } if passes => {
+                part.records += 1;
+                match part.runs.last_mut() {
+                    Some(Run::Records(range)) => range.end = index + 1,
+                    _ => part.runs.push(Run::Records(index..index + 1)),
+                }
+            }
+            Content::Gap(reason) => part.runs.push(Run::Gap(first, next, reason)),
+            Content::Record { .. } => skip(&mut part.runs, first, next, SkipReason::Filtered),
             // Whose a bad record is, nobody knows: who must not learn of others does not learn of it.
-            Content::Skip(_) if filter.is_restricted() => skip(&mut runs, first, next, SkipReason::Filtered),
-            Content::Skip(reason) => skip(&mut runs, first, next, reason),
+            Content::Skip(_) if filter.is_restricted() => skip(&mut part.runs, first, next, SkipReason::Filtered),
+            Content::Skip(reason) => skip(&mut part.runs, first, next, reason),
         }
     }
-    let blank = |run: &Run| matches!(run, Run::Skip(_, _, SkipReason::Filtered | SkipReason::NoRecord));
-    (!runs.iter().all(blank)).then_some(runs)
+    part
 }
 
 /// Appends a skip, or extends the last one: offsets without a record and withheld ones are all the same to the client.
@@ -71,27 +91,22 @@ fn skip(runs: &mut Vec<Run>, first: i64, next: i64, reason: SkipReason) {
     }
 }
 
-/// The v2 message of the runs, which begin at `cursor` or at the chunk's first offset, and how many records it holds.
-pub fn message(chunk: &Chunk, cursor: i64, runs: &[Run]) -> (Bytes, u32) {
+/// The v2 message of a part that was taken at `cursor`.
+pub fn message(chunk: &Chunk, cursor: i64, part: &Part) -> Bytes {
     let mut builder = FrameBuilder::new();
-    let mut records = 0;
-    for run in runs {
+    for run in &part.runs {
         match run {
-            Run::Records(range) => {
-                records += range.len();
-                builder.copy_items(chunk.sealed(), range.clone());
-            }
+            Run::Records(range) => builder.copy_items(chunk.sealed(), range.start, range.end),
             Run::Skip(first, next, reason) => builder.skip(*first, *next, *reason),
             Run::Gap(first, next, reason) => builder.gap(*first, *next, *reason),
         }
     }
-    let sealed = builder.seal(chunk.partition, cursor.max(chunk.first), chunk.next);
-    (sealed.message, u32::try_from(records).unwrap_or(u32::MAX))
+    builder.seal(chunk.partition, cursor.max(chunk.first), part.next).message
 }
 
-/// The runs item by item: first offset, next offset, and what lies there.
-pub fn items<'a>(chunk: &'a Chunk, runs: &'a [Run]) -> impl Iterator<Item = (i64, i64, ItemRef<'a>)> {
-    runs.iter().flat_map(|run| {
+/// A part item by item: first offset, next offset, and what lies there.
+pub fn items<'a>(chunk: &'a Chunk, part: &'a Part) -> impl Iterator<Item = (i64, i64, ItemRef<'a>)> {
+    part.runs.iter().flat_map(|run| {
         let (records, range) = match run {
             Run::Records(range) => (range.clone(), None),
             Run::Skip(first, next, reason) => (0..0, Some((*first, *next, ItemRef::Skip(*reason)))),

@@ -9,6 +9,8 @@ use crate::wire::control::{Begin, From, ResetReason, Resume, Unlisted};
 pub struct Known {
     /// The partition.
     pub partition: i32,
+    /// First offset that is kept, in whichever tier.
+    pub oldest: i64,
     /// First offset in the memory window.
     pub low: i64,
     /// End of the memory window.
@@ -24,6 +26,8 @@ pub struct Start {
     pub begins: Vec<Begin>,
     /// Cursors that could not be honoured, and where the partition begins instead.
     pub resets: Vec<(i32, ResetReason, i64)>,
+    /// Partitions that begin at what is kept rather than at an offset of the client: retention costs them nothing.
+    pub oldest: Vec<i32>,
 }
 
 /// Whether the client is further than what is known of the log. Another instance may have shown it more than this one has
@@ -41,19 +45,25 @@ fn last_applied(resume: &Resume, partition: i32) -> Option<i64> {
 
 /// Decides where each partition begins.
 ///
-/// `same_epoch` is false when the cursor names an epoch that is over: its offsets mean nothing in this log.
-pub fn decide(resume: &Resume, same_epoch: bool, known: &[Known]) -> Start {
-    let mut start = Start { begins: Vec::with_capacity(known.len()), resets: Vec::new() };
+/// `same_epoch` is false when the cursor names an epoch that is over: its offsets mean nothing in this log. `at_time` has the
+/// first offset of each partition at the time that was asked for; a partition that it does not list begins at the end.
+pub fn decide(resume: &Resume, same_epoch: bool, at_time: &[(i32, i64)], known: &[Known]) -> Start {
+    let mut start = Start { begins: Vec::with_capacity(known.len()), resets: Vec::new(), oldest: Vec::new() };
     for known in known {
         // Below the end at the start of the service lies history, even while the service is still reading it.
         let latest = known.end.max(known.next);
         let listed = last_applied(resume, known.partition).map(|last| last.saturating_add(1));
         let from = match (resume.from, listed) {
             (From::Latest, _) => latest,
-            (From::Earliest, _) => known.low,
+            (From::Earliest, _) => start.at_oldest(known),
+            (From::Time(_), _) => {
+                let found = at_time.iter().find(|(partition, _)| *partition == known.partition);
+                found.map_or(latest, |(_, offset)| (*offset).min(latest))
+            }
             (From::Cursor, _) if !same_epoch => {
-                start.resets.push((known.partition, ResetReason::TopicRecreated, known.low));
-                known.low
+                let oldest = start.at_oldest(known);
+                start.resets.push((known.partition, ResetReason::TopicRecreated, oldest));
+                oldest
             }
             (From::Cursor, Some(cursor)) if cursor > latest => {
                 start.resets.push((known.partition, ResetReason::BeyondEnd, latest));
@@ -61,13 +71,23 @@ pub fn decide(resume: &Resume, same_epoch: bool, known: &[Known]) -> Start {
             }
             (From::Cursor, Some(cursor)) => cursor,
             (From::Cursor, None) => match resume.unlisted {
-                Unlisted::Earliest => known.low,
+                Unlisted::Earliest => start.at_oldest(known),
                 Unlisted::Latest => latest,
             },
         };
+        if matches!(resume.from, From::Time(_)) {
+            start.oldest.push(known.partition);
+        }
         start.begins.push(Begin { partition: known.partition, from, low: known.low, next: known.next });
     }
     start
+}
+
+impl Start {
+    fn at_oldest(&mut self, known: &Known) -> i64 {
+        self.oldest.push(known.partition);
+        known.oldest.min(known.low)
+    }
 }
 
 #[cfg(test)]
@@ -75,7 +95,7 @@ mod tests {
     use super::*;
     use crate::wire::filter::FilterChange;
 
-    const KNOWN: Known = Known { partition: 0, low: 100, next: 200, end: 200 };
+    const KNOWN: Known = Known { partition: 0, oldest: 40, low: 100, next: 200, end: 200 };
 
     fn request(from: From, last: Option<i64>, unlisted: Unlisted) -> Resume {
         let last_applied = last.map(|last| (0, last)).into_iter().collect();
@@ -88,8 +108,9 @@ mod tests {
         let beyond = Some(ResetReason::BeyondEnd);
         let table = [
             (From::Latest, None, Earliest, 200, None),
-            (From::Earliest, None, Earliest, 100, None),
-            (From::Cursor, None, Earliest, 100, None),
+            (From::Earliest, None, Earliest, 40, None),
+            (From::Cursor, None, Earliest, 40, None),
+            (From::Time(5), None, Earliest, 77, None),
             (From::Cursor, None, Latest, 200, None),
             // Below what is kept: honoured here, the store names the loss.
             (From::Cursor, Some(0), Earliest, 1, None),
@@ -101,7 +122,7 @@ mod tests {
             (From::Cursor, Some(i64::MAX - 1), Earliest, 200, beyond),
         ];
         for (from, last, unlisted, want, reset) in table {
-            let start = decide(&request(from, last, unlisted), true, &[KNOWN]);
+            let start = decide(&request(from, last, unlisted), true, &[(0, 77)], &[KNOWN]);
             assert_eq!(start.begins[0].from, want, "{from:?} {last:?} {unlisted:?}");
             assert_eq!(start.resets.first().map(|(_, reason, _)| *reason), reset, "{from:?} {last:?}");
             assert_eq!(is_ahead(&request(from, last, unlisted), true, &[KNOWN]), reset.is_some(), "{from:?} {last:?}");
@@ -109,18 +130,26 @@ mod tests {
     }
 
     #[test]
+    fn a_time_beyond_the_end_is_the_end() {
+        let start = decide(&request(From::Time(5), None, Unlisted::Earliest), true, &[(0, 900)], &[KNOWN]);
+        assert_eq!((start.begins[0].from, start.oldest), (200, vec![0]));
+        let start = decide(&request(From::Time(5), None, Unlisted::Earliest), true, &[], &[KNOWN]);
+        assert_eq!(start.begins[0].from, 200);
+    }
+
+    #[test]
     fn a_cursor_of_another_epoch_is_reset_and_never_reused() {
-        let start = decide(&request(From::Cursor, Some(150), Unlisted::Latest), false, &[KNOWN]);
-        assert_eq!(start.begins[0].from, 100);
-        assert_eq!(start.resets, vec![(0, ResetReason::TopicRecreated, 100)]);
+        let start = decide(&request(From::Cursor, Some(150), Unlisted::Latest), false, &[], &[KNOWN]);
+        assert_eq!(start.begins[0].from, 40);
+        assert_eq!(start.resets, vec![(0, ResetReason::TopicRecreated, 40)]);
     }
 
     #[test]
     fn latest_is_the_end_of_the_log_while_the_service_still_reads_history() {
         let reading = Known { end: 5000, ..KNOWN };
-        let start = decide(&request(From::Latest, None, Unlisted::Earliest), true, &[reading]);
+        let start = decide(&request(From::Latest, None, Unlisted::Earliest), true, &[], &[reading]);
         assert_eq!(start.begins[0].from, 5000);
-        let start = decide(&request(From::Cursor, Some(4000), Unlisted::Earliest), true, &[reading]);
+        let start = decide(&request(From::Cursor, Some(4000), Unlisted::Earliest), true, &[], &[reading]);
         assert_eq!((start.begins[0].from, start.resets.len()), (4001, 0));
     }
 }

@@ -69,8 +69,20 @@ impl Chunk {
 
     /// The v2 message of the part from `cursor` on, and how many records it holds.
     pub fn message_from(&self, cursor: i64) -> (Bytes, u32) {
-        if cursor <= self.first {
-            return (self.message().clone(), self.records);
+        let (message, records, _) = self.message_of(cursor, u32::MAX);
+        (message, records)
+    }
+
+    /// The v2 message of the part from `cursor` on with at most `max_records`, how many records it holds, and the offset
+    /// after it. What lies between the last of them and the next record goes with it; nothing at all is an empty message.
+    pub fn message_of(&self, cursor: i64, max_records: u32) -> (Bytes, u32, i64) {
+        let cursor = cursor.max(self.first);
+        if cursor == self.first && self.records <= max_records {
+            return (self.message().clone(), self.records, self.next);
+        }
+        let (until, until_index) = self.end_of(cursor, max_records);
+        if until <= cursor {
+            return (Bytes::new(), 0, cursor);
         }
         let marks = &self.sealed.marks;
         // The item that holds the cursor: it can only be cut when it is a range.
@@ -89,9 +101,18 @@ impl Chunk {
             }
             _ => holds,
         };
-        let records = marks.get(whole_from..).map_or(0, count_records);
-        builder.copy_items(&self.sealed, whole_from..marks.len());
-        (builder.seal(self.partition, cursor, self.next).message, records)
+        let records = marks.get(whole_from..until_index).map_or(0, count_records);
+        builder.copy_items(&self.sealed, whole_from, until_index);
+        (builder.seal(self.partition, cursor, until).message, records, until)
+    }
+
+    /// The offset after the part from `cursor` on with at most `max_records`, and the index of the first item after it.
+    pub fn end_of(&self, cursor: i64, max_records: u32) -> (i64, usize) {
+        let marks = &self.sealed.marks;
+        let from = marks.partition_point(|mark| mark.first < cursor);
+        let rest = marks.iter().enumerate().skip(from);
+        let mut records = rest.filter(|(_, mark)| matches!(mark.content, Content::Record { .. }));
+        records.nth(max_records as usize).map_or((self.next, marks.len()), |(index, mark)| (mark.first, index))
     }
 
     /// The items from `cursor` on: first offset, next offset, and what lies there.
@@ -347,6 +368,41 @@ mod tests {
         assert_eq!(window.append(chunk(0, 6, 1, 1)), Err(Misaligned { expected: 5, found: 6 }));
         assert_eq!(window.append(chunk(0, 4, 1, 1)), Err(Misaligned { expected: 5, found: 4 }));
         window.append(chunk(0, 5, 1, 1)).unwrap();
+    }
+
+    #[test]
+    fn a_part_ends_before_the_first_record_too_many() {
+        let mut builder = FrameBuilder::with_capacity(0);
+        builder.record(10, 0, b"a", &[]);
+        builder.skip(11, 14, SkipReason::NoRecord);
+        builder.record(14, 0, b"b", &[]);
+        builder.record(15, 0, b"c", &[]);
+        builder.skip(16, 20, SkipReason::NoRecord);
+        let chunk = Chunk::new(2, 10, 20, 3, builder.seal(2, 10, 20));
+        let table = [
+            ((10, 0), (0, 10)),
+            ((10, 1), (1, 14)),
+            ((10, 2), (2, 15)),
+            ((10, 3), (3, 20)),
+            ((11, 0), (0, 14)),
+            ((12, 0), (0, 14)),
+            ((12, 1), (1, 15)),
+            ((14, 0), (0, 14)),
+            ((15, 1), (1, 20)),
+            ((16, 0), (0, 20)),
+            ((18, 9), (0, 20)),
+        ];
+        for ((cursor, max), (records, next)) in table {
+            let (message, got, until) = chunk.message_of(cursor, max);
+            assert_eq!((got, until), (records, next), "{cursor} {max}");
+            assert_eq!(message.is_empty(), until == cursor);
+            if !message.is_empty() {
+                let frame = Frame::decode(&message[2..]).unwrap();
+                assert_eq!((frame.first_offset, frame.next_offset), (cursor, next));
+                let count = frame.items.iter().filter(|item| matches!(item.kind, Some(item::Kind::Record(_)))).count();
+                assert_eq!(count, records as usize);
+            }
+        }
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! The upgrade of `/ws`: admission, subprotocol, and the stream that joins a session's control plane and its queue.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -99,6 +100,7 @@ pub async fn upgrade(request: HttpRequest, payload: Payload, deps: Data<Websocke
     Ok(response.streaming(SessionStream {
         control: Some(Box::pin(control)),
         queue,
+        turn: VecDeque::new(),
         grace: None,
         metrics: Arc::clone(metrics),
         _registered: registered,
@@ -116,6 +118,8 @@ type ControlStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>>>>;
 struct SessionStream {
     control: Option<ControlStream>,
     queue: Arc<SessionQueue>,
+    /// Frames of the queue that the socket takes next.
+    turn: VecDeque<Bytes>,
     grace: Option<Pin<Box<Sleep>>>,
     metrics: Arc<Metrics>,
     // After the control plane: the session is over when nothing of it is left.
@@ -127,6 +131,9 @@ impl Stream for SessionStream {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(frame) = self.turn.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
         if let Some(control) = &mut self.control {
             match control.as_mut().poll_next(cx) {
                 Poll::Pending => {}
@@ -135,13 +142,15 @@ impl Stream for SessionStream {
                 Poll::Ready(None) => self.control = None,
             }
         }
-        match self.queue.poll_frame(cx) {
+        let this = &mut *self;
+        match this.queue.poll_frames(cx, &mut this.turn) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Some(frame)) => {
-                self.metrics.sent_bytes.inc_by(frame.len() as u64);
-                return Poll::Ready(Some(Ok(frame)));
+            Poll::Ready(true) => {
+                let bytes: usize = this.turn.iter().map(Bytes::len).sum();
+                this.metrics.sent_bytes.inc_by(bytes as u64);
+                return Poll::Ready(this.turn.pop_front().map(Ok));
             }
-            Poll::Ready(None) => {}
+            Poll::Ready(false) => {}
         }
         if self.control.is_none() {
             return Poll::Ready(None);

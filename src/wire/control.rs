@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::cursor::{self, Cursor};
 use super::filter::{self, FilterChange};
 
 /// Integers up to this are exact in every JSON implementation.
@@ -72,11 +73,30 @@ pub struct Resume {
     /// Where partitions begin that `last_applied` does not list.
     pub unlisted: Unlisted,
     /// The epoch that the cursor belongs to.
-    pub epoch: Option<String>,
+    pub epoch: Option<CursorEpoch>,
     /// What the client calls itself.
     pub client: Option<String>,
     /// What the client wants.
     pub filter: FilterChange,
+}
+
+/// How a cursor names its epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CursorEpoch {
+    /// By its name.
+    Name(String),
+    /// By the tag of its name, in a printable cursor.
+    Tag(u64),
+}
+
+impl CursorEpoch {
+    /// Whether it is the epoch of this name.
+    pub fn is(&self, name: &str) -> bool {
+        match self {
+            Self::Name(named) => named == name,
+            Self::Tag(tag) => *tag == cursor::epoch_tag(name),
+        }
+    }
 }
 
 /// `from`.
@@ -88,6 +108,8 @@ pub enum From {
     Earliest,
     /// After the last applied offsets.
     Cursor,
+    /// From this time on, in milliseconds since 1970.
+    Time(i64),
 }
 
 impl From {
@@ -97,6 +119,7 @@ impl From {
             Self::Latest => "latest",
             Self::Earliest => "earliest",
             Self::Cursor => "cursor",
+            Self::Time(_) => "time",
         }
     }
 }
@@ -129,6 +152,8 @@ pub enum ErrorCode {
     EmptyCursor,
     /// The positions of the log are not known yet; try again.
     NotReady,
+    /// History could not be read within its time budget; ask again from the same cursor.
+    ReplayTimeout,
 }
 
 impl ErrorCode {
@@ -143,6 +168,7 @@ impl ErrorCode {
             Self::Unsupported => "unsupported",
             Self::EmptyCursor => "empty_cursor",
             Self::NotReady => "not_ready",
+            Self::ReplayTimeout => "replay_timeout",
         }
     }
 }
@@ -165,12 +191,12 @@ impl FrameError {
         Self { code, message: message.into(), field: None }
     }
 
-    pub(super) fn field(field: &'static str, message: impl Into<String>) -> Self {
-        Self { code: ErrorCode::InvalidField, message: message.into(), field: Some(field) }
-    }
-
     pub(super) const fn too_large(field: &'static str, message: String) -> Self {
         Self { code: ErrorCode::TooLarge, message, field: Some(field) }
+    }
+
+    pub(super) fn field(field: &'static str, message: impl Into<String>) -> Self {
+        Self { code: ErrorCode::InvalidField, message: message.into(), field: Some(field) }
     }
 
     /// The `error` frame.
@@ -249,33 +275,44 @@ fn resume(fields: &Map<String, Value>, dialect: Dialect) -> Result<Resume, Frame
         (Some("latest"), _) => From::Latest,
         (Some("earliest"), _) => From::Earliest,
         (Some("cursor"), _) | (None, Dialect::V1) => From::Cursor,
+        (Some("time"), Dialect::V2) => From::Time(time(fields.get("time"))?),
         (None, Dialect::V2) => {
-            return Err(FrameError::field("from", "\"latest\", \"earliest\" or \"cursor\" is required"));
+            return Err(FrameError::field("from", "\"latest\", \"earliest\", \"cursor\" or \"time\" is required"));
         }
         (Some(other), _) => {
-            let message = format!("{:?} is unknown; use \"latest\", \"earliest\" or \"cursor\"", cut(other, 32));
-            return Err(FrameError::field("from", message));
+            let known = match dialect {
+                Dialect::V1 => "\"latest\", \"earliest\" or \"cursor\"",
+                Dialect::V2 => "\"latest\", \"earliest\", \"cursor\" or \"time\"",
+            };
+            return Err(FrameError::field("from", format!("{:?} is unknown; use {known}", cut(other, 32))));
         }
     };
-    let last_applied = match (from, fields.get("lastOffsetsByPartition")) {
-        (From::Cursor, Some(Value::Object(map))) if !map.is_empty() => offsets("lastOffsetsByPartition", map)?,
-        (From::Cursor, None | Some(Value::Null | Value::Object(_))) => {
+    let epoch = text("epoch")?.map(|epoch| CursorEpoch::Name(cut(epoch, 512).to_owned()));
+    let (last_applied, epoch) = match (from, text("cursor")?, fields.get("lastOffsetsByPartition")) {
+        (From::Cursor, Some(_), Some(Value::Object(_))) => {
+            return Err(FrameError::field("cursor", "give cursor or lastOffsetsByPartition, not both"));
+        }
+        (From::Cursor, Some(printed), _) => printable(printed)?,
+        (From::Cursor, None, Some(Value::Object(map))) if !map.is_empty() => {
+            (offsets("lastOffsetsByPartition", map)?, epoch)
+        }
+        (From::Cursor, None, None | Some(Value::Null | Value::Object(_))) => {
             return Err(FrameError {
                 code: ErrorCode::EmptyCursor,
                 message:
-                    "from \"cursor\" needs lastOffsetsByPartition; \"earliest\" asks for everything that is kept, \
-                          \"latest\" for what comes"
+                    "from \"cursor\" needs lastOffsetsByPartition or cursor; \"earliest\" asks for everything that \
+                          is kept, \"latest\" for what comes"
                         .into(),
                 field: Some("lastOffsetsByPartition"),
             });
         }
-        (From::Cursor, Some(_)) => {
+        (From::Cursor, None, Some(_)) => {
             return Err(FrameError::field(
                 "lastOffsetsByPartition",
                 "an object from partition to last applied offset is required",
             ));
         }
-        (From::Latest | From::Earliest, _) => Vec::new(),
+        (From::Latest | From::Earliest | From::Time(_), _, _) => (Vec::new(), epoch),
     };
     let unlisted = match text("default")? {
         None | Some("earliest") => Unlisted::Earliest,
@@ -289,10 +326,34 @@ fn resume(fields: &Map<String, Value>, dialect: Dialect) -> Result<Resume, Frame
         from,
         last_applied,
         unlisted,
-        epoch: text("epoch")?.map(|epoch| cut(epoch, 512).to_owned()),
+        epoch,
         client: text("client")?.map(|client| cut(client, 64).to_owned()),
         filter: filter::parse(fields)?,
     })
+}
+
+/// Milliseconds since 1970 as a decimal string or an exact number, or RFC 3339.
+fn time(value: Option<&Value>) -> Result<i64, FrameError> {
+    let millis = match value {
+        Some(Value::Number(number)) => number.as_u64().filter(|number| *number <= MAX_EXACT),
+        Some(Value::String(text)) => match decimal(text) {
+            Some(millis) => Some(millis),
+            None => time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
+                .ok()
+                .and_then(|time| u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()),
+        },
+        _ => None,
+    };
+    millis.and_then(|millis| i64::try_from(millis).ok()).ok_or_else(|| {
+        FrameError::field("time", "a time is required: RFC 3339, or milliseconds since 1970 as a decimal string")
+    })
+}
+
+/// The positions in a printable cursor, as last applied offsets.
+fn printable(text: &str) -> Result<(Vec<(i32, i64)>, Option<CursorEpoch>), FrameError> {
+    let cursor = Cursor::decode(text).map_err(|error| FrameError::field("cursor", error.to_string()))?;
+    let last = cursor.next_offsets.iter().map(|(partition, next)| (*partition, next - 1)).collect();
+    Ok((last, Some(CursorEpoch::Tag(cursor.epoch))))
 }
 
 fn offsets(field: &'static str, map: &Map<String, Value>) -> Result<Vec<(i32, i64)>, FrameError> {
@@ -405,15 +466,46 @@ pub fn welcome(welcome: &Welcome<'_>, begins: &[Begin]) -> String {
     .to_string()
 }
 
-/// `replay_complete`.
-pub fn replay_complete(from: From, dialect: Dialect, replayed: u64, next_offsets: &[(i32, i64)]) -> String {
+/// How far a resume has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Pages sent.
+    pub page: u64,
+    /// Records sent.
+    pub replayed: u64,
+    /// Offsets left to where the log ended at the request.
+    pub remaining: u64,
+    /// Of the offsets between the request's cursor and that end.
+    pub percent: u8,
+}
+
+/// v2: `replay_progress`, the boundary of a page.
+pub fn replay_progress(progress: &Progress) -> String {
+    json!({
+        "type": "replay_progress",
+        "page": progress.page,
+        "totalReplayed": progress.replayed,
+        "remaining": progress.remaining.to_string(),
+        "percent": progress.percent,
+    })
+    .to_string()
+}
+
+/// `replay_complete`. `capped`: there is more than the resume may send.
+pub fn replay_complete(
+    from: From,
+    dialect: Dialect,
+    replayed: u64,
+    next_offsets: &[(i32, i64)],
+    capped: bool,
+) -> String {
     // Positions on this wire are *last* offsets; a partition without any record before its cursor has none.
     let last = next_offsets.iter().filter(|(_, next)| *next > 0).map(|(partition, next)| (*partition, next - 1));
     let mut frame = json!({
         "type": "replay_complete",
         "totalReplayed": replayed,
         "lastOffsetsByPartition": offset_map(last),
-        "capped": false,
+        "capped": capped,
     });
     if let Some(fields) = frame.as_object_mut() {
         match dialect {
@@ -441,6 +533,8 @@ pub enum ResetReason {
     TopicRecreated,
     /// The client's cursor lies beyond the end of the log.
     BeyondEnd,
+    /// Retention has passed the client's cursor.
+    Retention,
 }
 
 impl ResetReason {
@@ -449,6 +543,7 @@ impl ResetReason {
         match self {
             Self::TopicRecreated => "topic_recreated",
             Self::BeyondEnd => "beyond_end",
+            Self::Retention => "retention",
         }
     }
 }

@@ -11,6 +11,8 @@ pub mod control;
 
 pub mod filter;
 
+pub mod cursor;
+
 pub mod close_code;
 
 pub mod frame_gate;

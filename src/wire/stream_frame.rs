@@ -7,8 +7,6 @@
     reason = "positions in a frame fit 32 bits: it is sealed at about 1 MiB, or holds one record, which is at most 1 GiB"
 )]
 
-use std::ops::Range;
-
 use bytes::Bytes;
 
 use super::stream::{FindingKind, GapReason, SkipReason};
@@ -157,15 +155,17 @@ impl FrameBuilder {
         self.marks.push(Mark { first, end, content });
     }
 
-    /// Appends items of another sealed frame as they are: `marks[items]` of it.
+    /// Appends items of another sealed frame as they are: `marks[from..to]` of it.
     #[allow(clippy::indexing_slicing, reason = "marks lie within the frame that they were made for")]
-    pub fn copy_items(&mut self, other: &Sealed, items: Range<usize>) {
-        let edge = |index: usize| if index == 0 { other.items_start } else { other.marks[index - 1].end } as usize;
-        let (start, end) = (edge(items.start), edge(items.end));
+    pub fn copy_items(&mut self, other: &Sealed, from: usize, to: usize) {
+        if from >= to {
+            return;
+        }
+        let start = if from == 0 { other.items_start } else { other.marks[from - 1].end } as usize;
         let base = self.open().len() as u32;
         let moved = |position: u32| position - start as u32 + base;
-        self.bytes.extend_from_slice(&other.message[start..end]);
-        self.marks.extend(other.marks[items].iter().map(|mark| Mark {
+        self.bytes.extend_from_slice(&other.message[start..other.marks[to - 1].end as usize]);
+        self.marks.extend(other.marks[from..to].iter().map(|mark| Mark {
             end: moved(mark.end),
             content: match mark.content {
                 Content::Record { start, len } => Content::Record { start: moved(start), len },
@@ -352,7 +352,7 @@ mod tests {
             }
             let cut = cut.min(items.len());
             let mut tail = FrameBuilder::with_capacity(0);
-            tail.copy_items(&sealed, cut..items.len());
+            tail.copy_items(&sealed, cut, items.len());
             let tail = tail.seal(partition, 7, 9);
             prop_assert_eq!(payload(&tail.message), &expected(partition, 7, 9, &items[cut..]).encode_to_vec()[..]);
             for (mark, (_, offset)) in tail.marks.iter().zip(&items[cut..]) {

@@ -1,11 +1,12 @@
 //! The simulated service: a reader that may crash and re-read, store generations, and clients that come, go and stall.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use dashstream::actors::fan_out::FanOut;
 use dashstream::actors::link::Link;
 use dashstream::actors::session_queue::{Feed, QueueLimits, SessionInfo, SessionQueue};
@@ -28,6 +29,7 @@ use crate::log::{Entry, Log, TENANTS};
 
 struct Browser {
     queue: Arc<SessionQueue>,
+    turn: VecDeque<Bytes>,
     _registered: Registered,
     client: Client,
     /// Whether it says what it has applied.
@@ -277,7 +279,15 @@ impl World {
         let mut client = Client::new(dialect, starts.iter().copied());
         client.tenant = tenant;
         let epoch = self.log.epoch;
-        self.browsers.push(Browser { queue, _registered: registered, client, reports, epoch, began: starts });
+        self.browsers.push(Browser {
+            queue,
+            turn: VecDeque::new(),
+            _registered: registered,
+            client,
+            reports,
+            epoch,
+            began: starts,
+        });
     }
 
     /// Gives only what `tenant` wrote: because the client wants no more, or because it may not see more.
@@ -316,10 +326,15 @@ impl World {
         let browser = &mut self.browsers[index];
         let cx = Context::from_waker(Waker::noop());
         for _ in 0..frames {
-            match browser.queue.poll_frame(&cx) {
-                Poll::Ready(Some(frame)) => browser.client.take(&frame, &self.log),
-                Poll::Ready(None) => panic!("nobody closed this session"),
-                Poll::Pending => break,
+            if browser.turn.is_empty() {
+                match browser.queue.poll_frames(&cx, &mut browser.turn) {
+                    Poll::Ready(true) => {}
+                    Poll::Ready(false) => panic!("nobody closed this session"),
+                    Poll::Pending => break,
+                }
+            }
+            if let Some(frame) = browser.turn.pop_front() {
+                browser.client.take(&frame, &self.log);
             }
         }
         if browser.reports && (frames == usize::MAX || self.rng.bool()) {

@@ -1,13 +1,14 @@
 //! The store's answer to a session that asked: the queue is filled from the session's cursors on, under its lock.
 
 use std::sync::MutexGuard;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::replay::Replay;
 use super::v1::gap_name;
 use super::{Feed, Forms, Joined, SessionQueue, State};
 use crate::pipeline::window::Chunk;
-use crate::wire::control::{self, Dialect, From};
-use crate::wire::stream::GapReason;
+use crate::wire::control::{self, Dialect, From, ResetReason};
+use crate::wire::stream::{GapReason, SkipReason};
 use crate::wire::stream_frame::FrameBuilder;
 use crate::wire::ws_frame::{self, Opcode};
 
@@ -40,27 +41,67 @@ impl Feeder<'_> {
         low
     }
 
-    /// Queues a chunk from the cursor on.
-    pub fn chunk(&mut self, chunk: &Chunk) {
-        let Some(sent) = self.state.sent(chunk.partition) else { return };
-        if chunk.first > sent || chunk.next <= sent {
-            return;
-        }
-        let (dialect, filter) = (self.queue.info.dialect, self.state.filter.as_ref());
-        if filter.is_some() {
+    /// Queues a chunk from the cursor on, in pages, as far as the resume may go.
+    pub fn chunk(&mut self, chunk: &Chunk) -> Fed {
+        let mut fed = Fed { moved: false, capped: false };
+        let mut forms = Forms::default();
+        if self.state.filter.is_some() {
             self.scanned += chunk.weight();
         }
-        let Some((frame, records)) = Forms::default().of(chunk, sent, dialect, filter) else {
-            self.state.withhold(chunk.partition, chunk.next, dialect);
-            return;
-        };
-        self.records += u64::from(records);
-        self.state.advance(chunk.partition, chunk.next, frame, self.now);
+        loop {
+            let Some(sent) = self.state.sent(chunk.partition) else { return fed };
+            if chunk.first > sent || chunk.next <= sent {
+                return fed;
+            }
+            let allowance = self.state.resume.as_ref().map_or(u32::MAX, Replay::allowance);
+            let dialect = self.queue.info.dialect;
+            let form = forms.of(chunk, sent, allowance, dialect, self.state.filter.as_ref());
+            let records = form.records;
+            if form.next <= sent {
+                fed.capped = true;
+                return fed;
+            }
+            fed.moved = true;
+            self.records += u64::from(records);
+            self.state.take(chunk.partition, form, dialect, self.now);
+            if self.state.resume.as_mut().is_some_and(|resume| resume.sent(records)) {
+                self.end_page();
+            }
+        }
+    }
+
+    /// The boundary of a page, with the progress so far; v1 has no frame for it.
+    fn end_page(&mut self) {
+        if self.queue.info.dialect == Dialect::V2
+            && let Some(resume) = &self.state.resume
+        {
+            let text = control::replay_progress(&resume.progress(&self.state.positions));
+            self.state.push(ws_frame::text(&text), self.now);
+        }
+    }
+
+    /// Whether its resume may not send any further record.
+    pub fn is_capped(&self) -> bool {
+        self.state.resume.as_ref().is_some_and(Replay::is_capped)
+    }
+
+    /// Whether what it missed is to be named as a gap, instead of being sent.
+    pub fn skips_to_live(&self) -> bool {
+        self.state.skips_to_live
+    }
+
+    /// Whether this session's client can ask on, so that a limit or an outage need not cost it a gap.
+    pub fn can_ask_on(&self) -> bool {
+        self.queue.info.dialect == Dialect::V2 && self.state.resume.is_some()
     }
 
     /// Names `[cursor, low)` as lost to this session; how many offsets that are.
     pub fn gap(&mut self, partition: i32, low: i64, reason: GapReason) -> u64 {
-        let Some(sent) = self.state.sent(partition) else { return 0 };
+        let Some(sent) = self.state.sent(partition).filter(|sent| *sent < low) else { return 0 };
+        if reason == GapReason::Retention && self.state.begins_with_oldest(partition) {
+            self.skip(partition, sent, low);
+            return 0;
+        }
         let frame = match self.queue.info.dialect {
             Dialect::V2 => {
                 let mut builder = FrameBuilder::with_capacity(32);
@@ -80,7 +121,25 @@ impl Feeder<'_> {
             }
         };
         self.state.advance(partition, low, frame, self.now);
+        if reason == GapReason::Retention && self.queue.info.dialect == Dialect::V2 {
+            let epoch = &self.state.epoch;
+            let text = control::cursor_reset(partition, ResetReason::Retention, epoch, low);
+            self.state.push(ws_frame::text(&text), self.now);
+        }
         low.abs_diff(sent)
+    }
+
+    /// Nothing was ever kept for this session in `[sent, low)`.
+    fn skip(&mut self, partition: i32, sent: i64, low: i64) {
+        let frame = match self.queue.info.dialect {
+            Dialect::V2 => {
+                let mut builder = FrameBuilder::with_capacity(32);
+                builder.skip(sent, low, SkipReason::NoRecord);
+                builder.seal(partition, sent, low).message
+            }
+            Dialect::V1 => bytes::Bytes::new(),
+        };
+        self.state.advance(partition, low, frame, self.now);
     }
 
     /// Records queued by this feeder.
@@ -91,38 +150,82 @@ impl Feeder<'_> {
     /// The session has reached the end everywhere: it is live from here on. Tells the client when that ends a resume.
     pub fn live(mut self, generation: u64) -> Joined {
         let was_live = matches!(self.state.feed, Feed::Live(_));
-        if self.state.resume.is_some() {
-            // What comes next says where the client stands.
-            self.state.tell_all_withheld(self.now);
-        }
         self.state.feed = Feed::Live(generation);
-        let resume = self.state.resume.take();
-        let joined = if let Some(resume) = resume {
-            let replayed = resume.replayed + self.records;
-            let next: Vec<_> = self.state.positions.iter().map(|p| (p.partition, p.sent)).collect();
-            let text = control::replay_complete(resume.from, self.queue.info.dialect, replayed, &next);
-            self.state.push(ws_frame::text(&text), self.now);
-            Joined::Resumed { replayed, took: self.now.saturating_duration_since(resume.started) }
-        } else if was_live {
-            Joined::StayedLive
-        } else {
-            Joined::CaughtUp
+        self.state.skips_to_live = false;
+        let joined = match self.end_resume(false) {
+            Some((replayed, took)) => Joined::Resumed { replayed, took },
+            None if was_live => Joined::StayedLive,
+            None => Joined::CaughtUp,
         };
-        let queue = self.queue;
-        drop(self);
-        queue.waker.wake();
+        self.wake();
         joined
     }
 
-    /// The end was not reached: the session asks again once its queue has drained, see [`SessionQueue::ask_if_drained`].
+    /// The resume met its limit with more to come: the client is told, and gets nothing more until it asks on.
+    pub fn park(mut self) -> Joined {
+        self.state.feed = Feed::Parked;
+        let (replayed, took) = self.end_resume(true).unwrap_or_default();
+        self.wake();
+        Joined::Capped { replayed, took }
+    }
+
+    /// v1, whose clients cannot ask on: the resume is over, and what it did not send was named; live comes next.
+    pub fn live_capped(mut self, generation: u64) -> Joined {
+        self.state.feed = Feed::Live(generation);
+        let (replayed, took) = self.end_resume(true).unwrap_or_default();
+        self.wake();
+        Joined::Capped { replayed, took }
+    }
+
+    fn end_resume(&mut self, capped: bool) -> Option<(u64, Duration)> {
+        let resume = self.state.resume.take()?;
+        // The end says where the client stands.
+        self.state.tell_all_withheld(self.now);
+        let next: Vec<_> = self.state.positions.iter().map(|p| (p.partition, p.sent)).collect();
+        let text = control::replay_complete(resume.from, self.queue.info.dialect, resume.replayed(), &next, capped);
+        self.state.push(ws_frame::text(&text), self.now);
+        Some((resume.replayed(), resume.took(self.now)))
+    }
+
+    /// Tells the client something in passing.
+    pub fn tell(&mut self, text: &str) {
+        self.state.push(ws_frame::text(text), self.now);
+    }
+
+    /// The queue is full before the end was reached, or there is more to ask for: it asks again once it has drained, see
+    /// [`SessionQueue::ask_if_drained`].
     pub fn behind(mut self) {
         self.state.feed = Feed::Behind { asked: false };
-        let records = self.records;
-        if let Some(resume) = &mut self.state.resume {
-            resume.replayed += records;
-        }
+        self.wake();
+    }
+
+    /// History has to be read first. The ticket opens the queue for it.
+    pub fn await_history(mut self) -> u64 {
+        self.state.feed = Feed::Behind { asked: true };
+        self.state.ticket += 1;
+        let ticket = self.state.ticket;
+        self.wake();
+        ticket
+    }
+
+    /// Everything below was queued, for a partition that the session knows.
+    pub fn sent(&self, partition: i32) -> Option<i64> {
+        self.state.sent(partition)
+    }
+
+    /// Closes the queue again; the socket is told that there is something.
+    pub fn wake(self) {
         let queue = self.queue;
         drop(self);
         queue.waker.wake();
     }
+}
+
+/// What became of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fed {
+    /// Something of it was queued.
+    pub moved: bool,
+    /// More of it than the resume may send is left.
+    pub capped: bool,
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::forms::Form;
 use super::{Feed, SessionQueue, State};
 use crate::pipeline::filter::Filter;
 use crate::wire::control::{self, Dialect};
@@ -49,11 +50,19 @@ impl SessionQueue {
 }
 
 impl State {
-    /// A chunk up to `next` holds nothing for the session.
-    pub(super) fn withhold(&mut self, partition: i32, next: i64, dialect: Dialect) {
+    /// Queues a part of a chunk, or lets the cursor go on over it.
+    pub(super) fn take(&mut self, partition: i32, form: Form, dialect: Dialect, now: Instant) {
+        match form.frame {
+            Some(frame) => self.advance(partition, form.next, frame, now),
+            None => self.withhold(partition, form.next, dialect),
+        }
+    }
+
+    fn withhold(&mut self, partition: i32, next: i64, dialect: Dialect) {
         if let Ok(index) = self.positions.binary_search_by_key(&partition, |position| position.partition)
             && let Some(position) = self.positions.get_mut(index)
         {
+            // v1 has no frame for it.
             if dialect == Dialect::V2 {
                 self.withheld.entry(partition).or_insert(position.sent);
             }
@@ -89,12 +98,13 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::net::{IpAddr, Ipv4Addr};
     use std::task::{Context, Poll, Waker};
 
     use prost::Message as _;
 
-    use super::super::{Joined, QueueLimits, SessionInfo};
+    use super::super::{Beginning, Forms, Joined, QueueLimits, SessionInfo, SlowPolicy};
     use super::*;
     use crate::actors::link::Link;
     use crate::pipeline::filter::Grant;
@@ -105,10 +115,18 @@ mod tests {
     use crate::wire::telemetry::dash_stream_message::Message;
     use crate::wire::telemetry::{DashStreamMessage, Event, Header};
 
+    const BEGINNING: Beginning = Beginning { partition: 0, from: 0, end: 0, oldest: false };
+
     fn queue(dialect: Dialect) -> Arc<SessionQueue> {
         let now = Instant::now();
         let info = SessionInfo { session: 1, dialect, address: IpAddr::V4(Ipv4Addr::LOCALHOST), opened: now };
-        let limits = QueueLimits { queued_bytes: 1 << 20, unapplied_bytes: 1 << 20 };
+        let limits = QueueLimits {
+            queued_bytes: 1 << 20,
+            unapplied_bytes: 1 << 20,
+            page_records: 1_000,
+            max_total: 10_000,
+            slow: SlowPolicy::CatchUp,
+        };
         Arc::new(SessionQueue::new(info, limits, Link::default()))
     }
 
@@ -132,11 +150,12 @@ mod tests {
 
     fn frames(queue: &Arc<SessionQueue>) -> usize {
         let cx = Context::from_waker(Waker::noop());
-        std::iter::from_fn(|| match queue.poll_frame(&cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => None,
-        })
-        .count()
+        let mut turn = VecDeque::new();
+        let mut count = 0;
+        while queue.poll_frames(&cx, &mut turn) == Poll::Ready(true) {
+            count += turn.drain(..).count();
+        }
+        count
     }
 
     #[test]
@@ -144,10 +163,10 @@ mod tests {
         let queue = queue(Dialect::V2);
         let now = Instant::now();
         queue.set_filter(of("a"), false, now);
-        queue.begin_live(&[(0, 0)], now);
+        queue.begin_live("e", &[BEGINNING], now);
         assert_eq!(queue.feeder(now).unwrap().live(1), Joined::CaughtUp);
         let offer = |first, tenants: &[&str]| {
-            queue.offer(&chunk(first, tenants, 1), &mut super::super::Forms::default(), 1, now)
+            queue.offer(&[Arc::new(chunk(first, tenants, 1))], &mut [Forms::default()], 1, now)
         };
         for first in 0..100 {
             offer(first, &["b"]);
@@ -170,9 +189,9 @@ mod tests {
         let queue = queue(Dialect::V1);
         let now = Instant::now();
         queue.set_filter(of("a"), false, now);
-        queue.begin_live(&[(0, 0)], now);
+        queue.begin_live("e", &[BEGINNING], now);
         assert_eq!(queue.feeder(now).unwrap().live(1), Joined::CaughtUp);
-        queue.offer(&chunk(0, &["b", "b"], 1), &mut super::super::Forms::default(), 1, now);
+        queue.offer(&[Arc::new(chunk(0, &["b", "b"], 1))], &mut [Forms::default()], 1, now);
         queue.tell_withheld(now);
         assert_eq!((frames(&queue), queue.told_ends()), (0, vec![(0, 2)]));
     }
@@ -182,7 +201,7 @@ mod tests {
         let queue = queue(Dialect::V2);
         let now = Instant::now();
         queue.set_filter(of("a"), false, now);
-        queue.begin(&[(0, 0)], From::Earliest, Vec::new(), now);
+        queue.begin("e", &[BEGINNING], From::Earliest, Vec::new(), now);
         let chunks: Vec<_> = (0..200).map(|first| chunk(first, &["b"], 60_000)).collect();
         let (mut at, mut turns) = (0, 0);
         loop {
@@ -207,9 +226,10 @@ mod tests {
     #[test]
     fn sessions_with_the_same_filter_share_a_frame() {
         let chunk = chunk(0, &["a", "b"], 10);
-        let mut forms = super::super::Forms::default();
-        let frame = |forms: &mut super::super::Forms, tenant: &str, dialect| {
-            forms.of(&chunk, 0, dialect, of(tenant).as_ref()).map(|(frame, records)| (frame.as_ptr(), records))
+        let mut forms = Forms::default();
+        let frame = |forms: &mut Forms, tenant: &str, dialect| {
+            let form = forms.of(&chunk, 0, u32::MAX, dialect, of(tenant).as_ref());
+            form.frame.map(|frame| (frame.as_ptr(), form.records))
         };
         let first = frame(&mut forms, "a", Dialect::V2);
         assert_eq!(first.map(|(_, records)| records), Some(1));

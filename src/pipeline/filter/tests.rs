@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::*;
-use crate::pipeline::sieve::{self, Run};
+use crate::pipeline::sieve;
 use crate::wire::filter::MESSAGE_TYPES;
 use crate::wire::stream::{Frame, SkipReason, item};
 use crate::wire::stream_frame::FrameBuilder;
@@ -220,6 +220,7 @@ proptest! {
         items in proptest::collection::vec((0..5_u8, 1..3_i64), 1..14),
         from in 0..30_i64,
         restricted in any::<bool>(),
+        max in prop_oneof![Just(u32::MAX), 0..5_u32],
     ) {
         let (mut builder, mut at, mut records) = (FrameBuilder::new(), 100, 0);
         let mut due = Vec::new();
@@ -240,16 +241,21 @@ proptest! {
         let chunk = Chunk::new(4, 100, at, records, builder.seal(4, 100, at));
         let cursor = (95 + from).min(at - 1);
         let filter = if restricted { Filter::new(None, &granted(&["a"]), READING) } else { Filter::new(Some(&request(&["a"], &[])), &Grant::ALL, READING) };
-        let runs = sieve::sieve(&chunk, cursor, &filter.unwrap());
+        let due: Vec<i64> = due.into_iter().filter(|offset| *offset >= cursor).collect();
+        let part = sieve::sieve(&chunk, cursor, max, &filter.unwrap());
         let told: Vec<u8> = items.iter().map(|(kind, _)| *kind).collect();
-        let Some(runs) = runs else {
-            prop_assert!(due.iter().all(|offset| *offset < cursor), "records are never withheld from who may see them");
+        // The part ends at the first record too many, and else with the chunk.
+        prop_assert_eq!(part.next, due.get(max as usize).copied().unwrap_or(at));
+        let due: Vec<i64> = due.into_iter().take(max as usize).collect();
+        prop_assert_eq!(part.records as usize, due.len());
+        if part.is_blank() {
+            prop_assert_eq!(due.len(), 0, "records are never withheld from who may see them");
             return Ok(());
-        };
-        let (message, count) = sieve::message(&chunk, cursor, &runs);
+        }
+        let message = sieve::message(&chunk, cursor, &part);
         let start = match message[1] { 126 => 4, 127 => 10, _ => 2 };
         let frame = Frame::decode(&message[start..]).unwrap();
-        prop_assert_eq!((frame.partition, frame.first_offset, frame.next_offset), (4, cursor.max(100), at));
+        prop_assert_eq!((frame.partition, frame.first_offset, frame.next_offset), (4, cursor.max(100), part.next));
         let (mut position, mut got, mut last) = (frame.first_offset, Vec::new(), None);
         for item in &frame.items {
             let (first, next, skip) = match item.kind.as_ref().unwrap() {
@@ -266,13 +272,10 @@ proptest! {
             if restricted { prop_assert!(matches!(skip, None | Some(SkipReason::Filtered | SkipReason::NoRecord)), "{told:?}"); }
             (position, last) = (next, skip);
         }
-        prop_assert_eq!(position, at);
-        let due: Vec<i64> = due.into_iter().filter(|offset| *offset >= cursor).collect();
-        prop_assert_eq!(count as usize, due.len());
+        prop_assert_eq!(position, part.next);
         prop_assert_eq!(&got, &due);
-        let shown: Vec<i64> = sieve::items(&chunk, &runs).filter(|(_, _, item)| matches!(item, crate::pipeline::window::ItemRef::Record(_))).map(|(first, ..)| first).collect();
+        let shown: Vec<i64> = sieve::items(&chunk, &part).filter(|(_, _, item)| matches!(item, crate::pipeline::window::ItemRef::Record(_))).map(|(first, ..)| first).collect();
         prop_assert_eq!(shown, due, "both protocols get the same");
-        prop_assert!(runs.iter().any(|run| !matches!(run, Run::Skip(_, _, SkipReason::Filtered | SkipReason::NoRecord))));
     }
 
     /// Bytes of any kind are withheld from who is restricted, without a panic.
