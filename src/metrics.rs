@@ -67,6 +67,17 @@ const CLOSES: Values = Values::Closed(&[
     "slow_client",
     "internal",
     "hello_timeout",
+    "token_expired",
+]);
+/// Why a connection was refused.
+const REJECTIONS: Values = Values::Closed(&[
+    "total",
+    "per_address",
+    "origin",
+    "unauthenticated",
+    "token_expired",
+    "forbidden",
+    "no_keys",
 ]);
 /// How a client asks for history.
 const MODES: Values = Values::Closed(&["partition"]);
@@ -196,7 +207,7 @@ metrics! {
         /// Bytes queued for all sessions.
         queued_bytes: IntGauge "dashstream_session_queued_bytes";
         /// Connections refused.
-        rejected_connections: IntCounterVec "websocket_rejected_connections_total" ["reason": Values::Closed(&["total", "per_address"])];
+        rejected_connections: IntCounterVec "websocket_rejected_connections_total" ["reason": REJECTIONS];
         /// Control frames over the size limit.
         control_oversized: IntCounter "websocket_control_oversized_total";
         /// Control frames that were refused.
@@ -223,6 +234,13 @@ metrics! {
         apply_lag_messages_reported: Histogram "dashstream_client_apply_lag_messages_reported" buckets APPLY_LAG_MESSAGES;
         /// Age of the oldest record sent but not applied, at each report.
         apply_lag_seconds_reported: Histogram "dashstream_client_apply_lag_seconds_reported" buckets APPLY_LAG_SECONDS;
+    }
+
+    "Doors" {
+        /// Reads of the public keys of tokens, by result.
+        jwks_reads: IntCounterVec "dashstream_jwks_reads_total" ["result": Values::Closed(&["ok", "failed"])];
+        /// Looks at renewed certificates of the listener, by result.
+        tls_renewals: IntCounterVec "dashstream_tls_renewals_total" ["result": Values::Closed(&["ok", "failed"])];
     }
 
     "Process" {

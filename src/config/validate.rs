@@ -81,6 +81,25 @@ pub(super) fn check(config: &Config) -> Vec<Conflict> {
         &["kafka.topic"],
         "must be set, because the source topic with -dlq appended is longer than the 249 characters that Kafka allows",
     );
+    rule(
+        is_loopback(&web.host) || config.auth.is_on() || web.allow_unauthenticated,
+        "web.host",
+        &["auth.jwt_secret", "auth.jwks", "web.allow_unauthenticated"],
+        "is open to its network, and nobody would have to say who they are: set up authentication (auth.jwt_secret or auth.jwks), \
+         or allow this with web.allow_unauthenticated = true",
+    );
+    rule(
+        web.tls_certificate.is_empty() == web.tls_key.is_empty(),
+        if web.tls_key.is_empty() { "web.tls_key" } else { "web.tls_certificate" },
+        &["web.tls_certificate", "web.tls_key"],
+        "certificate and key belong together",
+    );
+    rule(
+        !(config.redact.is_on() && dlq.include_payload),
+        "dlq.include_payload",
+        &["redact.fields", "redact.patterns"],
+        "must be false with rules of redaction: a record that cannot be read cannot be redacted either",
+    );
     conflicts.extend(security(config));
     conflicts.extend(files(config));
     conflicts
@@ -89,10 +108,16 @@ pub(super) fn check(config: &Config) -> Vec<Conflict> {
 /// What an operator should know of a configuration that can be used.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    let loopback = config.web.host.parse::<IpAddr>().map_or(config.web.host == "localhost", |ip| ip.is_loopback());
-    if !loopback {
+    let loopback = is_loopback(&config.web.host);
+    if !loopback && !config.auth.is_on() {
         warnings.push(format!(
             "web.host is {}: everyone who can reach it can read the stream, because there is no authentication",
+            config.web.host
+        ));
+    }
+    if !loopback && config.auth.is_on() && config.web.tls_certificate.is_empty() {
+        warnings.push(format!(
+            "web.host is {} without TLS: tokens can be read on their way unless a proxy in front encrypts (web.tls_certificate)",
             config.web.host
         ));
     }
@@ -100,6 +125,10 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         warnings.push("telemetry.otlp_endpoint is set, but this version exports no spans".into());
     }
     warnings
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.parse::<IpAddr>().map_or(host == "localhost", |address| address.to_canonical().is_loopback())
 }
 
 fn security(config: &Config) -> Option<Conflict> {
@@ -122,6 +151,8 @@ fn files(config: &Config) -> Vec<Conflict> {
         ("kafka.security.ssl_ca_location", &security.ssl_ca_location),
         ("kafka.security.ssl_certificate_location", &security.ssl_certificate_location),
         ("kafka.security.ssl_key_location", &security.ssl_key_location),
+        ("web.tls_certificate", &config.web.tls_certificate),
+        ("web.tls_key", &config.web.tls_key),
     ];
     let unreadable = named.into_iter().filter(|(_, file)| !file.is_empty()).filter_map(|(path, file)| {
         let problem = match std::fs::metadata(file) {
