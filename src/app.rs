@@ -1,5 +1,9 @@
 //! The composition root: configuration in, a running service out, and its orderly end.
 
+mod facts;
+
+mod settings;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,20 +12,26 @@ use actix::{Actor, Addr, Arbiter};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use self::facts::{actor_facts, stands_at, stuck};
+use self::settings::{
+    connection, history_settings, identity, ingest_settings, judge_settings, letter_context, restart_settings,
+    session_settings,
+};
 use crate::actors::client_session::{SessionSettings, SessionShared};
 use crate::actors::dlq_publisher::{self, DlqRetry};
 use crate::actors::heartbeat::HeartbeatSource;
+use crate::actors::history::{HistoryDeps, HistorySettings};
 use crate::actors::kafka_ingest::{self, IngestParts};
 use crate::actors::lag_monitor::LagParts;
 use crate::actors::letter_queue::{LetterLimits, Letters};
 use crate::actors::replay_store::ReplayStoreSettings;
-use crate::actors::session_queue::QueueLimits;
+use crate::actors::session_queue::{QueueLimits, SlowPolicy};
 use crate::actors::sessions::{Patience, Sessions};
 use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorState, install_panic_hook};
 use crate::actors::topology::{self, Links, Parts, RestartSettings};
 use crate::board::Board;
 use crate::config::instance;
-use crate::config::sections::{AutoOffsetReset, Config, DlqMode, OnDecodeError};
+use crate::config::sections::{AutoOffsetReset, Config, DlqMode, OnDecodeError, SlowClient};
 use crate::kafka::batch::BatchLimits;
 use crate::kafka::connection::KafkaConnection;
 use crate::kafka::dlq_producer::{DlqProducer, DlqProducerSettings};
@@ -37,7 +47,6 @@ use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::epoch::ResetPolicy;
 use crate::pipeline::health::{ActorFacts, DeadLettersBlocked, Facts, StandsAt};
 use crate::pipeline::restart::Intensity;
-use crate::pipeline::tags::Reading;
 use crate::web::admin::Admin;
 use crate::web::admission::Admission;
 use crate::web::server::{self, ServerSettings};
@@ -232,13 +241,22 @@ impl Service {
             monitor: Arc::clone(&monitor),
         };
         let identity = identity(config);
+        let sessions = Sessions::default();
+        let history = HistoryDeps {
+            settings: history_settings(config),
+            redis: None,
+            kafka: Arc::new(NoTier),
+            sessions: sessions.clone(),
+            board: board.clone(),
+            metrics: Arc::clone(&metrics),
+        };
         let parts = Parts {
             letter_queue,
             pause: config.decode.on_error == OnDecodeError::Pause,
             links,
             board,
             metrics,
-            sessions: Sessions::default(),
+            sessions,
             ingest,
             judge: judge_settings(config),
             hash_seed: fastrand::u64(..),
@@ -249,6 +267,7 @@ impl Service {
                 flush_interval: config.web.flush_interval,
             },
             letter_producer: Arc::new(letter_producer),
+            history,
             letter_retry: DlqRetry::new(config.dlq.max_in_flight, config.dlq.send_timeout),
             lag,
             restarts: restart_settings(config),
@@ -338,6 +357,7 @@ impl Service {
             board: self.parts.board.clone(),
             metrics: Arc::clone(&self.parts.metrics),
             leave: self.parts.links.leave.clone(),
+            times: Arc::new(NoTier),
             heartbeat: HeartbeatSource::new(self.parts.board.clone(), move || for_heartbeat.summary()),
             resume_namespace: status::resume_namespace,
         };
@@ -418,6 +438,31 @@ impl Service {
     }
 }
 
+#[derive(Debug)]
+struct NoTier;
+
+impl crate::actors::history::HistoryTier for NoTier {
+    fn page(
+        &self,
+        _: crate::pipeline::page::PageRequest,
+        _: Instant,
+    ) -> futures_util::future::BoxFuture<'static, Result<crate::pipeline::page::Page, crate::pipeline::page::TierError>>
+    {
+        Box::pin(async { Ok(crate::pipeline::page::Page::default()) })
+    }
+}
+
+impl crate::actors::history::LogTimes for NoTier {
+    fn offsets_at(
+        &self,
+        _: u64,
+        _: i64,
+        _: Instant,
+    ) -> futures_util::future::BoxFuture<'static, Result<Vec<(i32, i64)>, crate::pipeline::page::TierError>> {
+        Box::pin(async { Err(crate::pipeline::page::TierError::Timeout) })
+    }
+}
+
 fn letter_queue(config: &Config, links: &Links, board: &Board, metrics: &Arc<Metrics>) -> Letters {
     let limits = LetterLimits {
         durability: match config.dlq.mode {
@@ -429,132 +474,4 @@ fn letter_queue(config: &Config, links: &Links, board: &Board, metrics: &Arc<Met
         patience: config.dlq.send_timeout,
     };
     Letters::new(limits, links.dead_letters.clone(), links.settled.clone(), board.clone(), Arc::clone(metrics))
-}
-
-fn letter_context(config: &Config, identity: &Identity, instance: String) -> LetterContext {
-    LetterContext {
-        topic: config.kafka.topic.clone(),
-        consumer_group: config.kafka.group_id.clone(),
-        policy: identity.decode_error_policy.to_owned(),
-        instance,
-        include_payload: config.dlq.include_payload,
-    }
-}
-
-fn stands_at(pauses: &Pauses) -> Vec<StandsAt> {
-    let stands = |pause: &Pause| StandsAt {
-        partition: pause.partition,
-        offset: pause.offset,
-        kind: pause.kind.as_str(),
-        ours: pause.ours,
-        since: pause.since.elapsed(),
-    };
-    pauses.all().iter().filter(|pause| pause.stands()).map(stands).collect()
-}
-
-/// Owned partitions whose log goes on while nothing of it was handled for longer than `stale`.
-fn stuck(board: &Board, started: Instant, stale: Duration) -> Vec<i32> {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    board
-        .partitions()
-        .iter()
-        .filter(|partition| {
-            let behind = partition.high_watermark.get() > partition.stored.get();
-            let last_ms = partition.last_record_ms.load(Ordering::Relaxed);
-            let age = match u128::try_from(last_ms) {
-                Ok(last_ms) if last_ms > 0 => {
-                    Duration::from_millis(u64::try_from(now_ms.saturating_sub(last_ms)).unwrap_or(u64::MAX))
-                }
-                _ => started.elapsed(),
-            };
-            partition.duty_term.load(Ordering::Relaxed) != 0 && behind && age > stale
-        })
-        .map(|partition| partition.partition)
-        .collect()
-}
-
-fn actor_facts(state: &SupervisorState) -> Vec<ActorFacts> {
-    state
-        .children()
-        .iter()
-        .map(|child| ActorFacts {
-            name: child.name,
-            up: child.up || child.generation == 0,
-            restarted: (child.restarts > 0).then(|| child.since.elapsed().unwrap_or_default()),
-        })
-        .collect()
-}
-
-fn connection(config: &Config, client_id: &str) -> KafkaConnection {
-    KafkaConnection {
-        brokers: config.kafka.brokers.clone(),
-        client_id: client_id.to_owned(),
-        security: config.kafka.security.clone(),
-        address_family: config.kafka.broker_address_family.as_librdkafka().map(str::to_owned),
-    }
-}
-
-fn identity(config: &Config) -> Identity {
-    Identity {
-        topic: config.kafka.topic.clone(),
-        group_id: config.kafka.group_id.clone(),
-        max_payload_bytes: config.decode.max_payload_bytes,
-        decode_error_policy: match config.decode.on_error {
-            OnDecodeError::Skip => "skip",
-            OnDecodeError::Pause => "pause",
-        },
-        window_records: config.replay.memory_messages,
-    }
-}
-
-fn judge_settings(config: &Config) -> JudgeSettings {
-    JudgeSettings {
-        max_payload_bytes: config.decode.max_payload_bytes,
-        max_decompressed_bytes: config.decode.max_payload_bytes,
-        legacy_framing: config.decode.legacy_framing,
-        schema_versions: 1..=1,
-    }
-}
-
-fn session_settings(config: &Config) -> SessionSettings {
-    SessionSettings {
-        heartbeat: config.web.heartbeat,
-        idle_timeout: config.web.idle_timeout,
-        hello_timeout: config.web.hello_timeout,
-        ready_timeout: config.replay.timeout,
-        max_control_bytes: config.web.max_control_frame_bytes,
-        queue: QueueLimits {
-            queued_bytes: config.web.session_queue_bytes,
-            unapplied_bytes: config.web.session_unapplied_bytes,
-        },
-        reading: Reading {
-            legacy_framing: config.decode.legacy_framing,
-            max_decompressed_bytes: config.decode.max_payload_bytes,
-        },
-        topic: config.kafka.topic.clone(),
-    }
-}
-
-fn ingest_settings(config: &Config, connection: KafkaConnection, instance_id: &str) -> IngestSettings {
-    let kafka = &config.kafka;
-    IngestSettings {
-        reset: match kafka.auto_offset_reset {
-            AutoOffsetReset::Earliest => ResetPolicy::Earliest,
-            AutoOffsetReset::Latest => ResetPolicy::Latest,
-        },
-        batch: BatchLimits { records: kafka.batch_max_records, bytes: kafka.batch_max_bytes },
-        commit_interval: kafka.commit_interval,
-        metadata_interval: kafka.metadata_interval,
-        session_timeout: kafka.session_timeout,
-        ..IngestSettings::new(connection, &kafka.topic, &kafka.group_id, instance_id)
-    }
-}
-
-fn restart_settings(config: &Config) -> RestartSettings {
-    let limits = &config.supervisor;
-    RestartSettings {
-        intensity: Intensity { max_restarts: limits.max_restarts, window: limits.window },
-        backoff: Backoff { base: limits.backoff_base, max: limits.backoff_max },
-        heartbeat: limits.heartbeat_timeout,
-    }
 }

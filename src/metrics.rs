@@ -70,15 +70,8 @@ const CLOSES: Values = Values::Closed(&[
     "token_expired",
 ]);
 /// Why a connection was refused.
-const REJECTIONS: Values = Values::Closed(&[
-    "total",
-    "per_address",
-    "origin",
-    "unauthenticated",
-    "token_expired",
-    "forbidden",
-    "no_keys",
-]);
+const REJECTIONS: Values =
+    Values::Closed(&["total", "per_address", "origin", "unauthenticated", "token_expired", "forbidden", "no_keys"]);
 /// How a client asks for history.
 const MODES: Values = Values::Closed(&["partition"]);
 const PARTITION: Values = Values::Each("partition");
@@ -185,7 +178,7 @@ metrics! {
         /// Browsers connected.
         connected_clients: IntGauge "websocket_connected_clients";
         /// Sessions by state.
-        sessions: IntGaugeVec "dashstream_sessions" ["state": Values::Closed(&["idle", "live", "catching_up", "closing"])];
+        sessions: IntGaugeVec "dashstream_sessions" ["state": Values::Closed(&["idle", "live", "catching_up", "parked", "closing"])];
         /// Sessions that do not get every record, because they asked for less or may not see more.
         filtered_sessions: IntGauge "dashstream_filtered_sessions";
         /// Sessions opened, by protocol.

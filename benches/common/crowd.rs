@@ -161,11 +161,11 @@ impl Crowd {
         for event in &events[..ready] {
             self.read(event.data() as usize)?;
         }
-        if self.swept.elapsed() > REPORT_INTERVAL {
+        if self.swept.elapsed() > REPORT_PAUSE && self.dialect != Dialect::Bare {
             self.swept = Instant::now();
-            if self.dialect != Dialect::Bare {
-                self.clients.iter_mut().for_each(|client| client.speak(self.dialect));
-            }
+            let due =
+                |client: &&mut Client| client.unreported >= REPORT_BYTES || client.spoken.elapsed() > REPORT_INTERVAL;
+            self.clients.iter_mut().filter(due).for_each(|client| client.speak(self.dialect));
         }
         Ok(())
     }

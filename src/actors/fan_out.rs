@@ -8,7 +8,6 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::link::Link;
 use super::session_queue::{Feeder, Forms, Joined, Offer, SessionQueue};
 use super::sessions::Sessions;
 use crate::board::{Board, PartitionBoard};
@@ -31,8 +30,8 @@ pub struct FanOut {
     early: Vec<Arc<SessionQueue>>,
     unsettled: Vec<Settled>,
     sessions: Sessions,
-    /// Who reads what lies below the window; without it, that is lost.
-    history: Option<Link<ReadHistory>>,
+    /// What is to be read for sessions below the window.
+    wanted: Vec<ReadHistory>,
     board: Board,
     metrics: Arc<Metrics>,
 }
@@ -55,14 +54,7 @@ pub struct Hole {
 
 impl FanOut {
     /// A generation that knows no partition yet and will serve the sessions that are open.
-    pub fn new(
-        generation: u64,
-        window: Window,
-        sessions: Sessions,
-        history: Option<Link<ReadHistory>>,
-        board: Board,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(generation: u64, window: Window, sessions: Sessions, board: Board, metrics: Arc<Metrics>) -> Self {
         for partition in board.partitions() {
             // This generation has read nothing. `window_low` stays: it tells from where to rebuild.
             partition.stored.clear();
@@ -76,7 +68,7 @@ impl FanOut {
             early: Vec::new(),
             unsettled: Vec::new(),
             sessions,
-            history,
+            wanted: Vec::new(),
             board,
             metrics,
         }
@@ -195,13 +187,7 @@ impl FanOut {
                     continue;
                 }
                 match self.window.read(partition, cursor) {
-                    Read::Below(low) => match &self.history {
-                        Some(_) => below.push(Below { partition, until: low }),
-                        None => {
-                            self.metrics.lost(feeder.gap(partition, low, GapReason::Unavailable));
-                            moved = true;
-                        }
-                    },
+                    Read::Below(low) => below.push(Below { partition, until: low }),
                     Read::Chunk(chunk) => {
                         let fed = feeder.chunk(&chunk);
                         moved |= fed.moved;
@@ -218,10 +204,9 @@ impl FanOut {
         capped |= feeder.is_capped() && !below.is_empty();
         if capped {
             self.cap(queue, feeder);
-        } else if let (Some(history), false) = (&self.history, below.is_empty()) {
+        } else if !below.is_empty() {
             let ticket = feeder.await_history();
-            // Nobody there: its next generation asks for every session that waits.
-            history.send(ReadHistory { queue: Arc::clone(queue), ticket, epoch: self.epoch, below });
+            self.wanted.push(ReadHistory { queue: Arc::clone(queue), ticket, epoch: self.epoch, below });
         } else {
             let joined = feeder.live(self.generation);
             self.joined(queue, joined);
@@ -259,6 +244,11 @@ impl FanOut {
         if queue.is_live(self.generation) && !self.live.iter().any(|live| Arc::ptr_eq(live, queue)) {
             self.live.push(Arc::clone(queue));
         }
+    }
+
+    /// Hands out what is to be read for sessions below the window.
+    pub fn wanted(&mut self) -> Vec<ReadHistory> {
+        std::mem::take(&mut self.wanted)
     }
 
     /// A session ended.

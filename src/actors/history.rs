@@ -4,7 +4,10 @@
 //! is behind, and no more than a few tiers asked at a time, so that deep history never competes with live data. What is
 //! asked of whom is decided by [`replay_plan`](crate::pipeline::replay_plan).
 
-use std::collections::VecDeque;
+mod job;
+
+pub use job::{Job, Turned};
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +15,6 @@ use actix::{Actor, AsyncContext, Context, Handler, WrapFuture};
 use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::Semaphore;
 
-use super::session_queue::{Feeder, SessionQueue};
 use super::sessions::Sessions;
 use super::supervisor::{Guard, Pulse, supervised};
 use crate::board::Board;
@@ -20,9 +22,7 @@ use crate::messages::ReadHistory;
 use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::page::{Page, PageRequest, TierError};
-use crate::pipeline::replay_plan::{Limits, Line, Patience, Source, Step, Tier, Turn, plan};
-use crate::pipeline::window::Chunk;
-use crate::wire::control::{ErrorCode, FrameError};
+use crate::pipeline::replay_plan::{Limits, Source, Step};
 
 /// A tier below the memory window.
 pub trait HistoryTier: Send + Sync + std::fmt::Debug {
@@ -122,117 +122,34 @@ struct Reader {
     permits: Semaphore,
 }
 
-/// How a session's turn ended.
-enum Turned {
-    /// Something was sent.
-    Moved,
-    /// No tier had anything to give.
-    Stuck,
-    /// The session is not served any more.
-    Over,
-}
-
-/// A session's lines, and how patient it still is.
-struct Job {
-    asked: ReadHistory,
-    epoch_name: Arc<str>,
-    lines: Vec<Line>,
-    turn: Turn,
-    patience: Patience,
-}
-
 impl Reader {
     /// Reads until the session has reached the window, its queue is full, or it wants something else.
     async fn serve(&self, asked: ReadHistory) {
-        let epoch = self.deps.board.epoch();
-        if epoch.number != asked.epoch {
-            return;
-        }
-        let lines = asked.below.iter().map(|below| self.line(below.partition, below.until)).collect();
-        let epoch_name = epoch.name.as_str().into();
-        let mut job = Job { asked, epoch_name, lines, turn: Turn::default(), patience: Patience::Left };
+        let HistoryDeps { settings, board, metrics, .. } = &self.deps;
+        let Some(mut job) = Job::new(asked, self.deps.redis.is_some(), board) else { return };
+        let limits = Limits { records: settings.page_records, bytes: settings.page_bytes };
         let (mut moved_at, mut attempt) = (Instant::now(), 0);
-        loop {
-            match self.turn(&mut job).await {
+        while let Some(steps) = job.next(limits, board, Instant::now()) {
+            let answers = join_all(steps.iter().map(|step| self.ask(&job, step))).await;
+            match job.absorb(&steps, answers, board, metrics, Instant::now()) {
                 Turned::Over => return,
                 Turned::Moved => (moved_at, attempt) = (Instant::now(), 0),
-                Turned::Stuck if moved_at.elapsed() >= self.deps.settings.timeout => {
-                    if !self.out_of_time(&mut job) {
+                Turned::Stuck if moved_at.elapsed() >= settings.timeout => {
+                    if !job.out_of_time(board, metrics, Instant::now()) {
                         return;
                     }
                 }
                 Turned::Stuck => {
                     tokio::time::sleep(RETRY.delay(attempt, fastrand::f64())).await;
                     attempt += 1;
-                    job.lines.iter_mut().for_each(Line::retry);
+                    job.retry();
                 }
             }
         }
     }
 
-    fn line(&self, partition: i32, until: i64) -> Line {
-        let redis = if self.deps.redis.is_some() { Tier::unknown() } else { Tier::off() };
-        let kafka = match self.deps.board.partition(partition).low_watermark.get() {
-            Some(low) => Tier::covers(low, i64::MAX),
-            None => Tier::unknown(),
-        };
-        Line { partition, cursor: 0, window: Some((until, i64::MAX)), redis, kafka }
-    }
-
-    /// One page.
-    async fn turn(&self, job: &mut Job) -> Turned {
-        let queue = Arc::clone(&job.asked.queue);
-        let Some(feeder) = self.open(&queue, job) else { return Turned::Over };
-        job.lines.retain_mut(|line| {
-            line.cursor = feeder.sent(line.partition).unwrap_or(i64::MAX);
-            line.window.is_some_and(|(low, _)| line.cursor < low)
-        });
-        if job.lines.is_empty() || feeder.is_full() || feeder.is_capped() {
-            feeder.behind();
-            queue.ask_if_drained();
-            return Turned::Over;
-        }
-        drop(feeder);
-        let HistorySettings { page_records, page_bytes, .. } = self.deps.settings;
-        let planned = plan(&job.lines, Limits { records: page_records, bytes: page_bytes }, job.turn, job.patience);
-        job.turn = planned.turn;
-        let answers = join_all(planned.steps.iter().map(|step| self.ask(*step, job))).await;
-        let Some(mut feeder) = self.open(&queue, job) else { return Turned::Over };
-        let mut moved = false;
-        let mut pages = Vec::with_capacity(answers.len());
-        for (step, answer) in planned.steps.iter().zip(answers) {
-            match (*step, answer) {
-                (Step::Gap { partition, to, reason, .. }, _) => {
-                    self.deps.metrics.lost(feeder.gap(partition, to, reason));
-                    moved = true;
-                }
-                (Step::Read { source, partition, until, .. }, Some(answer)) => {
-                    let Some(line) = job.lines.iter_mut().find(|line| line.partition == partition) else { continue };
-                    // Whatever it teaches brings the plan on.
-                    moved |= answer.is_ok();
-                    if line.answered(source, until, &answer) {
-                        pages.extend(answer.map(|page| VecDeque::from(page.chunks)));
-                    }
-                }
-                (Step::Read { .. }, None) => {}
-            }
-        }
-        interleave(&mut feeder, pages);
-        self.deps.metrics.delivered_records.inc_by(feeder.records());
-        feeder.wake();
-        if moved { Turned::Moved } else { Turned::Stuck }
-    }
-
-    /// Opens the session's queue, unless it wants something else by now or its epoch is over.
-    fn open<'a>(&self, queue: &'a SessionQueue, job: &Job) -> Option<Feeder<'a>> {
-        let feeder = queue.history_feeder(job.asked.ticket, Instant::now())?;
-        // Looked at under the queue's lock: a reset that comes after this finds the ticket of this job.
-        (self.deps.board.epoch_number() == job.asked.epoch).then_some(feeder)
-    }
-
-    async fn ask(&self, step: Step, job: &Job) -> Option<Result<Page, TierError>> {
-        let Step::Read { source, .. } = step else { return None };
-        let request = step.request(job.asked.epoch, &job.epoch_name)?;
+    async fn ask(&self, job: &Job, step: &Step) -> Option<Result<Page, TierError>> {
+        let (source, request) = job.request(step)?;
         let _permit = self.permits.acquire().await.ok()?;
         let (tier, limit) = match source {
             Source::Redis => (self.deps.redis.as_ref()?, REDIS_DEADLINE.min(self.deps.settings.timeout)),
@@ -240,37 +157,5 @@ impl Reader {
             Source::Memory => return None,
         };
         Some(tier.page(request, Instant::now() + limit).await)
-    }
-
-    /// The budget is spent without a page. A client that can ask on is told and keeps its cursor; for one that cannot, the
-    /// rest is named as lost. Whether to go on.
-    fn out_of_time(&self, job: &mut Job) -> bool {
-        let queue = Arc::clone(&job.asked.queue);
-        let Some(mut feeder) = self.open(&queue, job) else { return false };
-        if job.patience == Patience::Left {
-            self.deps.metrics.replay_timeouts.inc();
-        }
-        if feeder.can_ask_on() {
-            let seconds = self.deps.settings.timeout.as_secs();
-            let message = format!("history could not be read within {seconds} s; resume from the same cursor later");
-            feeder.tell(&FrameError::new(ErrorCode::ReplayTimeout, message).to_json());
-            feeder.park();
-            return false;
-        }
-        job.patience = Patience::Spent;
-        true
-    }
-}
-
-/// Queues pages of several partitions in turn, a chunk at a time.
-fn interleave(feeder: &mut Feeder<'_>, mut pages: Vec<VecDeque<Arc<Chunk>>>) {
-    while !pages.is_empty() {
-        pages.retain_mut(|page| match page.pop_front() {
-            Some(chunk) => {
-                let fed = feeder.chunk(&chunk);
-                !fed.capped
-            }
-            None => false,
-        });
     }
 }

@@ -59,6 +59,7 @@ pub struct ReplayStore {
     pacer: Pacer,
     timer: Option<SpawnHandle>,
     settled: Link<Settled>,
+    history: Link<ReadHistory>,
     metrics: Arc<Metrics>,
     pulse: Pulse,
     _guard: Guard,
@@ -72,10 +73,11 @@ impl ReplayStore {
         let ReplayStoreDeps { settings, generation, settled, sessions, history, board, metrics, pulse, guard } = deps;
         let window = Window::new(settings.window_bytes, settings.window_records);
         Self {
-            fan_out: FanOut::new(generation, window, sessions, Some(history), board, Arc::clone(&metrics)),
+            fan_out: FanOut::new(generation, window, sessions, board, Arc::clone(&metrics)),
             pacer: Pacer::new(settings.flush_interval),
             timer: None,
             settled,
+            history,
             metrics,
             pulse,
             _guard: guard,
@@ -96,6 +98,13 @@ impl ReplayStore {
             Err(hole) => self.refuse(hole),
         }
         self.pacer.flushed(now);
+    }
+
+    fn ask_history(&mut self) {
+        for wanted in self.fan_out.wanted() {
+            // Nobody there: its next generation asks for every session that waits.
+            self.history.send(wanted);
+        }
     }
 
     fn flush_when_due(&mut self, ctx: &mut Context<Self>, now: Instant) {
@@ -131,6 +140,7 @@ impl Handler<PartitionsOpened> for ReplayStore {
         // One that comes back from a hang has a successor, which tells sessions and positions.
         if !self.pulse.retired() {
             self.fan_out.open(&opened, Instant::now());
+            self.ask_history();
         }
     }
 }
@@ -156,6 +166,7 @@ impl Handler<Join> for ReplayStore {
     fn handle(&mut self, join: Join, _: &mut Self::Context) {
         if !self.pulse.retired() {
             self.fan_out.serve(&join.queue, Instant::now());
+            self.ask_history();
         }
     }
 }

@@ -120,7 +120,7 @@ impl Sessions {
 
     /// Sets the gauges that are sums over sessions.
     pub fn publish(&self, metrics: &Metrics, now: Instant) {
-        let (mut idle, mut live, mut behind, mut closing) = (0, 0, 0, 0);
+        let (mut idle, mut live, mut behind, mut parked, mut closing) = (0, 0, 0, 0, 0);
         let mut filtered = 0;
         let (mut queued, mut lag_messages, mut lag_seconds) = (0, 0, 0.0_f64);
         for session in self.all() {
@@ -129,6 +129,7 @@ impl Sessions {
                 Feed::Idle => idle += 1,
                 Feed::Live(_) => live += 1,
                 Feed::Behind { .. } => behind += 1,
+                Feed::Parked => parked += 1,
                 Feed::Closing(_) => closing += 1,
             }
             filtered += i64::from(snapshot.filter.is_some());
@@ -136,8 +137,10 @@ impl Sessions {
             lag_messages += snapshot.apply_lag_messages.unwrap_or(0);
             lag_seconds = lag_seconds.max(snapshot.apply_lag.unwrap_or_default().as_secs_f64());
         }
-        metrics.connected_clients.set(idle + live + behind + closing);
-        for (state, count) in [("idle", idle), ("live", live), ("catching_up", behind), ("closing", closing)] {
+        metrics.connected_clients.set(idle + live + behind + parked + closing);
+        let counts =
+            [("idle", idle), ("live", live), ("catching_up", behind), ("parked", parked), ("closing", closing)];
+        for (state, count) in counts {
             metrics.sessions.with_label_values(&[state]).set(count);
         }
         metrics.filtered_sessions.set(filtered);

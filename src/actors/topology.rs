@@ -10,6 +10,7 @@ use actix::{Actor, Addr};
 
 use super::decode_policy::{DecodePolicy, DecodePolicyDeps};
 use super::dlq_publisher::{self, DlqPublisher, DlqPublisherDeps, DlqRetry};
+use super::history::{History, HistoryDeps};
 use super::kafka_ingest::{self, IngestParts, KafkaIngest};
 use super::lag_monitor::{LagMonitor, LagParts};
 use super::letter_queue::Letters;
@@ -20,7 +21,9 @@ use super::sessions::Sessions;
 use super::supervisor::{ChildSpec, GroupSpec, Pulse, Running, StartContext, StartError};
 use crate::board::Board;
 use crate::kafka::dlq_producer::DlqProducer;
-use crate::messages::{Decoded, Ingested, Join, Leave, LettersWaiting, PartitionsOpened, Settled, Tracked};
+use crate::messages::{
+    Decoded, Ingested, Join, Leave, LettersWaiting, PartitionsOpened, ReadHistory, Settled, Tracked,
+};
 use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::dead_letter::LetterContext;
@@ -57,6 +60,9 @@ pub const EDGES: &[Edge] = &[
     edge("ReplayStore", "KafkaIngest", "Settled", "never awaited; by the records in flight"),
     edge("DlqPublisher", "KafkaIngest", "Settled", "never awaited; by the letters in flight"),
     edge("ClientSession", "ReplayStore", "Join", "one per session"),
+    edge("ReplayStore", "History", "ReadHistory", "one per session that is behind the memory window"),
+    edge("History", "ClientSession", "chunks", "web.session_queue_bytes, plus one page"),
+    edge("Kafka", "History", "pages", "8 at a time; replay.page_records each"),
     edge("ReplayStore", "ClientSession", "chunks", "web.session_queue_bytes, plus one chunk"),
     edge("ClientSession", "browser", "frames", "128 KiB socket buffer"),
     edge("Kafka", "LagMonitor", "watermarks", "one poll at a time"),
@@ -77,6 +83,8 @@ pub struct Links {
     pub join: Link<Join>,
     /// `ReplayStore`.
     pub leave: Link<Leave>,
+    /// `History`.
+    pub history: Link<ReadHistory>,
     /// `DlqPublisher`.
     pub dead_letters: Link<LettersWaiting>,
     /// `KafkaIngest`.
@@ -127,6 +135,8 @@ pub struct Parts {
     pub letter_producer: Arc<DlqProducer>,
     /// `DlqPublisher`.
     pub letter_retry: DlqRetry,
+    /// `History`.
+    pub history: HistoryDeps,
     /// `LagMonitor`.
     pub lag: LagParts,
     /// Restart limits.
@@ -142,7 +152,7 @@ impl std::fmt::Debug for Parts {
 /// How long an actor may take to stop before it is given up.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The supervised groups. The pipeline is one unit, restarted rest-for-one, downstream first; the two at its side are
+/// The supervised groups. The pipeline is one unit, restarted rest-for-one, downstream first; those at its side are
 /// restarted alone.
 pub fn groups(parts: &Parts) -> Vec<GroupSpec> {
     let group = |name, strategy, children| GroupSpec {
@@ -154,7 +164,7 @@ pub fn groups(parts: &Parts) -> Vec<GroupSpec> {
         children,
     };
     vec![
-        group("side", Strategy::OneForOne, vec![dlq_publisher(parts), lag_monitor(parts)]),
+        group("side", Strategy::OneForOne, vec![dlq_publisher(parts), lag_monitor(parts), history(parts)]),
         group(
             "pipeline",
             Strategy::RestForOne,
@@ -177,6 +187,7 @@ fn replay_store(parts: &Parts) -> ChildSpec {
             generation: life.generation,
             settled: all.links.settled.clone(),
             sessions: all.sessions.clone(),
+            history: all.links.history.clone(),
             board: all.board.clone(),
             metrics: Arc::clone(&all.metrics),
             pulse: life.pulse,
@@ -267,6 +278,17 @@ fn dlq_publisher(parts: &Parts) -> ChildSpec {
         Ok(Running::of(&addr))
     };
     child("DlqPublisher", "side", parts, Box::new(start))
+}
+
+fn history(parts: &Parts) -> ChildSpec {
+    let all = parts.clone();
+    let start = move |life: StartContext| {
+        let deps = all.history.clone();
+        let addr = History::start_in_arbiter(&life.arbiter, |_| History::new(deps, life.pulse, life.guard));
+        all.links.history.publish(&addr);
+        Ok(Running::of(&addr))
+    };
+    child("History", "history", parts, Box::new(start))
 }
 
 fn lag_monitor(parts: &Parts) -> ChildSpec {

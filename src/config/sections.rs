@@ -191,6 +191,8 @@ pub struct ReplayConfig {
     pub memory_bytes: usize,
     /// Most records sent for one resume.
     pub max_total: u64,
+    /// Records of one page, over all partitions.
+    pub page_records: u32,
     /// Time budget of one resume.
     #[serde(rename = "timeout_secs", with = "seconds")]
     pub timeout: Duration,
@@ -256,6 +258,8 @@ pub struct WebConfig {
     pub session_queue_bytes: usize,
     /// Most bytes sent to one session that it has not applied.
     pub session_unapplied_bytes: usize,
+    /// What becomes of a live session that does not keep up.
+    pub slow_client: SlowClient,
     /// How long frames of a dense stream are gathered before a write.
     #[serde(rename = "flush_interval_ms", with = "milliseconds")]
     pub flush_interval: Duration,
@@ -266,6 +270,18 @@ pub struct WebConfig {
     /// How long a stop may take.
     #[serde(rename = "shutdown_timeout_secs", with = "seconds")]
     pub shutdown_timeout: Duration,
+}
+
+/// What becomes of a live session that does not keep up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlowClient {
+    /// It catches up at its own pace.
+    CatchUp,
+    /// What it missed is named as a gap.
+    SkipToLive,
+    /// It is closed.
+    Disconnect,
 }
 
 /// Section `supervisor`.

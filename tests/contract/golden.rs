@@ -123,12 +123,12 @@ fn every_text_frame_of_the_server() {
     let ingest = json!({"status": "degraded", "reasons": [reason]});
     let frames = [
         ("v2 welcome", control::welcome(&welcome, &begins)),
-        ("v2 replay_complete", control::replay_complete(From::Cursor, Dialect::V2, 2, &[(0, offset), (1, 0)])),
+        ("v2 replay_complete", control::replay_complete(From::Cursor, Dialect::V2, 2, &[(0, offset), (1, 0)], true)),
         ("v2 heartbeat", control::heartbeat(1_790_000_000_001, &[(0, offset)], &ingest)),
         ("v2 partition_added", control::partition_added(4, 0)),
         ("v2 cursor_reset", control::cursor_reset(0, ResetReason::TopicRecreated, "cluster/topic/id2", 0)),
         ("v2 cursor_reset beyond_end", control::cursor_reset(0, ResetReason::BeyondEnd, "cluster/topic/id", offset)),
-        ("v1 replay_complete", control::replay_complete(From::Earliest, Dialect::V1, 2, &[(0, offset)])),
+        ("v1 replay_complete", control::replay_complete(From::Earliest, Dialect::V1, 2, &[(0, offset)], false)),
         ("v1 cursor", String::from_utf8(cursor).unwrap()),
         ("v1 cursor_stale", control::cursor_stale(0, 1, offset)),
         ("v1 gap", control::gap_v1(0, 10, "retention")),

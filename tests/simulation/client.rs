@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use dashstream::wire::control::Dialect;
-use dashstream::wire::stream::{Frame, item::Kind};
+use dashstream::wire::stream::{Frame, GapReason, item::Kind};
 use prost::Message;
 use serde_json::Value;
 
@@ -20,6 +20,10 @@ pub struct Seen {
     pub lost: u64,
     /// v1: after a loss the next position is only known to be at least [`Self::next`].
     pub resync: bool,
+    /// It began at the oldest that is kept: what retention takes before it is sent is no loss.
+    pub oldest: bool,
+    /// Records that retention took so.
+    pub aged: u64,
 }
 
 /// The checking client.
@@ -38,8 +42,8 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(dialect: Dialect, start: impl IntoIterator<Item = (i32, i64)>) -> Self {
-        let seen = start.into_iter().map(|(p, next)| (p, Seen { next, ..Seen::default() })).collect();
+    pub fn new(dialect: Dialect, start: impl IntoIterator<Item = (i32, i64, bool)>) -> Self {
+        let seen = start.into_iter().map(|(p, next, oldest)| (p, Seen { next, oldest, ..Seen::default() })).collect();
         Self {
             dialect,
             seen,
@@ -84,10 +88,16 @@ impl Client {
         let partition = frame["partition"].as_i64().map(|p| p as i32);
         match frame["type"].as_str().expect("a type") {
             "replay_complete" => self.complete += 1,
+            "replay_progress" => assert_eq!(self.dialect, Dialect::V2, "v1 has no frame for pages"),
+            "error" => assert_eq!(frame["code"], "replay_timeout"),
             "partition_added" => {
                 let next = decimal(&frame["from"]);
                 let added = self.seen.insert(partition.unwrap(), Seen { next, ..Seen::default() });
                 assert!(added.is_none(), "a partition is added once");
+            }
+            "cursor_reset" if frame["reason"] == "retention" => {
+                let seen = &self.seen[&partition.unwrap()];
+                assert_eq!(decimal(&frame["nextOffset"]), seen.next, "the gap before it was told");
             }
             "cursor_reset" => {
                 assert_eq!(self.announced, None);
@@ -104,13 +114,19 @@ impl Client {
                 let told = log.next_told(partition, from, |offset| self.wants(partition, offset));
                 let seen = self.seen.entry(partition).or_default();
                 let count = frame["count"].as_i64().unwrap();
-                if frame["reason"] == "unavailable" {
+                let reason = frame["reason"].as_str().unwrap();
+                if ["unavailable", "retention", "skipped_to_live"].contains(&reason) {
                     // Counts from the server's cursor on, which may lie behind offsets without a record that v1 does not
                     // tell: the next record says where the stream goes on.
                     seen.lost += count as u64;
                     seen.next += count;
                     seen.resync = true;
                 } else {
+                    if std::mem::take(&mut seen.oldest) && log.low(partition) > seen.next {
+                        // Where it really began, only a record can tell.
+                        seen.resync = true;
+                        seen.aged += 1;
+                    }
                     seen.next = told + count;
                 }
             }
@@ -131,10 +147,17 @@ impl Client {
         if self.dialect == Dialect::V1 {
             let (partition, offset) = self.announced.take().expect("a cursor before each record");
             assert!(self.wants(partition, offset), "v1 delivers only what the client may see");
-            let from = self.seen.entry(partition).or_default().next;
-            let next = log.next_told(partition, from, |offset| self.wants(partition, offset));
+            let wants = |offset| self.wants(partition, offset);
+            let from = self.seen.get(&partition).map_or(0, |seen| seen.next);
+            let next = log.next_told(partition, from, wants);
+            let first_kept = log.next_told(partition, log.low(partition).max(next), wants);
             let seen = self.seen.entry(partition).or_default();
-            if std::mem::take(&mut seen.resync) {
+            let aged = seen.oldest && offset <= first_kept;
+            if aged && offset > next {
+                seen.aged += 1;
+            }
+            seen.oldest = false;
+            if std::mem::take(&mut seen.resync) || aged {
                 assert!(offset >= seen.next, "partition {partition}: nothing is repeated after a loss");
             } else {
                 assert_eq!(next, offset, "partition {partition}: v1 delivers every record once and in order");
@@ -161,13 +184,18 @@ impl Client {
                     assert_eq!(skip.first_offset, seen.next);
                     for offset in skip.first_offset..skip.next_offset {
                         let entry = log.entry(frame.partition, offset);
+                        let aged = offset < log.low(frame.partition) && seen.oldest;
                         let due = entry == Entry::Good && wants(offset);
-                        assert!(!due, "offset {offset} is skipped although it carries a record for the client");
+                        seen.aged += u64::from(due && aged);
+                        assert!(!due || aged, "offset {offset} is skipped although it carries a record for the client");
                     }
                     seen.next = skip.next_offset;
                 }
                 Kind::Gap(gap) => {
                     assert_eq!(gap.first_offset, seen.next);
+                    if gap.reason() == GapReason::Retention {
+                        assert!(gap.next_offset <= log.low(frame.partition), "what is kept is not lost");
+                    }
                     seen.lost += gap.next_offset.abs_diff(gap.first_offset);
                     seen.next = gap.next_offset;
                 }

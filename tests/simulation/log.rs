@@ -28,11 +28,12 @@ pub enum Entry {
 pub struct Log {
     pub epoch: u64,
     partitions: BTreeMap<i32, Vec<Entry>>,
+    lows: BTreeMap<i32, i64>,
 }
 
 impl Log {
     pub fn new(epoch: u64, partitions: i32) -> Self {
-        Self { epoch, partitions: (0..partitions).map(|p| (p, Vec::new())).collect() }
+        Self { epoch, partitions: (0..partitions).map(|p| (p, Vec::new())).collect(), lows: BTreeMap::new() }
     }
 
     pub fn partitions(&self) -> Vec<i32> {
@@ -51,6 +52,16 @@ impl Log {
 
     pub fn end(&self, partition: i32) -> i64 {
         self.partitions.get(&partition).map_or(0, |entries| entries.len() as i64)
+    }
+
+    /// The first offset that retention has left.
+    pub fn low(&self, partition: i32) -> i64 {
+        self.lows.get(&partition).copied().unwrap_or(0)
+    }
+
+    /// Retention takes everything below `low`.
+    pub fn retain(&mut self, partition: i32, low: i64) {
+        self.lows.insert(partition, low.max(self.low(partition)));
     }
 
     pub fn entry(&self, partition: i32, offset: i64) -> Entry {

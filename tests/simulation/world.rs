@@ -8,15 +8,19 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dashstream::actors::fan_out::FanOut;
+use dashstream::actors::history::{Job, Turned};
 use dashstream::actors::link::Link;
-use dashstream::actors::session_queue::{Feed, QueueLimits, SessionInfo, SessionQueue};
+use dashstream::actors::session_queue::{Beginning, Feed, QueueLimits, SessionInfo, SessionQueue, SlowPolicy};
 use dashstream::actors::sessions::{OpenSession, Registered, Sessions};
 use dashstream::board::{Board, Epoch};
 use dashstream::messages::{Decoded, PartitionStart, PartitionsOpened, Settled, Tracked};
 use dashstream::metrics::Metrics;
+use dashstream::pipeline::assemble::{Assembler, Judged};
 use dashstream::pipeline::credit::Credit;
 use dashstream::pipeline::filter::{Filter, Grant};
+use dashstream::pipeline::page::{Page, PageRequest, TierError};
 use dashstream::pipeline::record::Origin;
+use dashstream::pipeline::replay_plan::{Limits, Source};
 use dashstream::pipeline::settled::SettledTable;
 use dashstream::pipeline::start::{self, Known};
 use dashstream::pipeline::tags::Reading;
@@ -54,6 +58,10 @@ pub struct World {
     browsers: Vec<Browser>,
     window_bytes: usize,
     duties: Duties,
+    /// There is a Redis tier.
+    redis: bool,
+    /// Sessions that are being served from history.
+    jobs: Vec<Job>,
 }
 
 /// The duties of this instance: what is settled, what is committed, which dead letters are on their way.
@@ -78,6 +86,7 @@ impl World {
         let window = Window::new(window_bytes, usize::MAX);
         let store = FanOut::new(1, window, sessions.clone(), board.clone(), Arc::clone(&metrics));
         let partitions = rng.i32(1..5);
+        let redis = rng.bool();
         let mut world = Self {
             rng,
             now: Instant::now(),
@@ -92,6 +101,8 @@ impl World {
             browsers: Vec::new(),
             window_bytes,
             duties: Duties::default(),
+            redis,
+            jobs: Vec::new(),
         };
         world.board.open_epoch(epoch(1));
         world.duties.table.open_epoch(1);
@@ -114,14 +125,86 @@ impl World {
                 90..92 => self.disconnect(),
                 92..94 => self.crash_reader(),
                 94..96 => self.crash_store(),
+                96..97 if self.rng.bool() => self.retention(),
                 96..97 => self.add_partition(),
                 97..98 => self.rebalance(),
                 98 => self.recreate_topic(),
                 99..103 => self.refilter(),
                 _ => self.serve_those_who_ask(),
             }
+            self.read_history(2);
         }
         self.settle_down();
+    }
+
+    /// Retention takes the beginning of a partition; the memory window may still have it.
+    fn retention(&mut self) {
+        let partitions = self.log.partitions();
+        let partition = partitions[self.rng.usize(0..partitions.len())];
+        let settled = self.board.partition(partition).stored.get().unwrap_or(0);
+        let low = self.rng.i64(0..=settled.min(self.reader[partition as usize]));
+        self.log.retain(partition, low);
+        if self.rng.bool() {
+            self.board.partition(partition).low_watermark.set(self.log.low(partition));
+        }
+    }
+
+    /// Some sessions below the window get a page, or learn that a tier does not answer.
+    fn read_history(&mut self, pages: usize) {
+        let wanted = self.store.wanted();
+        let redis = self.redis;
+        self.jobs.extend(wanted.into_iter().filter_map(|asked| Job::new(asked, redis, &self.board)));
+        for _ in 0..pages {
+            if self.jobs.is_empty() {
+                return;
+            }
+            let index = self.rng.usize(0..self.jobs.len());
+            let mut job = self.jobs.swap_remove(index);
+            let limits = Limits { records: self.rng.u32(1..60), bytes: self.rng.usize(1..8_000) };
+            let Some(steps) = job.next(limits, &self.board, self.now) else { continue };
+            let answers =
+                steps.iter().map(|step| job.request(step).map(|(tier, asked)| self.page(tier, &asked))).collect();
+            let goes_on = match job.absorb(&steps, answers, &self.board, &self.metrics, self.now) {
+                Turned::Over => false,
+                Turned::Stuck if self.rng.u32(0..4) == 0 => job.out_of_time(&self.board, &self.metrics, self.now),
+                Turned::Stuck => {
+                    job.retry();
+                    true
+                }
+                Turned::Moved => true,
+            };
+            if goes_on {
+                self.jobs.push(job);
+            }
+        }
+    }
+
+    /// A tier's answer. Redis has lost some blocks and lags behind; each of them fails now and then.
+    fn page(&mut self, tier: Source, asked: &PageRequest) -> Result<Page, TierError> {
+        if self.rng.u32(0..6) == 0 {
+            return Err(TierError::Timeout);
+        }
+        if asked.epoch != self.log.epoch {
+            return Err(TierError::EpochOver);
+        }
+        let (partition, end) = (asked.partition, asked.until.min(self.log.end(asked.partition)));
+        let has = |offset: i64| match tier {
+            Source::Redis => (offset / 8 * 7 + i64::from(partition)) % 5 != 0,
+            _ => offset >= self.log.low(partition),
+        };
+        let Some(first) = (asked.from..end).find(|offset| has(*offset)) else { return Ok(Page::default()) };
+        if first > asked.from {
+            return Ok(Page { chunks: Vec::new(), low: Some(first) });
+        }
+        let next = (first..end).find(|offset| !has(*offset)).unwrap_or(end);
+        let next = self.rng.i64(first + 1..=next);
+        let (batch, verdicts) = self.log.batch(partition, first, next);
+        let mut assembler = Assembler::new(partition, first);
+        let mut chunks = Vec::new();
+        let judged = Judged { batch: &batch, verdicts: &verdicts, findings: &[] };
+        assembler.take(judged, |chunk| chunks.push(Arc::new(chunk))).expect("begins where it was told");
+        chunks.extend(assembler.seal().map(Arc::new));
+        Ok(Page { chunks, low: None })
     }
 
     fn produce(&mut self) {
@@ -242,7 +325,9 @@ impl World {
             .iter()
             .map(|p| {
                 let next = p.stored.get().unwrap_or(0);
-                Known { partition: p.partition, low: p.window_low.get().unwrap_or(0), next, end: next }
+                let low = p.window_low.get().unwrap_or(0);
+                let oldest = p.low_watermark.get().unwrap_or(0).min(low);
+                Known { partition: p.partition, oldest, low, next, end: next }
             })
             .collect();
         let resume = Resume {
@@ -259,8 +344,18 @@ impl World {
             .into_iter()
             .map(|known| Known { end: self.log.end(known.partition).max(known.end), ..known })
             .collect();
-        let start = start::decide(&resume, same_epoch, &known);
+        let start = start::decide(&resume, same_epoch, &[], &known);
+        let oldest = |partition| start.oldest.contains(&partition);
         let starts: Vec<_> = start.begins.iter().map(|begin| (begin.partition, begin.from)).collect();
+        let beginnings: Vec<_> = starts
+            .iter()
+            .map(|(partition, from)| Beginning {
+                partition: *partition,
+                from: *from,
+                end: self.log.end(*partition),
+                oldest: oldest(*partition),
+            })
+            .collect();
         let info = SessionInfo {
             session: self.sessions.next_number(),
             dialect,
@@ -268,15 +363,22 @@ impl World {
             opened: self.now,
         };
         let queued_bytes = self.rng.usize(200..4_000);
-        let limits = QueueLimits { queued_bytes, unapplied_bytes: queued_bytes + self.rng.usize(0..4_000) };
+        let limits = QueueLimits {
+            queued_bytes,
+            unapplied_bytes: queued_bytes + self.rng.usize(0..4_000),
+            page_records: self.rng.u32(1..40),
+            max_total: if self.rng.bool() { u64::MAX } else { self.rng.u64(10..80) },
+            slow: SlowPolicy::CatchUp,
+        };
         let reports = dialect == Dialect::V2 && self.rng.bool();
         let queue = Arc::new(SessionQueue::new(info, limits, Link::default()));
         let tenant = self.rng.bool().then(|| TENANTS[self.rng.usize(0..TENANTS.len())]);
         queue.set_filter(self.filter(tenant), false, self.now);
         let registered = self.sessions.register(OpenSession { queue: Arc::clone(&queue), socket: None });
-        queue.begin(&starts, from, Vec::new(), self.now);
+        queue.begin(&self.board.epoch().name, &beginnings, from, Vec::new(), self.now);
         self.store.serve(&queue, self.now);
-        let mut client = Client::new(dialect, starts.iter().copied());
+        let mut client =
+            Client::new(dialect, beginnings.iter().map(|start| (start.partition, start.from, start.oldest)));
         client.tenant = tenant;
         let epoch = self.log.epoch;
         self.browsers.push(Browser {
@@ -290,7 +392,7 @@ impl World {
         });
     }
 
-    /// Gives only what `tenant` wrote: because the client wants no more, or because it may not see more.
+    /// Gives only what `tenant` wrote.
     fn filter(&mut self, tenant: Option<&'static str>) -> Option<Arc<Filter>> {
         let request = FilterRequest { tenants: tenant.map(|tenant| vec![tenant.to_owned()]), ..Default::default() };
         let reading = Reading { legacy_framing: false, max_decompressed_bytes: 1 << 20 };
@@ -349,6 +451,10 @@ impl World {
             return;
         }
         let index = self.rng.usize(0..self.browsers.len());
+        self.reconnect_at(index);
+    }
+
+    fn reconnect_at(&mut self, index: usize) {
         let gone = self.browsers.swap_remove(index);
         let cursor: Vec<_> = gone
             .client
@@ -452,6 +558,16 @@ impl World {
         }
     }
 
+    /// Whoever was capped, or told that history does not answer, asks on from its cursor.
+    fn ask_on(&mut self) {
+        let parked =
+            |browser: &Browser| browser.queue.snapshot(self.now).feed == Feed::Parked && browser.client.seen.len() > 0;
+        if let Some(index) = self.browsers.iter().position(parked) {
+            self.drain(index, usize::MAX);
+            self.reconnect_at(index);
+        }
+    }
+
     fn serve_those_who_ask(&mut self) {
         for browser in &self.browsers {
             if browser.queue.snapshot(self.now).feed == (Feed::Behind { asked: true }) {
@@ -487,6 +603,8 @@ impl World {
                 self.drain(index, usize::MAX);
             }
             self.serve_those_who_ask();
+            self.read_history(20);
+            self.ask_on();
             rounds += 1;
             assert!(rounds < 10_000, "a session neither drains nor goes live");
         }
@@ -503,7 +621,7 @@ impl World {
                 if !seen.resync {
                     assert_eq!(next, self.log.end(*partition), "partition {partition} is covered to the end");
                 }
-                if seen.lost == 0 {
+                if seen.lost == 0 && seen.aged == 0 {
                     assert_eq!(seen.records, self.log.good(*partition, *start, wants), "nothing is missing");
                 }
             }

@@ -9,7 +9,7 @@ use crate::wire::control::{From, Progress};
 #[derive(Debug)]
 pub(super) struct Replay {
     /// The strategy.
-    pub from: From,
+    pub(super) from: From,
     started: Instant,
     replayed: u64,
     pages: u64,
@@ -22,7 +22,7 @@ pub(super) struct Replay {
 
 impl Replay {
     /// A resume of which nothing was sent.
-    pub fn new(from: From, limits: &QueueLimits, targets: Vec<(i32, i64)>, now: Instant) -> Self {
+    pub(super) fn new(from: From, limits: &QueueLimits, targets: Vec<(i32, i64)>, now: Instant) -> Self {
         Self {
             from,
             started: now,
@@ -36,12 +36,12 @@ impl Replay {
     }
 
     /// Records that may be sent before the page or the whole is full.
-    pub fn allowance(&self) -> u32 {
+    pub(super) fn allowance(&self) -> u32 {
         self.page_left.min(u32::try_from(self.total_left).unwrap_or(u32::MAX))
     }
 
     /// Records are sent, no more than allowed. Whether that ends a page.
-    pub fn sent(&mut self, records: u32) -> bool {
+    pub(super) fn sent(&mut self, records: u32) -> bool {
         self.replayed += u64::from(records);
         self.total_left = self.total_left.saturating_sub(u64::from(records));
         self.page_left = self.page_left.saturating_sub(records);
@@ -54,22 +54,22 @@ impl Replay {
     }
 
     /// Whether no further record may be sent.
-    pub const fn is_capped(&self) -> bool {
+    pub(super) const fn is_capped(&self) -> bool {
         self.total_left == 0
     }
 
     /// Records sent so far.
-    pub const fn replayed(&self) -> u64 {
+    pub(super) const fn replayed(&self) -> u64 {
         self.replayed
     }
 
     /// Time since the request.
-    pub fn took(&self, now: Instant) -> Duration {
+    pub(super) fn took(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.started)
     }
 
     /// What the client is told at the end of a page.
-    pub fn progress(&self, positions: &[Position]) -> Progress {
+    pub(super) fn progress(&self, positions: &[Position]) -> Progress {
         let (mut done, mut remaining) = (0_u64, 0_u64);
         for position in positions {
             let Ok(index) = self.targets.binary_search_by_key(&position.partition, |(partition, _)| *partition) else {

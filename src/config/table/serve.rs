@@ -31,7 +31,22 @@ pub(super) const REPLAY: Section = Section {
             "records",
             "Most records replayed for one resume; the client is told where to ask on.",
         ),
-        integer("replay.timeout_secs", "REPLAY_TIMEOUT_SECS", 30, 1..=3_600, "seconds", "Time budget of one resume."),
+        integer(
+            "replay.page_records",
+            "DASHSTREAM_REPLAY_PAGE_RECORDS",
+            1_000,
+            1..=1_000_000,
+            "records",
+            "Records of one replay page, over all partitions.",
+        ),
+        integer(
+            "replay.timeout_secs",
+            "REPLAY_TIMEOUT_SECS",
+            30,
+            1..=3_600,
+            "seconds",
+            "How long a resume waits for the next page of history before the client is told.",
+        ),
     ],
 };
 
@@ -97,7 +112,13 @@ pub(super) const WEB: Section = Section {
             forms::LISTEN,
             "A second listener, for metrics, health and admin routes; the first one serves them no more.",
         ),
-        text("web.tls_certificate", "DASHSTREAM_WEB_TLS_CERTIFICATE", "", forms::FILE, "Certificate chain of the listener, PEM; together with the key."),
+        text(
+            "web.tls_certificate",
+            "DASHSTREAM_WEB_TLS_CERTIFICATE",
+            "",
+            forms::FILE,
+            "Certificate chain of the listener, PEM; together with the key.",
+        ),
         text("web.tls_key", "DASHSTREAM_WEB_TLS_KEY", "", forms::FILE, "Key of the certificate, PEM, not encrypted."),
         integer(
             "web.tls_reload_secs",
@@ -192,6 +213,13 @@ pub(super) const WEB: Section = Section {
             1..=1_000,
             "milliseconds",
             "How long frames of a dense stream are gathered before a write.",
+        ),
+        choice(
+            "web.slow_client",
+            "DASHSTREAM_WEB_SLOW_CLIENT",
+            "catch_up",
+            &["catch_up", "skip_to_live", "disconnect"],
+            "What becomes of a live session whose queue is full: it catches up at its own pace, what it missed is named as a gap, or it is closed.",
         ),
         integer(
             "web.max_control_frame_bytes",

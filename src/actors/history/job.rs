@@ -1,0 +1,158 @@
+//! One session's way through history, without waiting for anybody: what to ask next, and what the answers bring.
+//!
+//! The shell around it asks the tiers and measures patience; the simulation drives the same code.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::actors::session_queue::{Feeder, SessionQueue};
+use crate::board::Board;
+use crate::messages::ReadHistory;
+use crate::metrics::Metrics;
+use crate::pipeline::page::{Page, PageRequest, TierError};
+use crate::pipeline::replay_plan::{Limits, Line, Patience, Source, Step, Tier, Turn, plan};
+use crate::pipeline::window::Chunk;
+use crate::wire::control::{ErrorCode, FrameError};
+
+/// A session's lines, and how patient it still is.
+#[derive(Debug)]
+pub struct Job {
+    asked: ReadHistory,
+    epoch_name: Arc<str>,
+    lines: Vec<Line>,
+    turn: Turn,
+    patience: Patience,
+}
+
+/// What a page brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turned {
+    /// Records, a gap, or the knowledge where to look instead.
+    Moved,
+    /// No tier had anything to say.
+    Stuck,
+    /// The session is not served here any more.
+    Over,
+}
+
+impl Job {
+    /// A job for a session; `None` when its epoch is over. `redis`: there is such a tier.
+    pub fn new(asked: ReadHistory, redis: bool, board: &Board) -> Option<Self> {
+        let epoch = board.epoch();
+        if epoch.number != asked.epoch {
+            return None;
+        }
+        let line = |partition, until| Line {
+            partition,
+            cursor: 0,
+            window: Some((until, i64::MAX)),
+            redis: if redis { Tier::unknown() } else { Tier::off() },
+            kafka: match board.partition(partition).low_watermark.get() {
+                Some(low) => Tier::covers(low, i64::MAX),
+                None => Tier::unknown(),
+            },
+        };
+        let lines = asked.below.iter().map(|below| line(below.partition, below.until)).collect();
+        let epoch_name = epoch.name.as_str().into();
+        Some(Self { asked, epoch_name, lines, turn: Turn::default(), patience: Patience::Left })
+    }
+
+    /// What to ask for the next page; `None` when the session is handed back to the store, or wants something else.
+    pub fn next(&mut self, limits: Limits, board: &Board, now: Instant) -> Option<Vec<Step>> {
+        let queue = Arc::clone(&self.asked.queue);
+        let feeder = self.open(&queue, board, now)?;
+        self.lines.retain_mut(|line| {
+            line.cursor = feeder.sent(line.partition).unwrap_or(i64::MAX);
+            line.window.is_some_and(|(low, _)| line.cursor < low)
+        });
+        if self.lines.is_empty() || feeder.is_full() || feeder.is_capped() {
+            feeder.behind();
+            queue.ask_if_drained();
+            return None;
+        }
+        drop(feeder);
+        let planned = plan(&self.lines, limits, self.turn, self.patience);
+        self.turn = planned.turn;
+        Some(planned.steps)
+    }
+
+    /// The request of a step, and whom to ask.
+    pub fn request(&self, step: &Step) -> Option<(Source, PageRequest)> {
+        let Step::Read { source, .. } = step else { return None };
+        Some((*source, step.request(self.asked.epoch, &self.epoch_name)?))
+    }
+
+    /// Takes the answers to the steps, in their order; a gap needs none.
+    pub fn absorb(
+        &mut self,
+        steps: &[Step],
+        answers: Vec<Option<Result<Page, TierError>>>,
+        board: &Board,
+        metrics: &Metrics,
+        now: Instant,
+    ) -> Turned {
+        let queue = Arc::clone(&self.asked.queue);
+        let Some(mut feeder) = self.open(&queue, board, now) else { return Turned::Over };
+        let mut moved = false;
+        let mut pages = Vec::with_capacity(answers.len());
+        for (step, answer) in steps.iter().zip(answers) {
+            match (*step, answer) {
+                (Step::Gap { partition, to, reason, .. }, _) => {
+                    metrics.lost(feeder.gap(partition, to, reason));
+                    moved = true;
+                }
+                (Step::Read { source, partition, until, .. }, Some(answer)) => {
+                    let Some(line) = self.lines.iter_mut().find(|line| line.partition == partition) else { continue };
+                    // Also an empty answer brings the plan on: it tells where not to look.
+                    moved |= answer.is_ok();
+                    if line.answered(source, until, &answer) {
+                        pages.extend(answer.map(|page| VecDeque::from(page.chunks)));
+                    }
+                }
+                (Step::Read { .. }, None) => {}
+            }
+        }
+        interleave(&mut feeder, pages);
+        metrics.delivered_records.inc_by(feeder.records());
+        feeder.wake();
+        if moved { Turned::Moved } else { Turned::Stuck }
+    }
+
+    /// Tiers that failed are asked again.
+    pub fn retry(&mut self) {
+        self.lines.iter_mut().for_each(Line::retry);
+    }
+
+    /// The budget is spent without a page. A client that can ask on is told and keeps its cursor; for one that cannot, the
+    /// rest is named as lost. Whether to go on.
+    pub fn out_of_time(&mut self, board: &Board, metrics: &Metrics, now: Instant) -> bool {
+        let queue = Arc::clone(&self.asked.queue);
+        let Some(mut feeder) = self.open(&queue, board, now) else { return false };
+        if self.patience == Patience::Left {
+            metrics.replay_timeouts.inc();
+        }
+        if feeder.can_ask_on() {
+            let message = "history could not be read in time; resume from your cursor later";
+            feeder.tell(&FrameError::new(ErrorCode::ReplayTimeout, message).to_json());
+            feeder.park();
+            return false;
+        }
+        self.patience = Patience::Spent;
+        true
+    }
+
+    /// Opens the session's queue, unless it wants something else by now or its epoch is over.
+    fn open<'a>(&self, queue: &'a SessionQueue, board: &Board, now: Instant) -> Option<Feeder<'a>> {
+        let feeder = queue.history_feeder(self.asked.ticket, now)?;
+        // Looked at under the queue's lock: a reset that comes after this finds what was queued before it.
+        (board.epoch_number() == self.asked.epoch).then_some(feeder)
+    }
+}
+
+/// Queues pages of several partitions in turn, a chunk at a time.
+fn interleave(feeder: &mut Feeder<'_>, mut pages: Vec<VecDeque<Arc<Chunk>>>) {
+    while !pages.is_empty() {
+        pages.retain_mut(|page| page.pop_front().is_some_and(|chunk| !feeder.chunk(&chunk).capped));
+    }
+}
