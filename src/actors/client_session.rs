@@ -37,6 +37,8 @@ const MAX_FRAMES: (u32, Duration) = (100, Duration::from_secs(1));
 const MAX_RESUMES: (u32, Duration) = (20, Duration::from_secs(10));
 /// Changes of its filter that it takes: each may cost a look at every chunk that is kept.
 const MAX_FILTERS: (u32, Duration) = (10, Duration::from_secs(10));
+/// The longest that a timer is set for.
+const LONGEST_TIMER: Duration = Duration::from_secs(24 * 3600);
 /// How long v1 waits for a `resume` before it goes live.
 const V1_RESUME_WAIT: Duration = Duration::from_secs(1);
 /// How often a session looks whether the positions of the log have become known.
@@ -84,6 +86,15 @@ pub struct SessionShared {
     pub resume_namespace: fn(topic: &str, epoch: &str) -> String,
 }
 
+/// Who the session is for.
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    /// What they may see.
+    pub grant: Grant,
+    /// When they have to show another token.
+    pub expires: Option<Instant>,
+}
+
 /// The actor.
 #[derive(Debug)]
 pub struct ClientSession {
@@ -91,6 +102,8 @@ pub struct ClientSession {
     queue: Arc<SessionQueue>,
     /// What the client may see.
     grant: Grant,
+    /// When its token ends.
+    expires: Option<Instant>,
     last_heard: Instant,
     bad_frames: u32,
     control_frames: Allowance,
@@ -104,14 +117,16 @@ pub struct ClientSession {
 }
 
 impl ClientSession {
-    /// A session around a registered queue, for a client that may see `grant`.
-    pub fn new(shared: Arc<SessionShared>, queue: Arc<SessionQueue>, grant: Grant) -> Self {
+    /// A session around a registered queue.
+    pub fn new(shared: Arc<SessionShared>, queue: Arc<SessionQueue>, visitor: Visitor) -> Self {
+        let Visitor { grant, expires } = visitor;
         let now = queue.info.opened;
         queue.set_filter(Filter::new(None, &grant, shared.settings.reading), false, now);
         Self {
             shared,
             queue,
             grant,
+            expires,
             last_heard: now,
             bad_frames: 0,
             control_frames: Allowance::new(MAX_FRAMES, now),
@@ -340,6 +355,17 @@ impl ClientSession {
         partitions.iter().map(|partition| Some((partition.partition, partition.end_at_start.get()?))).collect()
     }
 
+    /// Closes the session when its token ends. A timer has to be set again now and then, since tokens may last longer.
+    fn expire_in_time(&mut self, ctx: &mut WebsocketContext<Self>) {
+        let Some(expires) = self.expires else { return };
+        let left = expires.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            self.close(CloseCode::TokenExpired);
+        } else {
+            ctx.run_later(left.min(LONGEST_TIMER), Self::expire_in_time);
+        }
+    }
+
     fn beat(&mut self, ctx: &mut WebsocketContext<Self>) {
         let now = Instant::now();
         if now.saturating_duration_since(self.last_heard) >= self.shared.settings.idle_timeout {
@@ -418,6 +444,7 @@ impl Actor for ClientSession {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(self.shared.settings.heartbeat, Self::beat);
+        self.expire_in_time(ctx);
         match self.queue.info.dialect {
             Dialect::V1 => self.begin_v1_later(ctx),
             Dialect::V2 => {

@@ -333,6 +333,14 @@ impl Config {
     }
 }
 
+impl WebConfig {
+    /// Whether only this machine can reach the listener.
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.parse::<std::net::IpAddr>();
+        address.map_or(self.host == "localhost", |address| address.to_canonical().is_loopback())
+    }
+}
+
 impl Default for Config {
     /// What runs when nothing is set.
     fn default() -> Self {

@@ -1,7 +1,6 @@
 //! Rules between settings. Each names the settings that contradict each other.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use super::load::at_path;
 use super::problem::{Origin, Problem};
@@ -82,7 +81,7 @@ pub(super) fn check(config: &Config) -> Vec<Conflict> {
         "must be set, because the source topic with -dlq appended is longer than the 249 characters that Kafka allows",
     );
     rule(
-        is_loopback(&web.host) || config.auth.is_on() || web.allow_unauthenticated,
+        web.is_loopback() || config.auth.is_on() || web.allow_unauthenticated,
         "web.host",
         &["auth.jwt_secret", "auth.jwks", "web.allow_unauthenticated"],
         "is open to its network, and nobody would have to say who they are: set up authentication (auth.jwt_secret or auth.jwks), \
@@ -108,7 +107,7 @@ pub(super) fn check(config: &Config) -> Vec<Conflict> {
 /// What an operator should know of a configuration that can be used.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    let loopback = is_loopback(&config.web.host);
+    let loopback = config.web.is_loopback();
     if !loopback && !config.auth.is_on() {
         warnings.push(format!(
             "web.host is {}: everyone who can reach it can read the stream, because there is no authentication",
@@ -127,10 +126,6 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
-fn is_loopback(host: &str) -> bool {
-    host.parse::<IpAddr>().map_or(host == "localhost", |address| address.to_canonical().is_loopback())
-}
-
 fn security(config: &Config) -> Option<Conflict> {
     let security = &config.kafka.security;
     let conflict = |field: &str, message: &str| {
@@ -146,11 +141,12 @@ fn security(config: &Config) -> Option<Conflict> {
 
 /// Files that a client would fail on much later, with a message that names no setting.
 fn files(config: &Config) -> Vec<Conflict> {
-    let security = &config.kafka.security;
+    let (security, none) = (&config.kafka.security, String::new());
     let named = [
         ("kafka.security.ssl_ca_location", &security.ssl_ca_location),
         ("kafka.security.ssl_certificate_location", &security.ssl_certificate_location),
         ("kafka.security.ssl_key_location", &security.ssl_key_location),
+        ("auth.jwks", if config.auth.jwks.contains("://") { &none } else { &config.auth.jwks }),
         ("web.tls_certificate", &config.web.tls_certificate),
         ("web.tls_key", &config.web.tls_key),
     ];

@@ -43,6 +43,9 @@ impl Dialect {
     /// The WebSocket subprotocol of v2.
     pub const SUBPROTOCOL: &'static str = "dashstream.v2";
 
+    /// All that can be chosen. v1 has one for browsers that carry a token in another: they insist on an answer.
+    pub const SUBPROTOCOLS: [&'static str; 2] = [Self::SUBPROTOCOL, "dashstream.v1"];
+
     /// Label in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

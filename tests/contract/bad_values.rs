@@ -123,7 +123,7 @@ fn zero_and_limits_of_a_file_are_those_of_the_variables() {
 #[test]
 fn texts_of_a_wrong_form_are_refused() {
     let long = "x".repeat(250);
-    let bad: [(&str, &[&str]); 18] = [
+    let bad: [(&str, &[&str]); 29] = [
         (
             "kafka.brokers",
             &[
@@ -156,6 +156,26 @@ fn texts_of_a_wrong_form_are_refused() {
         ("decode.on_error", &["", "drop", "stop"]),
         ("dlq.mode", &["", "best-effort", "closed"]),
         ("web.admin_token", &["short", "sixteen characters", "tökentökentöken"]),
+        ("web.host", &["0.0.0.0", "::", "10.0.0.1", "dash.example.com", "::ffff:10.0.0.1"]),
+        (
+            "web.allowed_origins",
+            &["example.com", "https://a/", "https://a/b", "ftp://a", "https://u@a", "null", "*", "https://a,"],
+        ),
+        (
+            "web.admin_listen",
+            &["3003", "127.0.0.1", "::1:3003", "[::1]", "h:65536", "h:-1", "h:", ":3003", "http://h:1"],
+        ),
+        ("web.tls_certificate", &["/does/not/exist.pem"]),
+        ("web.tls_key", &["/does/not/exist.pem"]),
+        ("web.forwarded_header", &["", "x-real-ip", "both"]),
+        ("auth.jwt_secret", &["short", "thirty-one characters, not more"]),
+        (
+            "auth.jwks",
+            &["http://id.example/keys", "ftp://h/keys", "https://u:p@h/keys", "https://", "/does/not/exist.json"],
+        ),
+        ("auth.tenant_claim", &["", " a", "a\nb"]),
+        ("redact.fields", &["", ".", "event.", "a..b", "a,,b"]),
+        ("redact.patterns", &["", "(", "a*", "x|", "[z-a]"]),
         ("web.host", &["", "[::1]", "256.0.0.1", "127.0.0.1:3002", "a b", "-a", "a..b", "http://h", "1.2.3"]),
         (
             "web.trusted_proxies",
