@@ -132,11 +132,7 @@ fn security(config: &Config) -> Option<Conflict> {
         let path = format!("kafka.security.{field}");
         Conflict { path, with: &["kafka.security.protocol"], message: message.into() }
     };
-    if let Err(error) = security.validate() {
-        return Some(conflict(error.field, error.problem));
-    }
-    (!security.ssl_key_password.is_empty() && security.ssl_key_location.is_empty())
-        .then(|| conflict("ssl_key_password", "has no effect without ssl_key_location"))
+    security.validate().err().map(|error| conflict(error.field, error.problem))
 }
 
 /// Files that a client would fail on much later, with a message that names no setting.

@@ -48,7 +48,7 @@ pub(super) const AUTH: Section = Section {
             "auth.leeway_secs",
             "DASHSTREAM_AUTH_LEEWAY_SECS",
             30,
-            0..=300,
+            1..=300,
             "seconds",
             "How far clocks may differ when exp and nbf are checked.",
         ),
