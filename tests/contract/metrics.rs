@@ -83,7 +83,8 @@ fn label_values_are_those_of_the_code() {
     );
     assert_eq!(values("dashstream_actor_restarts_total", "reason"), Cause::ALL.map(Cause::as_str).into());
     assert_eq!(values("dashstream_sessions_closed_total", "reason"), CloseCode::ALL.map(CloseCode::name).into());
-    let denied = [Denied::Missing, Denied::Invalid(""), Denied::Expired, Denied::Forbidden(String::new()), Denied::NoKeys];
+    let denied =
+        [Denied::Missing, Denied::Invalid(""), Denied::Expired, Denied::Forbidden(String::new()), Denied::NoKeys];
     let refused = [Refused::Total, Refused::PerAddress].map(Refused::as_str).into_iter();
     assert_eq!(
         values("websocket_rejected_connections_total", "reason"),

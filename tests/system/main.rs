@@ -41,6 +41,8 @@ mod kafka_cut;
 
 mod kafka_absent;
 
+mod kafka_doors;
+
 mod kill_nine_loses_nothing;
 
 mod lag_is_watched_apart;
