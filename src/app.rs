@@ -7,7 +7,7 @@ mod settings;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Arbiter};
 use actix_web::dev::ServerHandle;
@@ -17,38 +17,30 @@ use tokio::sync::mpsc;
 use self::facts::{actor_facts, stands_at, stuck};
 use self::settings::{
     connection, history_settings, identity, ingest_settings, judge_settings, letter_context, restart_settings,
-    session_settings,
+    session_settings, store_settings,
 };
 use crate::actors::client_session::{SessionSettings, SessionShared};
 use crate::actors::dlq_publisher::{self, DlqRetry};
 use crate::actors::heartbeat::HeartbeatSource;
-use crate::actors::history::{HistoryDeps, HistorySettings};
+use crate::actors::history::HistoryDeps;
 use crate::actors::kafka_ingest::{self, IngestParts};
 use crate::actors::lag_monitor::LagParts;
 use crate::actors::letter_queue::{LetterLimits, Letters};
-use crate::actors::replay_store::ReplayStoreSettings;
-use crate::actors::session_queue::{QueueLimits, SlowPolicy};
 use crate::actors::sessions::{Patience, Sessions};
 use crate::actors::supervisor::{self, Supervisor, SupervisorSpec, SupervisorState, install_panic_hook};
-use crate::actors::topology::{self, Links, Parts, RestartSettings};
+use crate::actors::topology::{self, Links, Parts};
 use crate::board::Board;
 use crate::config::instance;
-use crate::config::sections::{AutoOffsetReset, Config, DlqMode, OnDecodeError, SlowClient};
-use crate::kafka::batch::BatchLimits;
-use crate::kafka::connection::KafkaConnection;
+use crate::config::sections::{Config, DlqMode, OnDecodeError};
 use crate::kafka::dlq_producer::{DlqProducer, DlqProducerSettings};
+use crate::kafka::history::{HistoryParts, KafkaHistory};
 use crate::kafka::identity::ProcessIdentity;
 use crate::kafka::monitor::{KafkaMonitor, TopicState};
-use crate::kafka::settings::IngestSettings;
 use crate::metrics::Metrics;
-use crate::pauses::{Pause, Pauses};
-use crate::pipeline::backoff::Backoff;
+use crate::pauses::Pauses;
 use crate::pipeline::credit::Credit;
-use crate::pipeline::dead_letter::{Durability, LetterContext};
-use crate::pipeline::decode::JudgeSettings;
-use crate::pipeline::epoch::ResetPolicy;
-use crate::pipeline::health::{ActorFacts, DeadLettersBlocked, Facts, StandsAt};
-use crate::pipeline::restart::Intensity;
+use crate::pipeline::dead_letter::Durability;
+use crate::pipeline::health::{DeadLettersBlocked, Facts};
 use crate::web::admin::Admin;
 use crate::web::admission::Admission;
 use crate::web::server::{self, ServerSettings};
@@ -96,6 +88,9 @@ pub enum StartError {
     /// The listener's certificate cannot be used.
     #[error("{0} (web.tls_certificate, web.tls_key)")]
     Tls(#[from] crate::web::tls::TlsError),
+    /// The system gives no more threads.
+    #[error("no thread can be started: {0}")]
+    Thread(#[from] std::io::Error),
     /// A Kafka client refuses its settings.
     #[error("the Kafka settings cannot be used: {0}")]
     Kafka(#[from] crate::kafka::KafkaError),
@@ -198,6 +193,7 @@ fn signals(events: mpsc::Sender<Event>) {
 /// What outlives every actor.
 struct Service {
     parts: Parts,
+    history: KafkaHistory,
     monitor: Arc<KafkaMonitor>,
     credit: Credit,
     state: SupervisorState,
@@ -245,16 +241,9 @@ impl Service {
             board: board.clone(),
             monitor: Arc::clone(&monitor),
         };
-        let identity = identity(config);
         let sessions = Sessions::default();
-        let history = HistoryDeps {
-            settings: history_settings(config),
-            redis: None,
-            kafka: Arc::new(NoTier),
-            sessions: sessions.clone(),
-            board: board.clone(),
-            metrics: Arc::clone(&metrics),
-        };
+        let (history, tiers) = history(config, &ingest, &sessions)?;
+        let identity = identity(config);
         let parts = Parts {
             letter_queue,
             pause: config.decode.on_error == OnDecodeError::Pause,
@@ -266,19 +255,16 @@ impl Service {
             judge: judge_settings(config),
             hash_seed: fastrand::u64(..),
             letters: letter_context(config, &identity, instance_id),
-            store: ReplayStoreSettings {
-                window_bytes: config.replay.memory_bytes,
-                window_records: config.replay.memory_messages,
-                flush_interval: config.web.flush_interval,
-            },
+            store: store_settings(config),
             letter_producer: Arc::new(letter_producer),
-            history,
+            history: tiers,
             letter_retry: DlqRetry::new(config.dlq.max_in_flight, config.dlq.send_timeout),
             lag,
             restarts: restart_settings(config),
         };
         Ok(Self {
             parts,
+            history,
             monitor,
             credit,
             state: SupervisorState::default(),
@@ -363,7 +349,7 @@ impl Service {
             board: self.parts.board.clone(),
             metrics: Arc::clone(&self.parts.metrics),
             leave: self.parts.links.leave.clone(),
-            times: Arc::new(NoTier),
+            times: Arc::new(self.history.clone()),
             heartbeat: HeartbeatSource::new(self.parts.board.clone(), move || for_heartbeat.summary()),
             resume_namespace: status::resume_namespace,
         };
@@ -436,6 +422,7 @@ impl Service {
             }
         }
         self.parts.sessions.close_all(CloseCode::GoingAway, Instant::now());
+        self.history.stop();
         let gone = async {
             while !self.parts.sessions.is_empty() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -450,29 +437,26 @@ impl Service {
     }
 }
 
-#[derive(Debug)]
-struct NoTier;
-
-impl crate::actors::history::HistoryTier for NoTier {
-    fn page(
-        &self,
-        _: crate::pipeline::page::PageRequest,
-        _: Instant,
-    ) -> futures_util::future::BoxFuture<'static, Result<crate::pipeline::page::Page, crate::pipeline::page::TierError>>
-    {
-        Box::pin(async { Ok(crate::pipeline::page::Page::default()) })
-    }
-}
-
-impl crate::actors::history::LogTimes for NoTier {
-    fn offsets_at(
-        &self,
-        _: u64,
-        _: i64,
-        _: Instant,
-    ) -> futures_util::future::BoxFuture<'static, Result<Vec<(i32, i64)>, crate::pipeline::page::TierError>> {
-        Box::pin(async { Err(crate::pipeline::page::TierError::Timeout) })
-    }
+/// The tiers below the memory window.
+fn history(config: &Config, ingest: &IngestParts, sessions: &Sessions) -> std::io::Result<(KafkaHistory, HistoryDeps)> {
+    let board = ingest.board.clone();
+    let history = KafkaHistory::start(HistoryParts {
+        kafka: ingest.settings.clone(),
+        judge: judge_settings(config),
+        readers: config.replay.history_readers,
+        cache_bytes: config.replay.history_cache_bytes,
+        board: board.clone(),
+        monitor: Arc::clone(&ingest.monitor),
+    })?;
+    let tiers = HistoryDeps {
+        settings: history_settings(config),
+        redis: None,
+        kafka: Arc::new(history.clone()),
+        sessions: sessions.clone(),
+        board,
+        metrics: Arc::clone(ingest.monitor.metrics()),
+    };
+    Ok((history, tiers))
 }
 
 fn letter_queue(config: &Config, links: &Links, board: &Board, metrics: &Arc<Metrics>) -> Letters {

@@ -18,6 +18,8 @@ const GAP_SIZES: &[f64] = &[1., 2., 5., 10., 25., 50., 100., 250., 500., 1000., 
 const POLL_SECONDS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10.];
 const APPLY_LAG_MESSAGES: &[f64] = &[0., 1., 10., 100., 1_000., 10_000., 100_000., 1_000_000.];
 const APPLY_LAG_SECONDS: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1., 5., 10., 30., 60., 300.];
+const PAGE_RECORDS: &[f64] = &[0., 1., 10., 50., 100., 250., 500., 1_000., 2_500., 5_000., 10_000.];
+const PAGE_SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30.];
 const REPLAY_MS: &[f64] = &[1., 5., 10., 50., 100., 250., 500., 1000., 2500., 5000., 10000., 30000.];
 
 /// Kinds of unprocessable records.
@@ -52,8 +54,15 @@ const FAULTS: Values = Values::Closed(&[
     "unknown",
 ]);
 /// Supervised actors.
-const ACTORS: Values =
-    Values::Closed(&["KafkaIngest", "DecodePolicy", "SequenceTracker", "ReplayStore", "DlqPublisher", "LagMonitor"]);
+const ACTORS: Values = Values::Closed(&[
+    "KafkaIngest",
+    "DecodePolicy",
+    "SequenceTracker",
+    "ReplayStore",
+    "DlqPublisher",
+    "LagMonitor",
+    "History",
+]);
 /// Why an actor was restarted.
 const CAUSES: Values = Values::Closed(&["panic", "stop", "hang", "start_failure", "sibling"]);
 /// How a session ended: the names of the close codes.
@@ -72,6 +81,10 @@ const CLOSES: Values = Values::Closed(&[
 /// Why a connection was refused.
 const REJECTIONS: Values =
     Values::Closed(&["total", "per_address", "origin", "unauthenticated", "token_expired", "forbidden", "no_keys"]);
+/// Where history is read that the memory window does not hold.
+const TIERS: Values = Values::Closed(&["kafka"]);
+/// What comes of asking a tier.
+const PAGE_RESULTS: Values = Values::Closed(&["served", "empty", "timeout", "unavailable", "epoch_over"]);
 /// How a client asks for history.
 const MODES: Values = Values::Closed(&["partition"]);
 const PARTITION: Values = Values::Each("partition");
@@ -172,6 +185,21 @@ metrics! {
         memory_hits: IntCounter "replay_buffer_memory_hits_total";
         /// Batches that the store refused because they would have left a hole; each restarts the reader.
         store_misaligned: IntCounter "dashstream_store_misaligned_total";
+    }
+
+    "History" {
+        /// Pages of history asked of a tier below the memory window, by what came of it.
+        history_pages: IntCounterVec "dashstream_history_pages_total" ["tier": TIERS, "result": PAGE_RESULTS];
+        /// Records in each page that was served.
+        history_page_records: HistogramVec "dashstream_history_page_records" ["tier": TIERS] buckets PAGE_RECORDS;
+        /// Time to the answer of each page, whatever it was.
+        history_page_seconds: HistogramVec "dashstream_history_page_seconds" ["tier": TIERS] buckets PAGE_SECONDS;
+        /// Lookups in the cache of pages that were lately read from Kafka.
+        history_cache_lookups: IntCounterVec "dashstream_history_cache_lookups_total" ["result": Values::Closed(&["hit", "miss"])];
+        /// Bytes in that cache.
+        history_cache_bytes: IntGauge "dashstream_history_cache_bytes";
+        /// Questions that wait for a reader of history, or are being answered by one.
+        history_questions: IntGauge "dashstream_history_open_questions";
     }
 
     "Sessions" {

@@ -4,10 +4,12 @@
 //! data plane is the [`SessionQueue`], which also carries every control frame, in order with the data. The session ends
 //! with its connection and is never restarted; the browser comes back with its cursor.
 
+mod beginning;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, SpawnHandle, StreamHandler, WrapFuture};
+use actix::{Actor, ActorContext, AsyncContext, SpawnHandle, StreamHandler};
 use actix_http::ws::Item;
 use actix_web_actors::ws::{self, WebsocketContext};
 use bytes::Bytes;
@@ -15,17 +17,15 @@ use bytes::Bytes;
 use super::heartbeat::HeartbeatSource;
 use super::history::LogTimes;
 use super::link::Link;
-use super::session_queue::{Beginning, QueueLimits, SessionQueue};
-use crate::board::{Board, Epoch};
+use super::session_queue::{QueueLimits, SessionQueue};
+use crate::board::Board;
 use crate::messages::Leave;
 use crate::metrics::Metrics;
 use crate::pipeline::allowance::Allowance;
 use crate::pipeline::filter::{Filter, Grant};
-use crate::pipeline::page::TierError;
-use crate::pipeline::start::{self, Known, Start};
 use crate::pipeline::tags::Reading;
 use crate::wire::close_code::CloseCode;
-use crate::wire::control::{self, Begin, ClientFrame, Dialect, ErrorCode, FrameError, From, Resume};
+use crate::wire::control::{self, Begin, ClientFrame, Dialect, ErrorCode, FrameError};
 use crate::wire::filter::FilterChange;
 use crate::wire::ws_frame;
 
@@ -210,149 +210,6 @@ impl ClientSession {
                 }
             }
         }
-    }
-
-    /// Begins at once when the positions of the log are known; otherwise waits for them, at most the ready timeout. It
-    /// never answers from a store that knows nothing yet.
-    fn begin_when_ready(&mut self, resume: Resume, since: Instant, ctx: &mut WebsocketContext<Self>) {
-        if let Some(waiting) = self.waiting.take() {
-            ctx.cancel_future(waiting);
-        }
-        let epoch = self.shared.board.epoch();
-        let same_epoch = resume.epoch.as_ref().is_none_or(|named| named.is(&epoch.name));
-        match self.known() {
-            Some(known) if since.elapsed() >= AHEAD_WAIT || !start::is_ahead(&resume, same_epoch, &known) => {
-                if let From::Time(time) = resume.from {
-                    self.look_up_time(resume, epoch, time, since, ctx);
-                } else {
-                    self.begin(&resume, &epoch, &start::decide(&resume, same_epoch, &[], &known), &known);
-                }
-            }
-            None if since.elapsed() >= self.shared.settings.ready_timeout => {
-                let message = "the positions of the log are not known yet; try again in a few seconds";
-                self.tell(&FrameError::new(ErrorCode::NotReady, message));
-            }
-            _ => {
-                let again = move |session: &mut Self, ctx: &mut WebsocketContext<Self>| {
-                    session.waiting = None;
-                    session.begin_when_ready(resume, since, ctx);
-                };
-                self.waiting = Some(ctx.run_later(READY_POLL, again));
-            }
-        }
-    }
-
-    /// Asks the log where `time` begins, then begins there.
-    fn look_up_time(
-        &mut self,
-        resume: Resume,
-        epoch: Epoch,
-        time: i64,
-        since: Instant,
-        ctx: &mut WebsocketContext<Self>,
-    ) {
-        let asking = self.shared.times.offsets_at(epoch.number, time, since + self.shared.settings.ready_timeout);
-        let answered = asking.into_actor(self).map(move |answer, session, ctx| {
-            session.waiting = None;
-            match (answer, session.known()) {
-                (Ok(at_time), Some(known)) if session.shared.board.epoch_number() == epoch.number => {
-                    session.begin(&resume, &epoch, &start::decide(&resume, true, &at_time, &known), &known);
-                }
-                (Err(error @ (TierError::Timeout | TierError::Unavailable(_))), _) => {
-                    let message = format!("the log did not say where that time begins: {error}; try again");
-                    session.tell(&FrameError::new(ErrorCode::ReplayTimeout, message));
-                }
-                // The log has become another one meanwhile.
-                _ => session.begin_when_ready(resume, since, ctx),
-            }
-        });
-        self.waiting = Some(ctx.spawn(answered));
-    }
-
-    /// An `error` that is no fault of the client.
-    fn tell(&self, error: &FrameError) {
-        self.queue.control(ws_frame::text(&error.to_json()), Instant::now());
-    }
-
-    fn known(&self) -> Option<Vec<Known>> {
-        let partitions = self.shared.board.partitions();
-        if partitions.is_empty() {
-            return None;
-        }
-        partitions
-            .iter()
-            .map(|partition| {
-                let next = partition.stored.get()?;
-                let end = partition.end_at_start.get()?.max(partition.high_watermark.get().unwrap_or(0)).max(next);
-                let low = partition.window_low.get()?;
-                let oldest = partition.low_watermark.get().unwrap_or(low).min(low);
-                Some(Known { partition: partition.partition, oldest, low, next, end })
-            })
-            .collect()
-    }
-
-    fn begin(&mut self, resume: &Resume, epoch: &Epoch, start: &Start, known: &[Known]) {
-        let mut first = Vec::new();
-        if self.queue.info.dialect == Dialect::V2 {
-            let settings = &self.shared.settings;
-            let namespace = (self.shared.resume_namespace)(&settings.topic, &epoch.name);
-            let welcome = control::Welcome {
-                session: self.queue.info.session,
-                epoch: &epoch.name,
-                topic: &settings.topic,
-                resume_namespace: &namespace,
-                heartbeat_ms: u64::try_from(settings.heartbeat.as_millis()).unwrap_or(u64::MAX),
-                idle_timeout_ms: u64::try_from(settings.idle_timeout.as_millis()).unwrap_or(u64::MAX),
-            };
-            first.push(control::welcome(&welcome, &start.begins));
-        }
-        for (partition, reason, next) in &start.resets {
-            first.push(control::cursor_reset(*partition, *reason, &epoch.name, *next));
-        }
-        let mut first: Vec<_> = first.iter().map(|text| ws_frame::text(text)).collect();
-        if self.queue.info.dialect == Dialect::V2 {
-            // The state of the service is part of the first picture.
-            first.push(self.heartbeat(Some(&start.begins), Instant::now()));
-        }
-        let beginning = |(begin, known): (&Begin, &Known)| Beginning {
-            partition: begin.partition,
-            from: begin.from,
-            end: known.end,
-            oldest: start.oldest.contains(&begin.partition),
-        };
-        let starts: Vec<_> = start.begins.iter().zip(known).map(beginning).collect();
-        self.begun = true;
-        self.refilter(&resume.filter, false, Instant::now());
-        self.queue.begin(&epoch.name, &starts, resume.from, first, Instant::now());
-    }
-
-    /// v1 without a `resume`: what arrives from the connect on. The position is taken now, the join waits a moment.
-    fn begin_v1_later(&self, ctx: &mut WebsocketContext<Self>) {
-        let at_connect = self.known().map(|known| known.iter().map(|known| (known.partition, known.end)).collect());
-        ctx.run_later(V1_RESUME_WAIT, move |session, ctx| session.begin_live(at_connect, ctx));
-    }
-
-    /// Goes live as soon as the log is known, however long that takes, unless the client has asked for something else.
-    fn begin_live(&mut self, at_connect: Option<Vec<(i32, i64)>>, ctx: &mut WebsocketContext<Self>) {
-        if self.begun || self.waiting.is_some() {
-            return;
-        }
-        let Some(starts) = at_connect.or_else(|| self.ends_at_start()) else {
-            ctx.run_later(READY_POLL, |session, ctx| session.begin_live(None, ctx));
-            return;
-        };
-        self.begun = true;
-        let beginning = |(partition, from)| Beginning { partition, from, end: from, oldest: false };
-        let starts: Vec<_> = starts.into_iter().map(beginning).collect();
-        self.queue.begin_live(&self.shared.board.epoch().name, &starts, Instant::now());
-    }
-
-    /// Where the log ended when the service began to read it: for a client that came before, the first position after its
-    /// connect that anybody knows.
-    fn ends_at_start(&self) -> Option<Vec<(i32, i64)>> {
-        self.known()?;
-        let partitions = self.shared.board.partitions();
-        partitions.iter().map(|partition| Some((partition.partition, partition.end_at_start.get()?))).collect()
     }
 
     /// Closes the session when its token ends. A timer has to be set again now and then, since tokens may last longer.

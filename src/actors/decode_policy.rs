@@ -11,7 +11,6 @@ use actix::{Actor, AsyncContext as _, Context, Handler, Recipient, SpawnHandle};
 
 use super::decode_outcomes::{Now, Outcomes, Tally};
 use super::letter_queue::Letters;
-use super::safe_judge::SafeJudge;
 use super::set_aside::{Bad, Fate, SetAside};
 use super::supervisor::{Guard, Pulse, supervised};
 use crate::board::Board;
@@ -22,6 +21,7 @@ use crate::pipeline::dead_letter::LetterContext;
 use crate::pipeline::decode::{JudgeSettings, Kind, SequenceItem, Verdict};
 use crate::pipeline::flood::Flood;
 use crate::pipeline::record::{RawBatch, RawRecord};
+use crate::pipeline::safe_judge::SafeJudge;
 
 /// How often bad records are summed up in the log.
 const LOG_PERIOD: Duration = Duration::from_secs(10);

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use super::sessions::Sessions;
 use super::supervisor::{Guard, Pulse, supervised};
 use crate::board::Board;
+use crate::kafka::history::KafkaHistory;
 use crate::messages::ReadHistory;
 use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
@@ -39,6 +40,25 @@ pub trait LogTimes: Send + Sync + std::fmt::Debug {
         time_ms: i64,
         deadline: Instant,
     ) -> BoxFuture<'static, Result<Vec<(i32, i64)>, TierError>>;
+}
+
+impl HistoryTier for KafkaHistory {
+    fn page(&self, request: PageRequest, deadline: Instant) -> BoxFuture<'static, Result<Page, TierError>> {
+        let history = self.clone();
+        Box::pin(async move { history.page(&request, deadline).await })
+    }
+}
+
+impl LogTimes for KafkaHistory {
+    fn offsets_at(
+        &self,
+        epoch: u64,
+        time_ms: i64,
+        deadline: Instant,
+    ) -> BoxFuture<'static, Result<Vec<(i32, i64)>, TierError>> {
+        let history = self.clone();
+        Box::pin(async move { history.offsets_at(epoch, time_ms, deadline).await })
+    }
 }
 
 /// Bounds.

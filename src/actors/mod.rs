@@ -10,8 +10,6 @@ pub mod decode_policy;
 
 mod decode_outcomes;
 
-mod safe_judge;
-
 mod set_aside;
 
 pub mod letter_queue;

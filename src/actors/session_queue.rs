@@ -10,6 +10,7 @@ mod feeder;
 mod filtered;
 mod forms;
 mod replay;
+mod state;
 mod v1;
 
 pub use feeder::{Fed, Feeder};
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 
 use self::replay::Replay;
+use self::state::State;
 use super::link::Link;
 use crate::messages::Join;
 use crate::pipeline::apply_lag::ApplyLag;
@@ -34,9 +36,6 @@ use crate::pipeline::window::Chunk;
 use crate::wire::close_code::CloseCode;
 use crate::wire::control::{self, Dialect, From, ResetReason};
 use crate::wire::ws_frame;
-
-/// How much of a queue goes to the socket at a time, give or take a frame.
-const TURN_BYTES: usize = 32 * 1024;
 
 /// What may wait for one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,33 +105,6 @@ pub enum Feed {
     Parked,
     /// Nothing more is taken; what is queued is still sent.
     Closing(CloseCode),
-}
-
-#[derive(Debug)]
-struct State {
-    frames: VecDeque<Bytes>,
-    /// Of the frames, and of those handed out.
-    bytes: usize,
-    /// Bytes on their way to the socket: handed out, and not yet asked for more.
-    handed_out: usize,
-    feed: Feed,
-    /// Name of the epoch that the positions belong to.
-    epoch: Arc<str>,
-    positions: Vec<Position>,
-    resume: Option<Replay>,
-    /// Changes whenever an answer that is on its way must not count any more.
-    ticket: u64,
-    /// Missed what is named as a gap when the store answers.
-    skips_to_live: bool,
-    /// When the socket last took something, or the queue stopped being empty.
-    progress: Instant,
-    /// When the socket last had room.
-    polled: Instant,
-    apply_lag: ApplyLag,
-    /// What the session gets; `None`: everything.
-    filter: Option<Arc<Filter>>,
-    /// Partitions whose cursor went on over withheld offsets, and the first of these.
-    withheld: BTreeMap<i32, i64>,
 }
 
 /// Where the session stands in one partition. Offsets are "next" positions.
@@ -531,82 +503,5 @@ impl SessionQueue {
             self.join.send(Join { queue: Arc::clone(self) });
         }
         poll
-    }
-}
-
-impl State {
-    /// Moves frames of about [`TURN_BYTES`] to `turn`; how many bytes that are.
-    fn hand_out(&mut self, turn: &mut VecDeque<Bytes>) -> usize {
-        if self.bytes <= TURN_BYTES {
-            std::mem::swap(&mut self.frames, turn);
-            self.handed_out = self.bytes;
-        } else {
-            while self.handed_out < TURN_BYTES
-                && let Some(frame) = self.frames.pop_front()
-            {
-                self.handed_out += frame.len();
-                turn.push_back(frame);
-            }
-        }
-        self.handed_out
-    }
-
-    fn push(&mut self, frame: Bytes, now: Instant) {
-        if frame.is_empty() {
-            return;
-        }
-        if self.bytes == 0 {
-            self.progress = now;
-        }
-        self.bytes += frame.len();
-        self.frames.push_back(frame);
-    }
-
-    fn is_full(&self, limits: &QueueLimits) -> bool {
-        self.bytes >= limits.queued_bytes || self.apply_lag.unapplied_bytes() >= limits.unapplied_bytes
-    }
-
-    /// Whether the store is to be asked now; notes that it is.
-    fn wants_more(&mut self, limits: &QueueLimits) -> bool {
-        let wants = self.feed == (Feed::Behind { asked: false })
-            && self.bytes <= limits.queued_bytes / 4
-            && self.apply_lag.unapplied_bytes() <= limits.unapplied_bytes / 2;
-        if wants {
-            self.feed = Feed::Behind { asked: true };
-        }
-        wants
-    }
-
-    fn sent(&self, partition: i32) -> Option<i64> {
-        let index = self.positions.binary_search_by_key(&partition, |position| position.partition).ok()?;
-        self.positions.get(index).map(|position| position.sent)
-    }
-
-    /// Whether nothing was sent yet of a partition that began at the oldest that is kept.
-    fn begins_with_oldest(&self, partition: i32) -> bool {
-        let position = self.positions.iter().find(|position| position.partition == partition);
-        position.is_some_and(|position| position.oldest && position.sent == position.start)
-    }
-
-    fn add(&mut self, partition: i32, start: i64, dialect: Dialect, now: Instant) {
-        let position = Position::at(start, partition);
-        let at = self.positions.partition_point(|position| position.partition < partition);
-        self.positions.insert(at, position);
-        if dialect == Dialect::V2 {
-            self.push(ws_frame::text(&control::partition_added(partition, start)), now);
-        }
-    }
-
-    /// Queues data that brings a partition to `next`.
-    fn advance(&mut self, partition: i32, next: i64, frame: Bytes, now: Instant) {
-        self.tell_withheld(partition, now);
-        if let Ok(index) = self.positions.binary_search_by_key(&partition, |position| position.partition)
-            && let Some(position) = self.positions.get_mut(index)
-        {
-            let offsets = next.abs_diff(position.sent);
-            position.sent = next;
-            self.apply_lag.sent(offsets, frame.len(), now);
-        }
-        self.push(frame, now);
     }
 }

@@ -9,13 +9,13 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::letter_queue::{Letters, Purpose};
-use super::safe_judge::SafeJudge;
 use crate::board::Board;
 use crate::messages::Settled;
 use crate::pipeline::credit::Permit;
 use crate::pipeline::dead_letter::{self, DeadLetter, Durability, Landed, LetterContext, Rejected};
 use crate::pipeline::decode::Kind;
 use crate::pipeline::record::{Origin, RawBatch, RawRecord};
+use crate::pipeline::safe_judge::SafeJudge;
 
 /// A record that cannot be processed.
 #[derive(Clone, Copy, Debug)]

@@ -2,6 +2,7 @@
 
 use crate::actors::client_session::SessionSettings;
 use crate::actors::history::HistorySettings;
+use crate::actors::replay_store::ReplayStoreSettings;
 use crate::actors::session_queue::{QueueLimits, SlowPolicy};
 use crate::actors::topology::RestartSettings;
 use crate::config::sections::{AutoOffsetReset, Config, OnDecodeError, SlowClient};
@@ -116,5 +117,13 @@ pub(super) const fn history_settings(config: &Config) -> HistorySettings {
         page_bytes: config.web.session_queue_bytes,
         timeout: config.replay.timeout,
         concurrency: HISTORY_CONCURRENCY,
+    }
+}
+
+pub(super) const fn store_settings(config: &Config) -> ReplayStoreSettings {
+    ReplayStoreSettings {
+        window_bytes: config.replay.memory_bytes,
+        window_records: config.replay.memory_messages,
+        flush_interval: config.web.flush_interval,
     }
 }

@@ -196,6 +196,10 @@ pub struct ReplayConfig {
     /// Time budget of one resume.
     #[serde(rename = "timeout_secs", with = "seconds")]
     pub timeout: Duration,
+    /// Threads that read history from Kafka.
+    pub history_readers: usize,
+    /// Bytes of lately read history that are kept.
+    pub history_cache_bytes: usize,
 }
 
 /// Section `redis`.

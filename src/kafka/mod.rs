@@ -42,6 +42,8 @@ pub mod membership;
 
 pub mod lag_poller;
 
+pub mod history;
+
 pub mod dlq_producer;
 
 pub mod load_producer;

@@ -13,6 +13,8 @@ pub mod decode;
 
 mod numbered;
 
+pub mod safe_judge;
+
 pub mod dead_letter;
 
 pub mod letter_pace;

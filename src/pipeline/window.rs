@@ -115,6 +115,47 @@ impl Chunk {
         records.nth(max_records as usize).map_or((self.next, marks.len()), |(index, mark)| (mark.first, index))
     }
 
+    /// A chunk of what this one holds in `[from, until)`, with at most `max_records` records; it ends before the first record
+    /// that is too many. `None` when nothing is left of it.
+    pub fn part(&self, from: i64, until: i64, max_records: u32) -> Option<Self> {
+        let first = self.first.max(from);
+        let marks = &self.sealed.marks;
+        let mut builder = FrameBuilder::new();
+        let (mut next, mut records) = (first, 0);
+        // Whole items are copied in one piece.
+        let mut whole = 0..0;
+        for (index, mark) in marks.iter().enumerate() {
+            let end = marks.get(index + 1).map_or(self.next, |mark| mark.first);
+            if end <= first {
+                continue;
+            }
+            if mark.first >= until {
+                break;
+            }
+            match mark.content {
+                Content::Record { .. } if records == max_records => break,
+                Content::Record { .. } => {
+                    records += 1;
+                    whole = if whole.is_empty() { index..index + 1 } else { whole.start..index + 1 };
+                }
+                Content::Skip(_) | Content::Gap(_) => {
+                    builder.copy_items(&self.sealed, whole.start, whole.end);
+                    whole = 0..0;
+                    let (first, end) = (mark.first.max(first), end.min(until));
+                    match mark.content {
+                        Content::Gap(reason) => builder.gap(first, end, reason),
+                        Content::Skip(reason) => builder.skip(first, end, reason),
+                        Content::Record { .. } => {}
+                    }
+                }
+            }
+            next = end.min(until);
+        }
+        builder.copy_items(&self.sealed, whole.start, whole.end);
+        (next > first)
+            .then(|| Self::new(self.partition, first, next, records, builder.seal(self.partition, first, next)))
+    }
+
     /// The items from `cursor` on: first offset, next offset, and what lies there.
     pub fn items_from(&self, cursor: i64) -> impl Iterator<Item = (i64, i64, ItemRef<'_>)> {
         let marks = &self.sealed.marks;

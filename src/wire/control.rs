@@ -9,8 +9,8 @@ mod server;
 
 pub use parse::parse;
 pub use server::{
-    Begin, PONG, Progress, ResetReason, Welcome, cursor_reset, cursor_stale, filter_applied, gap_v1, heartbeat,
-    offset_map, partition_added, replay_complete, replay_progress, welcome, write_cursor_v1,
+    Begin, Complete, PONG, Progress, ResetReason, Welcome, cursor_reset, cursor_stale, filter_applied, gap_v1,
+    heartbeat, offset_map, partition_added, replay_complete, replay_progress, welcome, write_cursor_v1,
 };
 
 use serde_json::json;

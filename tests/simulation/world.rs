@@ -560,8 +560,9 @@ impl World {
 
     /// Whoever was capped, or told that history does not answer, asks on from its cursor.
     fn ask_on(&mut self) {
-        let parked =
-            |browser: &Browser| browser.queue.snapshot(self.now).feed == Feed::Parked && browser.client.seen.len() > 0;
+        let parked = |browser: &Browser| {
+            browser.queue.snapshot(self.now).feed == Feed::Parked && !browser.client.seen.is_empty()
+        };
         if let Some(index) = self.browsers.iter().position(parked) {
             self.drain(index, usize::MAX);
             self.reconnect_at(index);

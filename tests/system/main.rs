@@ -31,6 +31,8 @@ mod connection_limits;
 
 mod control_frames;
 
+mod history;
+
 mod idle_clients;
 
 mod actor_faults;

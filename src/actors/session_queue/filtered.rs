@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::forms::Form;
-use super::{Feed, SessionQueue, State};
+use super::state::State;
+use super::{Feed, SessionQueue};
 use crate::pipeline::filter::Filter;
 use crate::wire::control::{self, Dialect};
 use crate::wire::stream::SkipReason;

@@ -47,6 +47,22 @@ pub(super) const REPLAY: Section = Section {
             "seconds",
             "How long a resume waits for the next page of history before the client is told.",
         ),
+        integer(
+            "replay.history_readers",
+            "DASHSTREAM_REPLAY_HISTORY_READERS",
+            2,
+            1..=64,
+            "threads",
+            "Readers of history that is not in memory any more. Each has a Kafka consumer of its own while it has work.",
+        ),
+        integer(
+            "replay.history_cache_bytes",
+            "DASHSTREAM_REPLAY_HISTORY_CACHE_BYTES",
+            16 * MIB,
+            0..=64 * GIB,
+            "bytes",
+            "What was lately read from Kafka is kept for others who ask for the same. 0 keeps nothing.",
+        ),
     ],
 };
 

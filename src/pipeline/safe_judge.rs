@@ -4,23 +4,24 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::pipeline::decode::{Explanation, Judge, JudgeSettings, Kind, SequenceItem, Verdict};
+use super::decode::{Explanation, Judge, JudgeSettings, Kind, SequenceItem, Verdict};
 
 /// Judges records one after the other.
 #[derive(Debug)]
-pub(super) struct SafeJudge {
+pub struct SafeJudge {
     judge: Judge,
     settings: JudgeSettings,
     hash_seed: u64,
 }
 
 impl SafeJudge {
-    pub(super) fn new(settings: JudgeSettings, hash_seed: u64) -> Self {
+    /// A fresh judge; see [`Judge::new`].
+    pub fn new(settings: JudgeSettings, hash_seed: u64) -> Self {
         Self { judge: Judge::new(settings.clone(), hash_seed), settings, hash_seed }
     }
 
     /// The verdict on a value; what the sequence check needs of it is appended to `items`.
-    pub(super) fn judge(&mut self, value: Option<&[u8]>, items: &mut Vec<SequenceItem>) -> Verdict {
+    pub fn judge(&mut self, value: Option<&[u8]>, items: &mut Vec<SequenceItem>) -> Verdict {
         let items_start = items.len();
         let fresh = || Judge::new(self.settings.clone(), self.hash_seed);
         unwinding(&mut self.judge, fresh, |judge| judge.judge(value, items)).unwrap_or_else(|| {
@@ -30,7 +31,7 @@ impl SafeJudge {
     }
 
     /// What can be said about a value that was judged to be of `kind`.
-    pub(super) fn explain(&mut self, value: Option<&[u8]>, kind: Kind) -> Explanation {
+    pub fn explain(&mut self, value: Option<&[u8]>, kind: Kind) -> Explanation {
         let internal =
             || Explanation { error: "judging the record failed unexpectedly".into(), ..Explanation::default() };
         if kind == Kind::Internal {

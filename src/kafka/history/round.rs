@@ -1,0 +1,276 @@
+//! One round of a reader: pages of different partitions of one epoch, read at once.
+//!
+//! The usual round asks Kafka for records and, afterwards, for the topic's id; bounds are asked only when a position is not
+//! in the log. It must not know who waits.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::topic_partition_list::Offset;
+
+use super::Shared;
+use super::partition::{Judging, PartitionRead};
+use super::queue::PageJob;
+use crate::board::Epoch;
+use crate::kafka::batch::RecordView;
+use crate::kafka::errors::{ErrorType, classify_error};
+use crate::kafka::monitor::MonitorContext;
+use crate::kafka::settings::{ASK, RETRY};
+use crate::kafka::topic::topic_id;
+use crate::kafka::watermarks::watermarks;
+use crate::pipeline::page::TierError;
+
+/// The longest that a reader does not notice that nobody waits any more.
+const TURN: Duration = Duration::from_millis(50);
+/// So much is taken beyond a page when it is there already, for the next one.
+const AHEAD_BYTES: usize = 256 * 1024;
+/// The same over all partitions.
+const ROUND_AHEAD_BYTES: usize = 4 * 1024 * 1024;
+/// The cache must hold so many of them.
+const AHEAD_SHARE: usize = 16;
+/// How long the topic's id is waited for.
+const ID_WAIT: Duration = Duration::from_secs(1);
+/// So often it is asked for.
+const ID_TRIES: u32 = 3;
+
+/// How a round left its consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// As good as before.
+    Good,
+    /// It gave no record and no error in time, or gave up: the next round gets another one.
+    Suspect,
+}
+
+/// A round while it goes on.
+pub(super) struct Round<'a> {
+    shared: &'a Shared,
+    consumer: &'a BaseConsumer<MonitorContext>,
+    judging: &'a mut Judging,
+    epoch: Epoch,
+    /// By partition.
+    reads: BTreeMap<i32, PartitionRead>,
+    /// Since the last record.
+    recoveries: u32,
+    came: bool,
+    fatal: bool,
+}
+
+impl<'a> Round<'a> {
+    pub(super) fn new(
+        shared: &'a Shared,
+        consumer: &'a BaseConsumer<MonitorContext>,
+        judging: &'a mut Judging,
+        epoch: Epoch,
+        jobs: Vec<PageJob>,
+    ) -> Self {
+        let cache = shared.parts.cache_bytes / AHEAD_SHARE;
+        let ahead = AHEAD_BYTES.min(cache).min(ROUND_AHEAD_BYTES / jobs.len().max(1));
+        let boards = shared.parts.board.partitions();
+        let known_end = |partition: i32| {
+            let board = boards.iter().find(|board| board.partition == partition)?;
+            board.fetched.get().max(board.end_at_start.get())
+        };
+        let reads = jobs.into_iter().map(|job| {
+            let partition = job.request.partition;
+            (partition, PartitionRead::new(job, known_end(partition).unwrap_or(0), ahead))
+        });
+        let reads = reads.collect();
+        Self { shared, consumer, judging, epoch, reads, recoveries: 0, came: false, fatal: false }
+    }
+
+    /// Reads and answers.
+    pub(super) fn run(mut self) -> Left {
+        self.read();
+        let _ = self.consumer.unassign();
+        let checked = self.check_epoch();
+        if checked.is_ok() {
+            self.keep();
+        }
+        let wanted = self.reads.values().any(PartitionRead::is_wanted);
+        for read in self.reads.into_values() {
+            read.answer(checked.clone());
+        }
+        if self.fatal || (wanted && !self.came) { Left::Suspect } else { Left::Good }
+    }
+
+    fn read(&mut self) {
+        if !self.assign() {
+            return;
+        }
+        while let Some(left) = self.time_left() {
+            match self.consumer.poll(left.min(TURN)) {
+                Some(Ok(message)) => self.take(&message),
+                Some(Err(error)) => self.trouble(&error),
+                None => {}
+            }
+        }
+        // What is there already is taken along.
+        while self.reads.values().any(|read| !read.is_closed())
+            && let Some(Ok(message)) = self.consumer.poll(Duration::ZERO)
+        {
+            self.take(&message);
+        }
+        for read in self.reads.values_mut().filter(|read| !read.is_wanted() && !read.is_closed()) {
+            read.close(self.judging);
+        }
+    }
+
+    /// How long somebody still waits for something; `None`: nobody does.
+    fn time_left(&self) -> Option<Duration> {
+        if self.fatal || self.shared.stop.is_stopped() {
+            return None;
+        }
+        let deadline = self.reads.values().filter(|read| read.is_wanted()).map(|read| read.job.deadline).max()?;
+        deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    }
+
+    fn take(&mut self, message: &rdkafka::message::BorrowedMessage<'_>) {
+        let Some(read) = self.reads.get_mut(&message.partition()) else { return };
+        let was_closed = read.is_closed();
+        let record = RecordView {
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+            key: None,
+            value: message.payload(),
+        };
+        read.take(self.judging, record);
+        self.came = true;
+        self.recoveries = 0;
+        if !was_closed && read.is_closed() {
+            self.leave(message.partition());
+        }
+    }
+
+    /// Stops fetching a partition while others are still read.
+    fn leave(&self, partition: i32) {
+        if self.reads.values().any(PartitionRead::is_wanted) {
+            let mut list = TopicPartitionList::with_capacity(1);
+            list.add_partition(&self.shared.parts.kafka.topic, partition);
+            // Not a pause: that would outlive the assignment. If it goes on being fetched, that is only a waste.
+            let _ = self.consumer.incremental_unassign(&list);
+        }
+    }
+
+    fn trouble(&mut self, error: &KafkaError) {
+        match error {
+            KafkaError::PartitionEOF(partition) => {
+                self.came = true;
+                if let Some(read) = self.reads.get_mut(partition) {
+                    read.end_of_log(self.judging);
+                }
+            }
+            // It names no partition.
+            KafkaError::MessageConsumption(
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::LogTruncation,
+            ) => self.recover(),
+            KafkaError::MessageConsumptionFatal(_) => {
+                self.fatal = true;
+                self.fail(error);
+            }
+            // Waiting does not help. Everything else passes, and the client goes on by itself.
+            _ => {
+                if let Some(ErrorType::TopicMissing | ErrorType::Authorization) = classify_error(error) {
+                    self.fail(error);
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, error: &KafkaError) {
+        for read in self.reads.values_mut() {
+            read.fail(self.judging, TierError::Unavailable(error.to_string()));
+        }
+    }
+
+    /// Some position is not in the log: finds out which, and sets the others anew.
+    fn recover(&mut self) {
+        self.came = true;
+        let Some(left) = self.time_left() else { return };
+        if self.recoveries > 0 && self.shared.stop.wait(RETRY.delay(self.recoveries - 1, fastrand::f64()).min(left)) {
+            return;
+        }
+        self.recoveries += 1;
+        let partitions: Vec<i32> =
+            self.reads.iter().filter(|(_, read)| !read.is_closed()).map(|(partition, _)| *partition).collect();
+        match watermarks(self.consumer, &self.shared.parts.kafka.topic, &partitions, left.min(ASK)) {
+            Ok(marks) => {
+                for mark in marks {
+                    if let Some(read) = self.reads.get_mut(&mark.partition) {
+                        read.out_of_log(self.judging, mark.low, mark.high);
+                    }
+                }
+            }
+            Err(error) => {
+                self.shared.parts.monitor.fault("history", "look up the bounds of the topic", &error, "");
+            }
+        }
+        self.assign();
+    }
+
+    /// Sets every partition that is still read to its position. False: the client refuses, for good.
+    fn assign(&mut self) -> bool {
+        let open: Vec<_> = self.reads.iter().filter(|(_, read)| !read.is_closed()).collect();
+        let mut list = TopicPartitionList::with_capacity(open.len());
+        for (partition, read) in open {
+            // Fails when the position is negative, which is left out and never answered.
+            let _ =
+                list.add_partition_offset(&self.shared.parts.kafka.topic, *partition, Offset::Offset(read.position()));
+        }
+        let result = self.consumer.assign(&list);
+        if let Err(error) = &result {
+            self.shared.parts.monitor.fault("history", "assign partitions", error, "");
+            self.fatal = true;
+            self.fail(error);
+        }
+        result.is_ok()
+    }
+
+    /// Whether what was read belongs to the epoch: the id of a topic never comes back, so it is enough that it is the right
+    /// one afterwards. Where ids are not known, the live reader notices another log by its offsets, and so does
+    /// [`PartitionRead::out_of_log`].
+    fn check_epoch(&self) -> Result<(), TierError> {
+        if self.reads.values().all(|read| read.chunks().is_empty()) {
+            return self.shared.is_current(self.epoch.number);
+        }
+        self.shared.check_topic(self.consumer, &self.epoch)
+    }
+
+    fn keep(&self) {
+        let mut cache = self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.is_off() {
+            return;
+        }
+        for chunk in self.reads.values().flat_map(PartitionRead::chunks) {
+            cache.keep(self.epoch.number, chunk);
+        }
+        self.shared.metrics().history_cache_bytes.set(i64::try_from(cache.bytes()).unwrap_or(i64::MAX));
+    }
+}
+
+impl Shared {
+    /// Whether the topic is still the one of the epoch: by its id, and by what the live reader knows.
+    pub(super) fn check_topic(&self, client: &BaseConsumer<MonitorContext>, epoch: &Epoch) -> Result<(), TierError> {
+        let expected = epoch.name.rsplit_once('/').map_or("-", |(_, id)| id);
+        for attempt in 0..ID_TRIES {
+            self.is_current(epoch.number)?;
+            if expected == "-" {
+                return Ok(());
+            }
+            match topic_id(client.client(), &self.parts.kafka.topic, ID_WAIT) {
+                Some(id) if id == expected => return self.is_current(epoch.number),
+                Some(_) => return Err(TierError::EpochOver),
+                None if self.stop.wait(RETRY.delay(attempt, fastrand::f64())) => break,
+                None => {}
+            }
+        }
+        Err(TierError::Unavailable("Kafka does not tell whether the topic is still the same".into()))
+    }
+}
