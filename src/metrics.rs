@@ -78,6 +78,7 @@ const CLOSES: Values = Values::Closed(&[
     "slow_client",
     "internal",
     "hello_timeout",
+    "token_expired",
 ]);
 /// Kinds of faults of Redis.
 const REDIS_FAULTS: Values = Values::Closed(&[
@@ -95,6 +96,9 @@ const REDIS_FAULTS: Values = Values::Closed(&[
 ]);
 /// Requests to Redis.
 const OPERATIONS: Values = Values::Closed(&["read", "write"]);
+/// Why a connection was refused.
+const REJECTIONS: Values =
+    Values::Closed(&["total", "per_address", "origin", "unauthenticated", "token_expired", "forbidden", "no_keys"]);
 /// Where history is read that the memory window does not hold.
 const TIERS: Values = Values::Closed(&["kafka"]);
 /// What comes of asking a tier.
@@ -255,6 +259,8 @@ metrics! {
         connected_clients: IntGauge "websocket_connected_clients";
         /// Sessions by state.
         sessions: IntGaugeVec "dashstream_sessions" ["state": Values::Closed(&["idle", "live", "catching_up", "parked", "closing"])];
+        /// Sessions that do not get every record, because they asked for less or may not see more.
+        filtered_sessions: IntGauge "dashstream_filtered_sessions";
         /// Sessions opened, by protocol.
         sessions_opened: IntCounterVec "dashstream_sessions_opened_total" ["protocol": Values::Closed(&["v1", "v2"])];
         /// Sessions ended, by reason.
@@ -274,7 +280,7 @@ metrics! {
         /// Bytes queued for all sessions.
         queued_bytes: IntGauge "dashstream_session_queued_bytes";
         /// Connections refused.
-        rejected_connections: IntCounterVec "websocket_rejected_connections_total" ["reason": Values::Closed(&["total", "per_address"])];
+        rejected_connections: IntCounterVec "websocket_rejected_connections_total" ["reason": REJECTIONS];
         /// Control frames over the size limit.
         control_oversized: IntCounter "websocket_control_oversized_total";
         /// Control frames that were refused.
@@ -301,6 +307,13 @@ metrics! {
         apply_lag_messages_reported: Histogram "dashstream_client_apply_lag_messages_reported" buckets APPLY_LAG_MESSAGES;
         /// Age of the oldest record sent but not applied, at each report.
         apply_lag_seconds_reported: Histogram "dashstream_client_apply_lag_seconds_reported" buckets APPLY_LAG_SECONDS;
+    }
+
+    "Doors" {
+        /// Reads of the public keys of tokens, by result.
+        jwks_reads: IntCounterVec "dashstream_jwks_reads_total" ["result": Values::Closed(&["ok", "failed"])];
+        /// Looks at renewed certificates of the listener, by result.
+        tls_renewals: IntCounterVec "dashstream_tls_renewals_total" ["result": Values::Closed(&["ok", "failed"])];
     }
 
     "Process" {

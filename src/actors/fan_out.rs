@@ -8,10 +8,8 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::redis_queue::RedisQueue;
-use super::session_queue::{Feeder, Joined, Offer, SessionQueue};
+use super::session_queue::{Feeder, Forms, Joined, Offer, SessionQueue};
 use super::sessions::Sessions;
 use crate::board::{Board, PartitionBoard};
 use crate::messages::{Below, PartitionsOpened, ReadHistory, Settled, Tracked};
@@ -245,6 +243,7 @@ impl FanOut {
                 if feeder.is_full() {
                     self.metrics.delivered_records.inc_by(feeder.records());
                     feeder.behind();
+                    queue.ask_if_drained();
                     return;
                 }
                 if feeder.skips_to_live() {
@@ -330,9 +329,9 @@ impl FanOut {
             self.window.append(Arc::clone(chunk)).map_err(hole)?;
         }
         let generation = self.generation;
-        let mut v1: Vec<Option<Bytes>> = vec![None; chunks.len()];
+        let mut forms: Vec<_> = chunks.iter().map(|_| Forms::default()).collect();
         let (mut delivered, mut demoted) = (0, Vec::new());
-        self.live.retain(|queue| match queue.offer(&chunks, &mut v1, generation, now) {
+        self.live.retain(|queue| match queue.offer(&chunks, &mut forms, generation, now) {
             Offer::Taken(records) => {
                 delivered += records;
                 true

@@ -15,6 +15,7 @@ use crate::pipeline::dead_letter::LetterContext;
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::epoch::ResetPolicy;
 use crate::pipeline::restart::Intensity;
+use crate::pipeline::tags::Reading;
 use crate::web::status::Identity;
 
 /// Pages of history that are asked for at a time.
@@ -79,6 +80,10 @@ pub(super) fn session_settings(config: &Config) -> SessionSettings {
                 SlowClient::SkipToLive => SlowPolicy::SkipToLive,
                 SlowClient::Disconnect => SlowPolicy::Disconnect,
             },
+        },
+        reading: Reading {
+            legacy_framing: config.decode.legacy_framing,
+            max_decompressed_bytes: config.decode.max_payload_bytes,
         },
         topic: config.kafka.topic.clone(),
     }

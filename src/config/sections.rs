@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::doors::{AuthConfig, ForwardedHeader, RedactConfig};
 use super::secret::{Secret, SecretUrl};
 use super::units::{milliseconds, seconds};
 use crate::kafka::security::KafkaSecurityConfig;
@@ -28,6 +29,10 @@ pub struct Config {
     pub redis: RedisConfig,
     /// The listener and its sessions.
     pub web: WebConfig,
+    /// Who may connect.
+    pub auth: AuthConfig,
+    /// What nobody may see.
+    pub redact: RedactConfig,
     /// How actors are kept alive.
     pub supervisor: SupervisorConfig,
     /// Logs and spans.
@@ -278,6 +283,19 @@ pub struct WebConfig {
     pub host: String,
     /// Port to listen on; 0: any free one.
     pub port: u16,
+    /// Whether other addresses than loopback are served without authentication.
+    pub allow_unauthenticated: bool,
+    /// Origins of pages that may connect; empty: the service's own and those of this machine.
+    pub allowed_origins: Vec<String>,
+    /// A second listener for metrics, health and admin routes, `host:port`; empty: the first serves them.
+    pub admin_listen: String,
+    /// Certificate chain, PEM; empty: no TLS.
+    pub tls_certificate: String,
+    /// Its key, PEM.
+    pub tls_key: String,
+    /// How often both are looked at again.
+    #[serde(rename = "tls_reload_secs", with = "seconds")]
+    pub tls_reload: Duration,
     /// HTTP worker threads; 0: one per core.
     pub workers: usize,
     /// Most WebSocket connections.
@@ -286,6 +304,8 @@ pub struct WebConfig {
     pub max_connections_per_ip: usize,
     /// Proxies whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The header in which they name the client.
+    pub forwarded_header: ForwardedHeader,
     /// After what time a client that takes no data is closed.
     #[serde(rename = "send_timeout_secs", with = "seconds")]
     pub send_timeout: Duration,
@@ -374,6 +394,14 @@ impl Config {
     /// The topic of dead letters, by default `<topic>-dlq`.
     pub fn dlq_topic(&self) -> String {
         if self.dlq.topic.is_empty() { format!("{}-dlq", self.kafka.topic) } else { self.dlq.topic.clone() }
+    }
+}
+
+impl WebConfig {
+    /// Whether only this machine can reach the listener.
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.parse::<std::net::IpAddr>();
+        address.map_or(self.host == "localhost", |address| address.to_canonical().is_loopback())
     }
 }
 

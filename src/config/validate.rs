@@ -1,7 +1,6 @@
 //! Rules between settings. Each names the settings that contradict each other.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use super::load::at_path;
 use super::problem::{Origin, Problem};
@@ -93,6 +92,25 @@ pub(super) fn check(config: &Config) -> Vec<Conflict> {
         &["redis.topology"],
         "must name no database: a cluster has only one",
     );
+    rule(
+        web.is_loopback() || config.auth.is_on() || web.allow_unauthenticated,
+        "web.host",
+        &["auth.jwt_secret", "auth.jwks", "web.allow_unauthenticated"],
+        "is open to its network, and nobody would have to say who they are: set up authentication (auth.jwt_secret or auth.jwks), \
+         or allow this with web.allow_unauthenticated = true",
+    );
+    rule(
+        web.tls_certificate.is_empty() == web.tls_key.is_empty(),
+        if web.tls_key.is_empty() { "web.tls_key" } else { "web.tls_certificate" },
+        &["web.tls_certificate", "web.tls_key"],
+        "certificate and key belong together",
+    );
+    rule(
+        !(config.redact.is_on() && dlq.include_payload),
+        "dlq.include_payload",
+        &["redact.fields", "redact.patterns"],
+        "must be false with rules of redaction: a record that cannot be read cannot be redacted either",
+    );
     conflicts.extend(security(config));
     conflicts.extend(files(config));
     conflicts
@@ -101,8 +119,8 @@ pub(super) fn check(config: &Config) -> Vec<Conflict> {
 /// What an operator should know of a configuration that can be used.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    let loopback = config.web.host.parse::<IpAddr>().map_or(config.web.host == "localhost", |ip| ip.is_loopback());
-    if !loopback {
+    let loopback = config.web.is_loopback();
+    if !loopback && !config.auth.is_on() {
         warnings.push(format!(
             "web.host is {}: everyone who can reach it can read the stream, because there is no authentication",
             config.web.host
@@ -110,6 +128,12 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     }
     if !config.redis.nodes.is_empty() && config.redis.topology == RedisTopology::Standalone {
         warnings.push("redis.nodes has no effect, because redis.topology is standalone".into());
+    }
+    if !loopback && config.auth.is_on() && config.web.tls_certificate.is_empty() {
+        warnings.push(format!(
+            "web.host is {} without TLS: tokens can be read on their way unless a proxy in front encrypts (web.tls_certificate)",
+            config.web.host
+        ));
     }
     if !config.telemetry.otlp_endpoint.is_empty() {
         warnings.push("telemetry.otlp_endpoint is set, but this version exports no spans".into());
@@ -129,20 +153,19 @@ fn security(config: &Config) -> Option<Conflict> {
         let path = format!("kafka.security.{field}");
         Conflict { path, with: &["kafka.security.protocol"], message: message.into() }
     };
-    if let Err(error) = security.validate() {
-        return Some(conflict(error.field, error.problem));
-    }
-    (!security.ssl_key_password.is_empty() && security.ssl_key_location.is_empty())
-        .then(|| conflict("ssl_key_password", "has no effect without ssl_key_location"))
+    security.validate().err().map(|error| conflict(error.field, error.problem))
 }
 
 /// Files that a client would fail on much later, with a message that names no setting.
 fn files(config: &Config) -> Vec<Conflict> {
-    let security = &config.kafka.security;
+    let (security, none) = (&config.kafka.security, String::new());
     let named = [
         ("kafka.security.ssl_ca_location", &security.ssl_ca_location),
         ("kafka.security.ssl_certificate_location", &security.ssl_certificate_location),
         ("kafka.security.ssl_key_location", &security.ssl_key_location),
+        ("auth.jwks", if config.auth.jwks.contains("://") { &none } else { &config.auth.jwks }),
+        ("web.tls_certificate", &config.web.tls_certificate),
+        ("web.tls_key", &config.web.tls_key),
     ];
     let unreadable = named.into_iter().filter(|(_, file)| !file.is_empty()).filter_map(|(path, file)| {
         let problem = match std::fs::metadata(file) {

@@ -37,9 +37,17 @@ pub mod write_order;
 
 pub mod retention;
 
+pub mod tags;
+
+pub mod filter;
+
+pub mod sieve;
+
 pub mod start;
 
 pub mod pacing;
+
+pub mod allowance;
 
 pub mod lag;
 

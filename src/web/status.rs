@@ -3,11 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Map, Value, json};
 
+use super::access::{OperatorAccess, Refusal};
+use super::admin::refused;
 use crate::actors::sessions::Sessions;
 use crate::board::Board;
 use crate::metrics::Metrics;
@@ -269,9 +271,13 @@ fn json_response(value: &Value) -> HttpResponse {
     HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(value)
 }
 
-/// `GET /health`: always 200; the status is in the body.
-pub async fn health(source: Data<StatusSource>) -> HttpResponse {
-    json_response(&source.health())
+/// `GET /health`: always 200; the status is in the body. Who may not see what others do gets no more than that.
+pub async fn health(request: HttpRequest, source: Data<StatusSource>, view: Data<Observers>) -> HttpResponse {
+    if view.allow(&request).is_ok() {
+        return json_response(&source.health());
+    }
+    let (status, _, _) = source.assess();
+    json_response(&json!({"status": status.as_str()}))
 }
 
 /// `GET /ready`: 200 when new clients should be sent here, else 503.
@@ -295,8 +301,32 @@ pub async fn version(source: Data<StatusSource>) -> HttpResponse {
     json_response(&source.version())
 }
 
+/// Who may see health and metrics in full.
+#[derive(Clone, Debug)]
+pub enum Observers {
+    /// Whoever reaches the listener: it is one for operators.
+    All,
+    /// Who may see everything, or shows that they may.
+    Admitted(OperatorAccess),
+    /// Nobody: operators have another listener.
+    Nobody,
+}
+
+impl Observers {
+    fn allow(&self, request: &HttpRequest) -> Result<(), Refusal> {
+        match self {
+            Self::All => Ok(()),
+            Self::Nobody => Err(Refusal::Elsewhere),
+            Self::Admitted(access) => access.may_observe(request),
+        }
+    }
+}
+
 /// `GET /metrics`.
-pub async fn metrics(source: Data<StatusSource>) -> HttpResponse {
+pub async fn metrics(request: HttpRequest, source: Data<StatusSource>, view: Data<Observers>) -> HttpResponse {
+    if let Err(refusal) = view.allow(&request) {
+        return refused(&refusal);
+    }
     match source.scrape() {
         Ok(text) => {
             HttpResponse::Ok().insert_header((CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")).body(text)

@@ -9,6 +9,8 @@ mod schema_tests;
 
 pub mod control;
 
+pub mod filter;
+
 pub mod cursor;
 
 pub mod close_code;

@@ -64,6 +64,24 @@ fn samples(setting: &Setting) -> Option<[(String, serde_json::Value); 2]> {
         ("telemetry.otlp_endpoint", ..) => same("http://h:4317", "https://h/v1"),
         ("telemetry.log", ..) => same("warn", "info,dashstream=debug"),
         ("web.host", ..) => same("localhost", "::1"),
+        // A certificate without its key is refused; they have a test of their own.
+        ("web.tls_certificate" | "web.tls_key", ..) => None,
+        ("web.admin_listen", ..) => same("127.0.0.1:9000", "[::1]:0"),
+        ("web.allowed_origins", ..) => Some([
+            ("https://a.example, HTTP://b.example:81".into(), json!(["https://a.example", "http://b.example:81"])),
+            ("http://[::1]:3002".into(), json!(["http://[::1]:3002"])),
+        ]),
+        ("auth.jwt_secret", ..) => Some(["a", "b"].map(|letter| (letter.repeat(32), json!("***")))),
+        ("auth.jwks", ..) => same("https://id.example/keys", "http://127.0.0.1:9000/keys"),
+        ("auth.issuer" | "auth.audience" | "auth.tenant_claim" | "auth.thread_claim", ..) => same("one", "two"),
+        ("redact.fields", ..) => Some([
+            ("event.attributes.*, **.stack_trace".into(), json!(["event.attributes.*", "**.stack_trace"])),
+            ("error.message".into(), json!(["error.message"])),
+        ]),
+        ("redact.patterns", ..) => Some([
+            ("sk-[a-z]+, [0-9]{16}".into(), json!(["sk-[a-z]+", "[0-9]{16}"])),
+            ("secret".into(), json!(["secret"])),
+        ]),
         ("web.admin_token", ..) => {
             Some(["correct-horse-battery", "staple-horse-battery"].map(|token| (token.into(), json!("***"))))
         }
@@ -150,6 +168,7 @@ fn a_process_with_variables_alone_is_fully_configured() {
             ("DASHSTREAM_REDIS_TOPOLOGY", "Sentinel"),
             ("DASHSTREAM_REPLAY_DURABILITY", "REQUIRED"),
             ("WEBSOCKET_HOST", "0.0.0.0"),
+            ("DASHSTREAM_WEB_ALLOW_UNAUTHENTICATED", "true"),
             ("WEBSOCKET_PORT", "0"),
             ("DASHSTREAM_TELEMETRY_LOG_FORMAT", "json"),
         ]),
@@ -206,7 +225,16 @@ fn the_file_is_named_by_the_variable_unless_an_option_names_it() {
 
 #[test]
 fn variables_without_effect_are_told() {
-    let loaded = load(None, &variables(&[("WEBSOCKET_BUFFER_SIZE", "0"), ("WEBSOCKET_HOST", "0.0.0.0")]), &[]).unwrap();
+    let loaded = load(
+        None,
+        &variables(&[
+            ("WEBSOCKET_BUFFER_SIZE", "0"),
+            ("WEBSOCKET_HOST", "0.0.0.0"),
+            ("DASHSTREAM_WEB_ALLOW_UNAUTHENTICATED", "1"),
+        ]),
+        &[],
+    )
+    .unwrap();
     let warnings = loaded.warnings.concat();
     assert!(warnings.contains("WEBSOCKET_BUFFER_SIZE") && warnings.contains("0.0.0.0"), "{warnings}");
 }

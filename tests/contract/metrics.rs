@@ -12,6 +12,7 @@ use dashstream::pipeline::restart::Cause;
 use dashstream::redis::fault::Fault;
 use dashstream::redis::state::Operation;
 use dashstream::web::admission::Refused;
+use dashstream::web::auth::Denied;
 use dashstream::wire::close_code::CloseCode;
 use dashstream::wire::control::Dialect;
 
@@ -84,9 +85,12 @@ fn label_values_are_those_of_the_code() {
     );
     assert_eq!(values("dashstream_actor_restarts_total", "reason"), Cause::ALL.map(Cause::as_str).into());
     assert_eq!(values("dashstream_sessions_closed_total", "reason"), CloseCode::ALL.map(CloseCode::name).into());
+    let denied =
+        [Denied::Missing, Denied::Invalid(""), Denied::Expired, Denied::Forbidden(String::new()), Denied::NoKeys];
+    let refused = [Refused::Total, Refused::PerAddress].map(Refused::as_str).into_iter();
     assert_eq!(
         values("websocket_rejected_connections_total", "reason"),
-        [Refused::Total, Refused::PerAddress].map(Refused::as_str).into()
+        refused.chain(denied.iter().map(Denied::as_str)).chain(["origin"]).collect()
     );
     assert_eq!(
         values("dashstream_sessions_opened_total", "protocol"),

@@ -55,6 +55,8 @@ mod kafka_history;
 #[allow(dead_code, reason = "a toolbox of another test binary")]
 mod ingest_support;
 
+mod kafka_doors;
+
 mod kill_nine_loses_nothing;
 
 mod lag_is_watched_apart;

@@ -1,6 +1,6 @@
 //! Settings between the decoded record and the browser, and of the process.
 
-use super::{GIB, KIB, MIB, Section, choice, integer, list, secret, text};
+use super::{GIB, KIB, MIB, Section, boolean, choice, integer, list, secret, text};
 use crate::config::forms;
 
 pub(super) const REPLAY: Section = Section {
@@ -192,7 +192,7 @@ pub(super) const WEB: Section = Section {
             "WEBSOCKET_HOST",
             "127.0.0.1",
             forms::HOST,
-            "Address to listen on. There is no authentication: anything but a loopback address is open to its network.",
+            "Address to listen on. Anything but a loopback address needs authentication (section auth).",
         ),
         integer(
             "web.port",
@@ -201,6 +201,41 @@ pub(super) const WEB: Section = Section {
             0..=65_535,
             "",
             "Port to listen on. 0 takes any free port and prints it.",
+        ),
+        boolean(
+            "web.allow_unauthenticated",
+            "DASHSTREAM_WEB_ALLOW_UNAUTHENTICATED",
+            false,
+            "Whether other addresses than loopback are served without authentication: everyone who can reach them reads every tenant.",
+        ),
+        list(
+            "web.allowed_origins",
+            "DASHSTREAM_WEB_ALLOWED_ORIGINS",
+            forms::ORIGIN,
+            "Pages that may connect, such as https://dash.example.com. Without any: the service's own page, and pages of this machine.",
+        ),
+        text(
+            "web.admin_listen",
+            "DASHSTREAM_WEB_ADMIN_LISTEN",
+            "",
+            forms::LISTEN,
+            "A second listener, for metrics, health and admin routes; the first one serves them no more.",
+        ),
+        text(
+            "web.tls_certificate",
+            "DASHSTREAM_WEB_TLS_CERTIFICATE",
+            "",
+            forms::FILE,
+            "Certificate chain of the listener, PEM; together with the key.",
+        ),
+        text("web.tls_key", "DASHSTREAM_WEB_TLS_KEY", "", forms::FILE, "Key of the certificate, PEM, not encrypted."),
+        integer(
+            "web.tls_reload_secs",
+            "DASHSTREAM_WEB_TLS_RELOAD_SECS",
+            60,
+            1..=86_400,
+            "seconds",
+            "How often a renewed certificate is looked for. Open connections keep the old one.",
         ),
         integer("web.workers", "DASHSTREAM_WEB_WORKERS", 0, 0..=256, "threads", "HTTP workers. 0 is one per core."),
         integer(
@@ -223,7 +258,14 @@ pub(super) const WEB: Section = Section {
             "web.trusted_proxies",
             "WEBSOCKET_TRUSTED_PROXY_IPS",
             forms::NETWORK,
-            "Proxies whose forwarding headers are believed.",
+            "Proxies whose forwarding header is believed.",
+        ),
+        choice(
+            "web.forwarded_header",
+            "DASHSTREAM_WEB_FORWARDED_HEADER",
+            "x_forwarded_for",
+            &["x_forwarded_for", "forwarded"],
+            "The header in which they name the client; the other one is not looked at, because a client can send it through a proxy that does not know it.",
         ),
         integer(
             "web.send_timeout_secs",
