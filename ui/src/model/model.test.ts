@@ -18,7 +18,10 @@ const start = (partition: number, from: bigint) => ({ partition, from, low: 0n, 
 function model(): Model {
   const made = new Model({ maxRows: 100, maxRowBytes: 1_000_000, maxRuns: 10 });
   const partitions = [start(0, 0n), start(1, 0n)];
-  made.apply({ type: "welcome", topic: "t", epoch: "e", heartbeatMs: 1000, resumed: false, partitions }, 0);
+  made.apply(
+    { type: "welcome", topic: "t", epoch: "e", heartbeatMs: 1000, mode: "first", history: null, partitions },
+    0,
+  );
   return made;
 }
 
@@ -43,7 +46,10 @@ describe("rows", () => {
     made.apply(records(0, 0n, 2n), 1);
     made.apply(ranges(2n, 9n, [{ type: "gap", first: 2n, next: 9n, reason: "retention" }]), 2);
     made.apply({ type: "hole", partition: 0, first: 9n, next: 10n, reason: "unexplained" }, 3);
-    made.apply({ type: "reset", partition: 0, reason: "topic_recreated", before: 10n, nextOffset: 0n }, 4);
+    made.apply(
+      { type: "reset", partition: 0, reason: "topic_recreated", newEpoch: true, before: 10n, nextOffset: 0n },
+      4,
+    );
     expect(rowsOf(made).map((row) => row.type)).toEqual(["note", "record", "record", "gap", "hole", "reset"]);
     expect(made.totals).toMatchObject({ records: 2, lost: 8n });
     expect(made.partitions.list()[0]).toMatchObject({ next: 0n, lost: 8n, resets: 1, records: 2 });
@@ -99,7 +105,15 @@ describe("positions", () => {
   test("partitions that are gone after a reconnect disappear", () => {
     const made = model();
     made.apply(
-      { type: "welcome", topic: "t", epoch: "e2", heartbeatMs: 1000, resumed: true, partitions: [start(1, 0n)] },
+      {
+        type: "welcome",
+        topic: "t",
+        epoch: "e2",
+        heartbeatMs: 1000,
+        mode: "resume",
+        history: null,
+        partitions: [start(1, 0n)],
+      },
       1,
     );
     expect(made.partitions.list().map((state) => state.partition)).toEqual([1]);

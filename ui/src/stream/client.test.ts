@@ -154,7 +154,7 @@ describe("a reconnect", () => {
     env.socket.text(welcome({ "0": 0n }));
     const old = env.socket;
     const { onmessage, onclose } = old;
-    client.jumpToLive();
+    client.goTo({ from: "latest" });
     old.onmessage = onmessage;
     old.onclose = onclose;
     env.socket.open();
@@ -387,7 +387,7 @@ describe("the stored position", () => {
 test("a jump to live says what it passed over", () => {
   env.socket.text(welcome({ "0": 10n }));
   env.socket.binary(frameOf(0, 10n, 12n));
-  client.jumpToLive();
+  client.goTo({ from: "latest" });
   env.socket.open();
   expect(env.socket.sent).toMatchObject([{ type: "hello", from: "latest" }]);
   env.socket.text(welcome({ "0": 500n }));

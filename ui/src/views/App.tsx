@@ -6,6 +6,7 @@ import type { Store } from "../store/store";
 import { Alerts } from "./Alerts";
 import { Details } from "./Details";
 import { EventList } from "./EventList";
+import { HistoryBar } from "./HistoryBar";
 import { PartitionTable } from "./PartitionTable";
 import { RunList } from "./RunList";
 import { Toolbar } from "./Toolbar";
@@ -37,6 +38,7 @@ export function App({ store, commands }: { store: Store; commands: Commands }) {
             resume={store.resume}
             clearRows={store.clearRows}
           />
+          <HistoryBar snapshot={snapshot} commands={commands} />
           <EventList
             rows={snapshot.rows}
             version={snapshot.version}
@@ -54,6 +56,9 @@ export function App({ store, commands }: { store: Store; commands: Commands }) {
 function emptyText(filter: string, state: string): string {
   if (filter !== "") {
     return "No row matches the filter.";
+  }
+  if (state === "catching_up" || state === "parked") {
+    return "Connected. Waiting for history.";
   }
   return state === "live" ? "Connected. Waiting for the first event." : "Not connected yet.";
 }
