@@ -58,9 +58,9 @@ export interface FakeOptions {
   low?: bigint;
   /** Most offsets of one replay, as `REPLAY_MAX_TOTAL`. */
   maxTotal?: number;
-  /** Offsets of one page of a replay, and the time between two. */
+  /** Offsets of one page of a replay, and how many pages are sent before `allowPages` allows for more. */
   pageSize?: number;
-  pageDelayMs?: number;
+  pages?: number;
   /** Folder with the built page, served at `/`. */
   page?: string;
 }
@@ -69,7 +69,7 @@ export class FakeServer {
   readonly hellos: Hello[] = [];
   readonly resumes: Hello[] = [];
   readonly applied: Record<string, string>[] = [];
-  /** So many replays run out of time after their first page. */
+  /** So many replays run out of time before their first page. */
   timeouts = 0;
   ingest: { status: string; reasons: string[] } = { status: "healthy", reasons: [] };
   epoch = "epoch-1";
@@ -77,6 +77,7 @@ export class FakeServer {
   #partitions = new Map<number, Partition>();
   #sessions = new Set<Session>();
   #holes = new Map<number, { times: number }>();
+  #pages: number;
   #http: Server | null = null;
   #ws: WebSocketServer | null = null;
   #timer: ReturnType<typeof setInterval> | null = null;
@@ -84,9 +85,10 @@ export class FakeServer {
   port = 0;
 
   constructor(options: FakeOptions = {}) {
-    const replay = { maxTotal: 10_000, pageSize: 1_000, pageDelayMs: 0 };
+    const replay = { maxTotal: 10_000, pageSize: 1_000, pages: Number.POSITIVE_INFINITY };
     this.#options = { partitions: 4, port: 0, heartbeatMs: 500, low: 0n, page: null, ...replay, ...options };
     this.port = this.#options.port;
+    this.#pages = this.#options.pages;
     for (let partition = 0; partition < this.#options.partitions; partition += 1) {
       this.#partitions.set(partition, { low: this.#options.low, entries: [] });
     }
@@ -180,6 +182,14 @@ export class FakeServer {
       this.#partition(partition).entries.push({ type: "gap", reason });
     }
     this.#pushAll();
+  }
+
+  /** Replays go on for so many pages more. */
+  allowPages(count: number): void {
+    this.#pages += count;
+    for (const session of this.#sessions) {
+      this.#replay(session);
+    }
   }
 
   /** A defect: the next `times` frames of the partition leave out their first offset without a word. */
@@ -296,17 +306,14 @@ export class FakeServer {
     session.replayed = 0;
     session.pages = 0;
     this.#sessions.add(session);
-    this.#replay(session, this.#options.pageDelayMs);
+    this.#replay(session);
     this.#heartbeat();
   }
 
   /** Page after page, to the end of the log or as far as one replay goes. */
-  #replay(session: Session, delayMs: number): void {
+  #replay(session: Session): void {
     const { pageSize, maxTotal } = this.#options;
-    while (session.state === "replaying" && this.#sessions.has(session)) {
-      const allowed = Math.min(pageSize, maxTotal - session.replayed);
-      const sent = this.#push(session, allowed);
-      session.replayed += sent;
+    while (session.state === "replaying") {
       if (this.#left(session) === 0n) {
         this.#complete(session, "live");
       } else if (this.timeouts > 0) {
@@ -315,13 +322,12 @@ export class FakeServer {
         this.#complete(session, "parked");
       } else if (session.replayed >= maxTotal) {
         this.#complete(session, "parked");
-      } else {
+      } else if (this.#pages > 0) {
+        this.#pages -= 1;
+        session.replayed += this.#push(session, Math.min(pageSize, maxTotal - session.replayed));
         this.#tellProgress(session);
-        if (delayMs > 0) {
-          const { pages } = session;
-          setTimeout(() => session.pages === pages && this.#replay(session, delayMs), delayMs);
-          return;
-        }
+      } else {
+        return;
       }
     }
   }

@@ -12,7 +12,7 @@ import type { Mode } from "./events";
 const PACE_MS = 600;
 
 /** Refusals that end by themselves. */
-const TRANSIENT = new Set(["replay_timeout", "not_ready", "rate_limited"]);
+const TRANSIENT = new Set(["not_ready", "rate_limited"]);
 
 export interface Ask {
   mode: Mode;
@@ -36,7 +36,8 @@ export type Refusal =
   | { action: "none" };
 
 export class Asking {
-  #open: { ask: Ask; sinceMs: number } | null = null;
+  /** In doubt when what was refused may be the question, or the replay before it. */
+  #open: { ask: Ask; sinceMs: number; isInDoubt: boolean } | null = null;
   #wish: Wish | null = null;
   /** The service sends nothing more until it is asked. */
   #isParked = false;
@@ -47,7 +48,7 @@ export class Asking {
 
   /** Since when a question waits for its welcome; null when none does. */
   get openSinceMs(): number | null {
-    return this.#open?.sinceMs ?? null;
+    return this.#open === null || this.#open.isInDoubt ? null : this.#open.sinceMs;
   }
 
   /** Waits in a row without anything new. */
@@ -79,7 +80,7 @@ export class Asking {
 
   /** What to ask now on an open connection, or null. */
   next(nowMs: number, cursor: Cursor | null): Ask | null {
-    if (this.#open !== null || nowMs < this.#dueMs) {
+    if (this.openSinceMs !== null || nowMs < this.#dueMs) {
       return null;
     }
     if (this.#wish !== null) {
@@ -89,7 +90,7 @@ export class Asking {
   }
 
   sent(ask: Ask, nowMs: number): void {
-    this.#open = { ask, sinceMs: nowMs };
+    this.#open = { ask, sinceMs: nowMs, isInDoubt: false };
     this.#askedMs = nowMs;
     this.#moved = false;
   }
@@ -129,13 +130,17 @@ export class Asking {
 
   /** The service refused a question, or could not go on with its answer. `random` in [0, 1). */
   refused(code: string, nowMs: number, random: number): Refusal {
+    if (code === "replay_timeout") {
+      if (this.#open === null) {
+        this.#isParked = true;
+      } else {
+        this.#open.isInDoubt = true;
+      }
+      return { action: "wait", untilMs: this.#backOff(nowMs, random) };
+    }
     const asked = this.#open?.ask ?? null;
     if (asked === null) {
-      if (code !== "replay_timeout") {
-        return { action: "none" };
-      }
-      this.#isParked = true;
-      return { action: "wait", untilMs: this.#backOff(nowMs, random) };
+      return { action: "none" };
     }
     this.#open = null;
     if (TRANSIENT.has(code)) {
