@@ -54,10 +54,12 @@ async function open(query = ""): Promise<void> {
 }
 
 function produce(count: number, partition = 0, thread = "run-1"): void {
-  for (let i = 0; i < count; i += 1) {
-    sequence += 1n;
-    server.record(partition, eventValue(thread, sequence));
-  }
+  server.together(() => {
+    for (let i = 0; i < count; i += 1) {
+      sequence += 1n;
+      server.record(partition, eventValue(thread, sequence));
+    }
+  });
 }
 
 const recordCount = async (): Promise<string> => (await figures(page)).Records ?? "";

@@ -78,6 +78,7 @@ export class FakeServer {
   #sessions = new Set<Session>();
   #holes = new Map<number, { times: number }>();
   #pages: number;
+  #isHeld = false;
   #http: Server | null = null;
   #ws: WebSocketServer | null = null;
   #timer: ReturnType<typeof setInterval> | null = null;
@@ -367,7 +368,18 @@ export class FakeServer {
     return last === undefined ? low : BigInt(last) + 1n;
   }
 
+  /** What happens to the log within `action` is sent after it, in few frames. */
+  together(action: () => void): void {
+    this.#isHeld = true;
+    action();
+    this.#isHeld = false;
+    this.#pushAll();
+  }
+
   #pushAll(): void {
+    if (this.#isHeld) {
+      return;
+    }
     for (const session of this.#sessions) {
       if (session.state === "live") {
         this.#push(session, Number.POSITIVE_INFINITY);

@@ -79,14 +79,15 @@ export class Asking {
   }
 
   /** What to ask now on an open connection, or null. */
-  next(nowMs: number, cursor: Cursor | null): Ask | null {
+  next(nowMs: number, cursorNow: () => Cursor | null): Ask | null {
     if (this.openSinceMs !== null || nowMs < this.#dueMs) {
       return null;
     }
     if (this.#wish !== null) {
       return this.#wish;
     }
-    return this.#isParked && cursor !== null ? { mode: "on", start: { from: "cursor", cursor } } : null;
+    const cursor = this.#isParked ? cursorNow() : null;
+    return cursor === null ? null : { mode: "on", start: { from: "cursor", cursor } };
   }
 
   sent(ask: Ask, nowMs: number): void {

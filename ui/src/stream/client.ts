@@ -105,7 +105,7 @@ export class StreamClient {
   /** Asks what is to be asked now on an open session. */
   #ask(): void {
     const now = this.#env.now();
-    const ask = this.#session?.welcome == null ? null : this.#asking.next(now, this.#positions.cursor());
+    const ask = this.#session?.welcome == null ? null : this.#asking.next(now, () => this.#positions.cursor());
     if (ask !== null && this.#send(buildResume(ask.start))) {
       this.#asking.sent(ask, now);
       this.#setStatus({ state: "catching_up" });

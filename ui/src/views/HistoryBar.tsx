@@ -23,7 +23,7 @@ export function HistoryBar({ snapshot, commands }: { snapshot: Snapshot; command
   return (
     <section className="history" aria-label="History" ref={bar}>
       {isShown ? (
-        <>
+        <div className="history-line">
           <progress aria-label="History loaded" max={100} value={loading.percent ?? undefined} />
           <span className="history-text" data-testid="history-progress">
             {progressText(loading, connection, nowMs)}
@@ -37,7 +37,7 @@ export function HistoryBar({ snapshot, commands }: { snapshot: Snapshot; command
           <button type="button" ref={cancel} onClick={() => commands.goTo({ from: "latest" })}>
             Back to live
           </button>
-        </>
+        </div>
       ) : (
         <Choices first={first} load={commands.goTo} />
       )}
@@ -51,7 +51,7 @@ function Choices({ first, load }: { first: React.Ref<HTMLButtonElement>; load: (
   const isUsable = timeMs !== null && timeMs <= Date.now();
   const ago = (minutes: number) => load({ from: "time", timeMs: Date.now() - minutes * MINUTE_MS });
   return (
-    <>
+    <div className="history-line">
       <span className="muted" title="The list begins anew there and goes on to what is live">
         Load history
       </span>
@@ -89,7 +89,7 @@ function Choices({ first, load }: { first: React.Ref<HTMLButtonElement>; load: (
           Load
         </button>
       </form>
-    </>
+    </div>
   );
 }
 
