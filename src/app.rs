@@ -229,13 +229,7 @@ impl Service {
             }),
             seat: Arc::default(),
         };
-        let lag = LagParts {
-            connection: ingest.settings.connection.clone(),
-            topic: config.kafka.topic.clone(),
-            interval: config.kafka.lag_check_interval,
-            board: board.clone(),
-            monitor: Arc::clone(&monitor),
-        };
+        let lag = lag_parts(config, &ingest);
         let sessions = Sessions::default();
         let (history, tiers) = history(config, &ingest, &sessions)?;
         let identity = identity(config);
@@ -445,6 +439,16 @@ fn history(config: &Config, ingest: &IngestParts, sessions: &Sessions) -> std::i
         metrics: Arc::clone(ingest.monitor.metrics()),
     };
     Ok((history, tiers))
+}
+
+fn lag_parts(config: &Config, ingest: &IngestParts) -> LagParts {
+    LagParts {
+        connection: ingest.settings.connection.clone(),
+        topic: config.kafka.topic.clone(),
+        interval: config.kafka.lag_check_interval,
+        board: ingest.board.clone(),
+        monitor: Arc::clone(&ingest.monitor),
+    }
 }
 
 fn letter_queue(config: &Config, links: &Links, board: &Board, metrics: &Arc<Metrics>) -> Letters {

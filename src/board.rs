@@ -1,6 +1,6 @@
 //! The board: per partition the positions that the actors publish.
 //!
-//! It outlives every actor, so that a restarted one knows what was already counted, checked or handed over. Each cell is
+//! It outlives every actor, so that a restarted one knows what was already counted, checked or handed over. Each cell but one is
 //! written by one actor only and read by anyone without a lock; the list of partitions is locked per batch, never per
 //! record. It must not decide anything.
 
@@ -63,7 +63,7 @@ pub struct PartitionBoard {
     pub committed: Cell,
     /// High watermark as last seen. Writer: `LagMonitor`.
     pub high_watermark: Cell,
-    /// Low watermark as last seen. Writer: `LagMonitor`.
+    /// Low watermark as last seen. Writers: `KafkaIngest` when it opens the partition, `LagMonitor` from then on.
     pub low_watermark: Cell,
     /// The term in which this instance owns the duties of the partition, 0 when it does not. Writer: `KafkaIngest`.
     pub duty_term: AtomicU64,

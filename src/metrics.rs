@@ -190,11 +190,11 @@ metrics! {
         history_page_records: HistogramVec "dashstream_history_page_records" ["tier": TIERS] buckets PAGE_RECORDS;
         /// Time to the answer of each page, whatever it was.
         history_page_seconds: HistogramVec "dashstream_history_page_seconds" ["tier": TIERS] buckets PAGE_SECONDS;
-        /// Lookups in the cache of pages that were lately read from Kafka.
+        /// Pages that were found in the cache of what was lately read from Kafka (hit), or had to be read (miss).
         history_cache_lookups: IntCounterVec "dashstream_history_cache_lookups_total" ["result": Values::Closed(&["hit", "miss"])];
         /// Bytes in that cache.
         history_cache_bytes: IntGauge "dashstream_history_cache_bytes";
-        /// Questions that wait for a reader of history, or are being answered by one.
+        /// Questions about history that wait for one of its readers, or are being answered.
         history_questions: IntGauge "dashstream_history_open_questions";
     }
 

@@ -41,7 +41,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("deadpool_redis", &[]),
     ("redis", &[]),
     ("actix_web", &["web/", "app.rs"]),
-    ("actix_web_actors", &["web/websocket.rs", "actors/client_session.rs"]),
+    ("actix_web_actors", &["web/websocket.rs", "actors/client_session"]),
     ("actix_http", &["web/websocket.rs", "actors/client_session.rs"]),
     ("actix", &["actors/", "kafka/", "web/", "messages.rs", "app.rs"]),
     ("tokio", &["actors/", "kafka/history", "kafka/load_producer.rs", "web/", "app.rs", "cli/"]),

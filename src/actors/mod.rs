@@ -24,6 +24,8 @@ pub mod dlq_publisher;
 
 pub mod lag_monitor;
 
+pub mod tiers;
+
 pub mod history;
 
 pub mod session_queue;

@@ -61,7 +61,7 @@ pub(super) fn open_topic(
         partitions = facts.partitions,
         "topic opened"
     );
-    publish(parts, &epoch, &opening);
+    publish(parts, &epoch, &opening, &known);
     Ok(Opened { epoch, opening, terms })
 }
 
@@ -75,11 +75,15 @@ pub(super) fn open_more(
     let (known, _) = learn(parts, consumer, partitions, ResetPolicy::Earliest)?;
     let opening = plan(&epoch.name, Some(&epoch.name), false, ResetPolicy::Earliest, &known);
     tracing::info!(topic = parts.settings.topic, ?partitions, "new partitions opened");
-    publish(parts, epoch, &opening);
+    publish(parts, epoch, &opening, &known);
     Ok(opening)
 }
 
-fn publish(parts: &ReaderParts, epoch: &Epoch, opening: &Opening) {
+fn publish(parts: &ReaderParts, epoch: &Epoch, opening: &Opening, known: &[Known]) {
+    for known in known {
+        // Sessions may ask for the oldest record before the first lag poll.
+        parts.board.partition(known.partition).low_watermark.set(known.low);
+    }
     let mut partitions = Vec::with_capacity(opening.starts.len());
     for start in &opening.starts {
         let board = parts.board.partition(start.partition);

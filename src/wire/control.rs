@@ -9,7 +9,7 @@ mod server;
 
 pub use parse::parse;
 pub use server::{
-    Begin, PONG, Progress, ResetReason, Welcome, cursor_reset, cursor_stale, gap_v1, heartbeat, offset_map,
+    Begin, Complete, PONG, Progress, ResetReason, Welcome, cursor_reset, cursor_stale, gap_v1, heartbeat, offset_map,
     partition_added, replay_complete, replay_progress, welcome, write_cursor_v1,
 };
 

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use dashstream::pipeline::decode::{Judge, JudgeSettings, Verdict};
 use dashstream::wire::close_code::CloseCode;
-use dashstream::wire::control::{self, Begin, Dialect, ErrorCode, FrameError, From, ResetReason, Welcome};
+use dashstream::wire::control::{
+    self, Begin, Complete, Dialect, ErrorCode, FrameError, From, Progress, ResetReason, Welcome,
+};
 use dashstream::wire::stream::{FindingKind, Frame, GapReason, SkipReason};
 use dashstream::wire::stream_frame::{FindingItem, FrameBuilder};
 use dashstream::wire::telemetry::{self, dash_stream_message::Message};
@@ -121,14 +123,21 @@ fn every_text_frame_of_the_server() {
     control::write_cursor_v1(&mut cursor, 3, offset);
     let reason = json!({"code": "actor_down", "detail": "ReplayStore is down"});
     let ingest = json!({"status": "degraded", "reasons": [reason]});
+    let epoch = "cluster/topic/id";
+    let complete =
+        Complete { from: From::Cursor, replayed: 2, next_offsets: &[(0, offset), (1, 0)], epoch, capped: true };
+    let complete_v1 =
+        Complete { from: From::Earliest, replayed: 2, next_offsets: &[(0, offset)], epoch, capped: false };
+    let progress = Progress { page: 3, replayed: 3_000, remaining: offset.unsigned_abs(), percent: 42 };
     let frames = [
         ("v2 welcome", control::welcome(&welcome, &begins)),
-        ("v2 replay_complete", control::replay_complete(From::Cursor, Dialect::V2, 2, &[(0, offset), (1, 0)], true)),
+        ("v2 replay_complete", control::replay_complete(&complete, Dialect::V2)),
+        ("v2 replay_progress", control::replay_progress(&progress)),
         ("v2 heartbeat", control::heartbeat(1_790_000_000_001, &[(0, offset)], &ingest)),
         ("v2 partition_added", control::partition_added(4, 0)),
         ("v2 cursor_reset", control::cursor_reset(0, ResetReason::TopicRecreated, "cluster/topic/id2", 0)),
         ("v2 cursor_reset beyond_end", control::cursor_reset(0, ResetReason::BeyondEnd, "cluster/topic/id", offset)),
-        ("v1 replay_complete", control::replay_complete(From::Earliest, Dialect::V1, 2, &[(0, offset)], false)),
+        ("v1 replay_complete", control::replay_complete(&complete_v1, Dialect::V1)),
         ("v1 cursor", String::from_utf8(cursor).unwrap()),
         ("v1 cursor_stale", control::cursor_stale(0, 1, offset)),
         ("v1 gap", control::gap_v1(0, 10, "retention")),

@@ -31,6 +31,8 @@ mod connection_limits;
 
 mod control_frames;
 
+mod history;
+
 mod idle_clients;
 
 mod actor_faults;
@@ -40,6 +42,12 @@ mod a_client_that_stops_reading_harms_nobody;
 mod kafka_cut;
 
 mod kafka_absent;
+
+mod kafka_history;
+
+#[path = "../kafka_ingest/support.rs"]
+#[allow(dead_code, reason = "a toolbox of another test binary")]
+mod ingest_support;
 
 mod kill_nine_loses_nothing;
 

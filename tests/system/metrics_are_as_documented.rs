@@ -56,6 +56,24 @@ const MOVED_ELSEWHERE: &[(&str, &str)] = &[
         "src/actors/dlq_publisher.rs::a_passing_error_is_retried_a_bounded_number_of_times",
     ),
     (
+        "dashstream_history_pages_total",
+        "tests/system/kafka_history.rs::a_cluster_that_does_not_answer_costs_the_deadline_and_no_more",
+    ),
+    ("dashstream_history_page_records", "tests/system/kafka_history.rs::a_page_ends_with_its_bytes"),
+    ("dashstream_history_page_seconds", "tests/system/kafka_history.rs::a_page_ends_with_its_bytes"),
+    (
+        "dashstream_history_open_questions",
+        "tests/system/kafka_history.rs::a_cluster_that_does_not_answer_costs_the_deadline_and_no_more",
+    ),
+    (
+        "dashstream_history_cache_lookups_total",
+        "tests/system/kafka_history.rs::many_clients_that_page_over_the_same_range_share_one_reading",
+    ),
+    (
+        "dashstream_history_cache_bytes",
+        "tests/system/kafka_history.rs::many_clients_that_page_over_the_same_range_share_one_reading",
+    ),
+    (
         "dashstream_lost_offsets_total",
         "tests/kafka_ingest/main.rs::what_retention_took_is_told_as_lost_and_reading_goes_on",
     ),

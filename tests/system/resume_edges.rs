@@ -169,10 +169,34 @@ fn a_stream_begins_where_the_client_says_in_the_first_protocol() {
 }
 
 #[test]
-fn a_window_of_twenty_records_keeps_the_newest_twenty_and_names_the_rest() {
+fn a_window_of_twenty_records_keeps_the_newest_twenty_and_the_topic_gives_the_rest() {
     let topic = Topic::create(services::kafka(), "twenty", 1);
     let service = Service::start_healthy(&Config::new(&topic).set("REPLAY_BUFFER_MEMORY_SIZE", 20));
     let published = publish(&topic, 1, 100);
+    wait_until_stored(&service, &published.ends());
+    eventually("the window to be measured", BOUND, || match service.metric("dashstream_replay_window_records", &[]) {
+        20.0 => Ok(()),
+        records => Err(records.to_string()),
+    });
+    let mut v1 = Raw::v1(service.address());
+    v1.say(&json!({ "type": "resume", "from": "cursor", "lastOffsetsByPartition": { "0": "79" } }));
+    let (records, texts, _) = v1.v1_until("replay_complete");
+    assert_eq!((records.len(), texts), (20, Vec::new()));
+    let pages = || service.metric("dashstream_history_pages_total", &[r#"tier="kafka""#, r#"result="served""#]);
+    assert_eq!(pages(), 0.0, "memory had them all");
+    v1.say(&json!({ "type": "resume", "from": "earliest" }));
+    let (records, texts, complete) = v1.v1_until("replay_complete");
+    assert_eq!(records, (0..100).map(|offset| (0, offset)).collect::<Vec<_>>());
+    assert_eq!((texts.len(), &complete["totalReplayed"]), (0, &json!(100)));
+    assert!(pages() > 0.0);
+}
+
+#[test]
+fn what_retention_has_taken_is_named_and_the_rest_is_sent() {
+    let topic = Topic::create(services::kafka(), "retention", 1);
+    let published = publish(&topic, 1, 100);
+    topic.delete_records(0, 80);
+    let service = Service::start_healthy(&Config::new(&topic));
     wait_until_stored(&service, &published.ends());
 
     let mut v1 = Raw::v1(service.address());
@@ -186,6 +210,7 @@ fn a_window_of_twenty_records_keeps_the_newest_twenty_and_names_the_rest() {
     assert_eq!(records, (80..100).map(|offset| (0, offset)).collect::<Vec<_>>());
     let stale = texts.iter().find(|text| text["type"] == "cursor_stale").expect("a stale cursor is named");
     assert_eq!((&stale["partition"], &stale["requested"]), (&json!(0), &json!("49")));
+    assert_eq!(stale["oldest"], "80");
     let gap = texts.iter().find(|text| text["type"] == "gap").expect("the loss is named");
     assert_eq!((&gap["partition"], &gap["count"], &gap["severity"]), (&json!(0), &json!(30), &json!("warning")));
 
@@ -199,15 +224,10 @@ fn a_window_of_twenty_records_keeps_the_newest_twenty_and_names_the_rest() {
     v2.look(|ledger| assert_eq!((ledger.began[&0], ledger.received, ledger.gaps.len()), (80, 20, 0)));
 
     let mut v2 = Client::from(service.address(), From::Latest);
-    v2.connect_with(
-        service.address(),
-        &json!({ "type": "hello", "from": "cursor", "lastOffsetsByPartition": { "0": "99" } }),
-    );
-    publish(&topic, 1, 100);
-    v2.wait_until("the live ones", BOUND, |ledger| match ledger.received {
-        100 => Ok(()),
-        received => Err(received.to_string()),
-    });
+    let hello = json!({ "type": "hello", "from": "cursor", "lastOffsetsByPartition": { "0": "99" } });
+    v2.connect_with(service.address(), &hello);
+    let live = publish(&topic, 1, 100);
+    v2.wait_until("the live ones", BOUND, |ledger| ledger.has_reached_the_end_of(&live));
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! The store's answer to a session that asked: the queue is filled from the session's cursors on, under its lock.
 
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::replay::Replay;
 use super::v1::{self, gap_name};
 use super::{Feed, Joined, SessionQueue, State};
 use crate::pipeline::window::Chunk;
-use crate::wire::control::{self, Dialect, From, ResetReason};
+use crate::wire::control::{self, Complete, Dialect, From, ResetReason};
 use crate::wire::stream::{GapReason, SkipReason};
 use crate::wire::stream_frame::FrameBuilder;
 use crate::wire::ws_frame::{self, Opcode};
@@ -176,7 +176,9 @@ impl Feeder<'_> {
     fn end_resume(&mut self, capped: bool) -> Option<(u64, Duration)> {
         let resume = self.state.resume.take()?;
         let next: Vec<_> = self.state.positions.iter().map(|p| (p.partition, p.sent)).collect();
-        let text = control::replay_complete(resume.from, self.queue.info.dialect, resume.replayed(), &next, capped);
+        let (from, replayed, epoch) = (resume.from, resume.replayed(), Arc::clone(&self.state.epoch));
+        let complete = Complete { from, replayed, next_offsets: &next, epoch: &epoch, capped };
+        let text = control::replay_complete(&complete, self.queue.info.dialect);
         self.state.push(ws_frame::text(&text), self.now);
         Some((resume.replayed(), resume.took(self.now)))
     }

@@ -87,6 +87,8 @@ fn pages(shared: &Shared, seat: &mut Seat, judging: &mut Judging, jobs: Vec<Page
             None => unread.push(job),
         }
     }
+    let misses = shared.metrics().history_cache_lookups.with_label_values(&["miss"]);
+    misses.inc_by(u64::try_from(unread.len()).unwrap_or(u64::MAX));
     let Some(asked) = unread.first().map(|job| job.request.epoch) else { return };
     let epoch = shared.parts.board.epoch();
     let open = if epoch.number == asked { seat.for_epoch(shared, asked) } else { Err(TierError::EpochOver) };

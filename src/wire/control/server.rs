@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Dialect, From};
+use crate::wire::cursor::{Cursor, epoch_tag};
 
 /// Partition → offset, as decimal strings.
 pub fn offset_map(offsets: impl IntoIterator<Item = (i32, i64)>) -> Value {
@@ -96,14 +97,24 @@ pub fn replay_progress(progress: &Progress) -> String {
     .to_string()
 }
 
-/// `replay_complete`. `capped`: there is more than the resume may send.
-pub fn replay_complete(
-    from: From,
-    dialect: Dialect,
-    replayed: u64,
-    next_offsets: &[(i32, i64)],
-    capped: bool,
-) -> String {
+/// The end of a resume.
+#[derive(Clone, Copy, Debug)]
+pub struct Complete<'a> {
+    /// The strategy.
+    pub from: From,
+    /// Records sent.
+    pub replayed: u64,
+    /// Partition and next offset, ascending.
+    pub next_offsets: &'a [(i32, i64)],
+    /// Name of the epoch that they belong to.
+    pub epoch: &'a str,
+    /// There is more than the resume may send.
+    pub capped: bool,
+}
+
+/// `replay_complete`.
+pub fn replay_complete(complete: &Complete<'_>, dialect: Dialect) -> String {
+    let Complete { from, replayed, next_offsets, epoch, capped } = *complete;
     // Positions on this wire are *last* offsets; a partition without any record before its cursor has none.
     let last = next_offsets.iter().filter(|(_, next)| *next > 0).map(|(partition, next)| (*partition, next - 1));
     let mut frame = json!({
@@ -118,8 +129,10 @@ pub fn replay_complete(
                 fields.insert("mode".into(), from.as_str().into());
             }
             Dialect::V2 => {
+                let cursor = Cursor { epoch: epoch_tag(epoch), next_offsets: next_offsets.to_vec() };
                 fields.insert("mode".into(), "partition".into());
                 fields.insert("from".into(), from.as_str().into());
+                fields.insert("cursor".into(), cursor.encode().into());
             }
         }
     }

@@ -172,6 +172,14 @@ impl Client {
         *self.reading.borrow()
     }
 
+    /// Asks on from its own cursor, on the open connection, as after a capped resume.
+    #[track_caller]
+    pub fn ask_on(&self) {
+        let mut resume = self.look(|ledger| hello(ledger, self.options.from));
+        resume["type"] = "resume".into();
+        self.send(&resume);
+    }
+
     /// Sends a control frame.
     pub fn send(&self, message: &Value) {
         self.send_raw(Message::text(message.to_string()));

@@ -108,7 +108,15 @@ impl Ledger {
             Some("cursor_reset") => self.reset(message),
             Some("partition_added") => self.partition_added(message),
             Some("heartbeat") => offsets(message, "nextOffsets").map(|_| ()),
-            Some("replay_complete") => offsets(message, "lastOffsetsByPartition").map(|_| ()),
+            Some("replay_complete") => {
+                // A capped one is followed by nothing but the welcome of the next resume.
+                self.welcomed &= message["capped"] != true;
+                offsets(message, "lastOffsetsByPartition").map(|_| ())
+            }
+            Some("error") if message["code"] == "replay_timeout" => {
+                self.welcomed = false;
+                Ok(())
+            }
             Some(_) => Ok(()),
             None => Err(format!("a text frame without a type: {message}")),
         }
@@ -161,6 +169,16 @@ impl Ledger {
         let known = ["topic_recreated", "retention", "manual_reset", "beyond_end", "epoch"];
         if !known.contains(&reason.as_str()) {
             return Err(format!("cursor_reset with an unknown reason: {message}"));
+        }
+        if reason == "retention" {
+            // Only says once more what the gap before it said.
+            return match self.cursor.get(&partition) {
+                Some(&cursor) if cursor == next_offset => {
+                    self.resets.push(Reset { partition, reason, next_offset });
+                    Ok(())
+                }
+                cursor => Err(format!("reset by retention to {next_offset}, cursor {cursor:?}")),
+            };
         }
         self.records.retain(|(of, _), _| *of != partition);
         self.skips.retain(|range| range.partition != partition);

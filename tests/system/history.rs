@@ -1,0 +1,212 @@
+//! What lies below the memory window comes from the topic: whole, in pages, up to the limit, and never silently less.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dashstream::wire::stream::item::Kind;
+use dashstream::wire::stream::{Frame, GapReason};
+use prost::Message as _;
+use serde_json::{Value, json};
+
+use crate::harness::client::{Client, From};
+use crate::harness::eventually::eventually;
+use crate::harness::producer::{Producer, Published};
+use crate::harness::raw::{Heard, Raw};
+use crate::harness::records;
+use crate::harness::service::{Config, Service};
+use crate::harness::services;
+use crate::harness::topic::Topic;
+
+const BOUND: Duration = Duration::from_secs(60);
+
+fn publish(topic: &Topic, partitions: i32, each: u64) -> Published {
+    let records = (0..partitions).flat_map(|partition| {
+        let thread = format!("run-{partition}");
+        (1..=each).map(move |sequence| records::good(&thread, sequence).on_partition(partition))
+    });
+    Producer::new(&topic.kafka).publish(&topic.name, records.collect::<Vec<_>>())
+}
+
+/// A service whose memory window begins behind everything that was published before it.
+fn without_memory(topic: &Topic) -> Config {
+    Config::new(topic).set("KAFKA_AUTO_OFFSET_RESET", "latest")
+}
+
+/// One page as a client hears it: records per partition, up to the next boundary or the end.
+fn page(raw: &mut Raw) -> (BTreeMap<i32, u64>, Value) {
+    let mut records = BTreeMap::new();
+    loop {
+        match raw.hear() {
+            Heard::Binary(bytes) => {
+                let frame = Frame::decode(bytes).expect("a frame");
+                let held = frame.items.iter().filter(|item| matches!(item.kind, Some(Kind::Record(_)))).count();
+                *records.entry(frame.partition).or_default() += held as u64;
+            }
+            Heard::Text(text) if text["type"] == "replay_progress" || text["type"] == "replay_complete" => {
+                return (records, text);
+            }
+            Heard::Text(_) => {}
+            Heard::Closed(closed) => panic!("closed: {closed:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_backlog_of_many_partitions_comes_in_pages_of_one_limit_and_asks_on_where_it_was_capped() {
+    let topic = Topic::create(services::kafka(), "deep", 10);
+    let mut published = publish(&topic, 10, 1_100);
+    let service = Service::start_healthy(&without_memory(&topic).set("REPLAY_MAX_TOTAL", 4_000));
+
+    let mut raw = Raw::v2(service.address());
+    raw.say(&json!({ "type": "hello", "from": "earliest" }));
+    let mut per_partition: BTreeMap<i32, u64> = BTreeMap::new();
+    let mut last_percent = 0;
+    for number in 1..=4 {
+        let (records, boundary) = page(&mut raw);
+        assert_eq!(records.values().sum::<u64>(), 1_000, "one limit over all partitions: {boundary}");
+        assert!(records.len() > 1, "several partitions share a page: {records:?}");
+        assert_eq!((&boundary["type"], &boundary["page"]), (&json!("replay_progress"), &json!(number)));
+        let percent = boundary["percent"].as_u64().expect("a percentage");
+        assert!(percent > last_percent && percent <= 100, "{boundary}");
+        last_percent = percent;
+        for (partition, count) in records {
+            *per_partition.entry(partition).or_default() += count;
+        }
+    }
+    assert_eq!(per_partition.len(), 10, "nobody starves: {per_partition:?}");
+    let (records, complete) = page(&mut raw);
+    assert_eq!((records.len(), &complete["capped"]), (0, &json!(true)));
+    assert_eq!(complete["totalReplayed"], 4_000);
+    // The printable cursor is the same position.
+    raw.say(&json!({ "type": "resume", "from": "cursor", "cursor": complete["cursor"] }));
+    let welcome = raw.hear_type("welcome");
+    for (partition, last) in complete["lastOffsetsByPartition"].as_object().expect("a map") {
+        let last: i64 = last.as_str().expect("a decimal string").parse().expect("a decimal string");
+        assert_eq!(welcome["partitions"][partition]["from"], (last + 1).to_string());
+    }
+
+    let client = Client::from(service.address(), From::Earliest);
+    for asked in 1..=3 {
+        eventually("the answer to a resume", BOUND, || match client.texts("replay_complete").len() {
+            heard if heard >= asked => Ok(()),
+            heard => Err(format!("{heard} answers, {} records", client.received())),
+        });
+        let answer = client.texts("replay_complete").pop().expect("the last answer");
+        let left = client.received() < 11_000;
+        assert_eq!(answer["capped"], left, "{answer}");
+        if left {
+            assert_eq!(client.received(), 4_000 * asked as u64, "no record beyond the limit");
+            client.ask_on();
+        }
+    }
+    client.wait_for_all(&published, BOUND);
+    published.extend(publish(&topic, 10, 10));
+    client.wait_for_all(&published, BOUND);
+}
+
+#[test]
+fn a_backlog_of_exactly_the_limit_is_complete_and_one_more_is_capped() {
+    for (backlog, capped) in [(50, false), (51, true)] {
+        let topic = Topic::create(services::kafka(), "limit", 1);
+        let published = publish(&topic, 1, backlog);
+        let service = Service::start_healthy(&without_memory(&topic).set("REPLAY_MAX_TOTAL", 50));
+        let v2 = Client::from(service.address(), From::Earliest);
+        eventually("the answer", BOUND, || v2.texts("replay_complete").pop().map(|_| ()).ok_or("none".to_owned()));
+        let answer = v2.texts("replay_complete").remove(0);
+        assert_eq!((&answer["capped"], v2.received()), (&json!(capped), 50));
+        if capped {
+            v2.ask_on();
+        }
+        v2.wait_for_all(&published, BOUND);
+
+        let mut v1 = Raw::v1(service.address());
+        v1.say(&json!({ "type": "resume", "from": "earliest" }));
+        let (records, texts, complete) = v1.v1_until("replay_complete");
+        assert_eq!((records.len(), &complete["capped"]), (50, &json!(capped)));
+        let gaps: Vec<_> = texts.iter().map(|text| (text["type"].clone(), text["count"].clone())).collect();
+        let unsent = if capped { vec![(json!("gap"), json!(1))] } else { Vec::new() };
+        assert_eq!(gaps, unsent, "what is not sent is named before live");
+        publish(&topic, 1, 1);
+        assert_eq!(v1.hear_type("cursor")["offset"], backlog.to_string(), "then it is live, without a repetition");
+    }
+}
+
+#[test]
+fn a_time_begins_with_the_first_record_at_it_or_later() {
+    let topic = Topic::create(services::kafka(), "time", 2);
+    publish(&topic, 2, 30);
+    let now_ms = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+    let between = now_ms() + 1;
+    eventually("the clock to go on", BOUND, || if now_ms() > between { Ok(()) } else { Err(String::new()) });
+    publish(&topic, 2, 20);
+    let service = Service::start_healthy(&without_memory(&topic));
+    for (time, begins) in [("0".to_owned(), 0), (between.to_string(), 30), ("4102444800000".to_owned(), 50)] {
+        let mut raw = Raw::v2(service.address());
+        raw.say(&json!({ "type": "hello", "from": "time", "time": time }));
+        let welcome = raw.hear_type("welcome");
+        for partition in ["0", "1"] {
+            assert_eq!(welcome["partitions"][partition]["from"], begins.to_string(), "{time}");
+        }
+        assert_eq!(raw.hear_type("replay_complete")["totalReplayed"], (50 - begins) * 2);
+    }
+    let mut raw = Raw::v2(service.address());
+    raw.say(&json!({ "type": "hello", "from": "time", "time": "2026-01-02T03:04:05Z" }));
+    assert_eq!(raw.hear_type("welcome")["partitions"]["0"]["from"], "0");
+    raw.say(&json!({ "type": "resume", "from": "time", "time": "yesterday" }));
+    assert_eq!(raw.hear_type("error")["field"], "time");
+}
+
+#[test]
+fn a_cursor_that_retention_has_passed_names_the_loss_and_gets_what_is_kept() {
+    let topic = Topic::create(services::kafka(), "passed", 1);
+    let published = publish(&topic, 1, 200);
+    let service = Service::start_healthy(&without_memory(&topic));
+    topic.delete_records(0, 120);
+    let mut raw = Raw::v2(service.address());
+    raw.say(&json!({ "type": "hello", "from": "cursor", "lastOffsetsByPartition": { "0": "99" } }));
+    assert_eq!(raw.hear_type("welcome")["partitions"]["0"]["from"], "100");
+    let (mut gaps, mut records, mut resets) = (Vec::new(), BTreeSet::new(), Vec::new());
+    loop {
+        match raw.hear() {
+            Heard::Binary(bytes) => {
+                for item in Frame::decode(bytes).expect("a frame").items {
+                    match item.kind {
+                        Some(Kind::Gap(gap)) => gaps.push((gap.first_offset, gap.next_offset, gap.reason())),
+                        Some(Kind::Record(record)) => drop(records.insert(record.offset)),
+                        _ => {}
+                    }
+                }
+            }
+            Heard::Text(text) if text["type"] == "cursor_reset" => {
+                resets.push((text["partition"].clone(), text["reason"].clone(), text["nextOffset"].clone()));
+            }
+            Heard::Text(text) if text["type"] == "replay_complete" => break,
+            Heard::Text(_) => {}
+            Heard::Closed(closed) => panic!("closed: {closed:?}"),
+        }
+    }
+    assert_eq!(gaps, [(100, 120, GapReason::Retention)]);
+    assert_eq!(resets, [(json!(0), json!("retention"), json!("120"))]);
+    assert_eq!(records, (120..200).collect());
+    assert_eq!(published.len(), 200);
+}
+
+#[test]
+fn a_topic_that_does_not_answer_is_told_within_the_budget_and_the_cursor_still_works() {
+    let kafka = services::kafka_behind_proxy();
+    let topic = Topic::create(&kafka.direct, "hung-history", 1);
+    let published = publish(&topic, 1, 500);
+    let config = without_memory(&topic).set("KAFKA_BROKERS", kafka.proxy.address()).set("REPLAY_TIMEOUT_SECS", 2);
+    let service = Service::start_healthy(&config);
+    kafka.proxy.black_hole();
+    let client = Client::from(service.address(), From::Earliest);
+    eventually("the client to be told", BOUND, || match client.texts("error").pop() {
+        Some(error) if error["code"] == "replay_timeout" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(service.metric("websocket_replay_timeouts_total", &[]), 1.0);
+    assert_eq!((client.received(), client.look(|ledger| ledger.gaps.len())), (0, 0), "nothing is lost by that");
+    kafka.proxy.heal();
+    client.ask_on();
+    client.wait_for_all(&published, BOUND);
+}
