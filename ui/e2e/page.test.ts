@@ -266,6 +266,8 @@ describe("history", () => {
       (text) => text === "live",
     );
 
+  const focused = () => page.evaluate(() => document.activeElement?.textContent);
+
   /** Another service in place of the usual one, with a log of its own. */
   async function serveWith(options: FakeOptions): Promise<void> {
     await server.stop();
@@ -318,10 +320,10 @@ describe("history", () => {
     expect(await page.getByRole("grid").boundingBox()).toEqual(box);
     expect((await figures(page))["Apply lag"]).toMatch(/^8500 · \d/);
     await picture(page, "history-progress");
-    expect(await page.evaluate(() => document.activeElement?.textContent)).toBe("Back to live");
+    await until("the focus on the way back", focused, (text) => text === "Back to live");
     await page.keyboard.press("Enter");
     await live();
-    expect(await page.evaluate(() => document.activeElement?.textContent)).toBe("From the beginning");
+    await until("the focus where it was", focused, (text) => text === "From the beginning");
     expect(await systemRows()).toEqual([
       expect.stringContaining("gap Partition 0: 8,500 offsets passed over, 500 to 8999 (jumped)"),
     ]);
