@@ -133,6 +133,8 @@ pub struct DecodeConfig {
     pub legacy_framing: bool,
     /// What happens at a record that cannot be processed.
     pub on_error: OnDecodeError,
+    /// What stops with `on_error = "pause"`.
+    pub pause_scope: PauseScope,
 }
 
 /// What happens at a record that cannot be processed.
@@ -143,6 +145,16 @@ pub enum OnDecodeError {
     Skip,
     /// Consumption stops at it.
     Pause,
+}
+
+/// What stands still at a record that cannot be processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseScope {
+    /// Everything that this instance reads.
+    Consumer,
+    /// The record's partition.
+    Partition,
 }
 
 /// Section `dlq`.
@@ -195,6 +207,18 @@ pub struct ReplayConfig {
     pub history_readers: usize,
     /// Bytes of lately read history that are kept.
     pub history_cache_bytes: usize,
+    /// What it means when Redis does not take history.
+    pub durability: Durability,
+}
+
+/// What it means when Redis does not take history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The offset advances; Redis may have holes.
+    BestEffort,
+    /// The offset waits for Redis.
+    Required,
 }
 
 /// Section `redis`.
@@ -203,11 +227,47 @@ pub struct ReplayConfig {
 pub struct RedisConfig {
     /// Address; empty: no Redis.
     pub url: SecretUrl,
-    /// Most records kept per partition.
+    /// What the address leads to.
+    pub topology: RedisTopology,
+    /// Further addresses.
+    pub nodes: Vec<String>,
+    /// What the Sentinels call the server.
+    pub sentinel_master: String,
+    /// Password of the Sentinels.
+    pub sentinel_password: Secret,
+    /// What every key begins with.
+    pub key_prefix: String,
+    /// Most offsets kept per partition.
     pub max_sequences: u64,
+    /// Most bytes kept per partition.
+    pub max_bytes_per_partition: u64,
     /// How long records are kept.
     #[serde(rename = "message_ttl_secs", with = "seconds")]
     pub message_ttl: Duration,
+    /// How long opening a connection may take.
+    #[serde(rename = "connect_timeout_ms", with = "milliseconds")]
+    pub connect_timeout: Duration,
+    /// How long one answer may take.
+    #[serde(rename = "response_timeout_ms", with = "milliseconds")]
+    pub response_timeout: Duration,
+    /// Most connections for reading.
+    pub pool_size: usize,
+    /// Bytes that may wait to be written.
+    pub queue_bytes: usize,
+    /// Chunks that may wait to be written.
+    pub queue_chunks: usize,
+}
+
+/// What the address of Redis leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RedisTopology {
+    /// One server.
+    Standalone,
+    /// Sentinels, which name the server.
+    Sentinel,
+    /// Nodes of a cluster.
+    Cluster,
 }
 
 /// Section `web`.

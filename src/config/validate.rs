@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::load::at_path;
 use super::problem::{Origin, Problem};
-use super::sections::Config;
+use super::sections::{Config, Durability, RedisTopology};
 
 /// Settings that contradict each other.
 #[derive(Debug)]
@@ -81,6 +81,18 @@ pub(super) fn check(config: &Config) -> Vec<Conflict> {
         &["kafka.topic"],
         "must be set, because the source topic with -dlq appended is longer than the 249 characters that Kafka allows",
     );
+    rule(
+        config.replay.durability == Durability::BestEffort || !config.redis.url.is_empty(),
+        "replay.durability",
+        &["redis.url"],
+        "needs a Redis",
+    );
+    rule(
+        config.redis.topology != RedisTopology::Cluster || database_of(config) == 0,
+        "redis.url",
+        &["redis.topology"],
+        "must name no database: a cluster has only one",
+    );
     conflicts.extend(security(config));
     conflicts.extend(files(config));
     conflicts
@@ -96,10 +108,19 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             config.web.host
         ));
     }
+    if !config.redis.nodes.is_empty() && config.redis.topology == RedisTopology::Standalone {
+        warnings.push("redis.nodes has no effect, because redis.topology is standalone".into());
+    }
     if !config.telemetry.otlp_endpoint.is_empty() {
         warnings.push("telemetry.otlp_endpoint is set, but this version exports no spans".into());
     }
     warnings
+}
+
+/// The database that the address of Redis names.
+fn database_of(config: &Config) -> u16 {
+    let url = url::Url::parse(config.redis.url.reveal());
+    url.ok().and_then(|url| url.path().trim_matches('/').parse().ok()).unwrap_or(0)
 }
 
 fn security(config: &Config) -> Option<Conflict> {

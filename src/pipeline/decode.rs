@@ -101,6 +101,8 @@ pub struct JudgeSettings {
     pub legacy_framing: bool,
     /// Schema versions that are understood.
     pub schema_versions: RangeInclusive<u32>,
+    /// A value at which judging fails in an unforeseen way: only tests of the whole service set it.
+    pub sabotaged_value: Option<&'static [u8]>,
 }
 
 impl Default for JudgeSettings {
@@ -111,6 +113,7 @@ impl Default for JudgeSettings {
             max_decompressed_bytes: TEN_MIB,
             legacy_framing: false,
             schema_versions: 1..=1,
+            sabotaged_value: None,
         }
     }
 }

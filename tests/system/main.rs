@@ -31,6 +31,10 @@ mod connection_limits;
 
 mod control_frames;
 
+mod dashboards_show_live_data;
+
+mod dead_letter_tools;
+
 mod history;
 
 mod idle_clients;
@@ -40,6 +44,8 @@ mod actor_faults;
 mod a_client_that_stops_reading_harms_nobody;
 
 mod kafka_cut;
+
+mod redis_tier;
 
 mod kafka_absent;
 
@@ -64,6 +70,8 @@ mod sigterm_under_load;
 mod slow_clients;
 
 mod topic_changes;
+
+mod unprocessable_matrix;
 
 mod unprocessable_records;
 mod endpoints_are_as_documented;
