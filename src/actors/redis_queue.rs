@@ -60,6 +60,8 @@ struct State {
     epoch: Option<Epoch>,
     lanes: BTreeMap<i32, Lane>,
     arrivals: u64,
+    /// Whose turn it is when not all fit into a batch.
+    turn: i32,
     /// The writer was told and has not looked yet.
     announced: bool,
 }
@@ -175,9 +177,18 @@ impl RedisQueue {
         state.announced = false;
         let epoch = state.epoch.clone()?;
         let (mut lent, mut bytes) = (Vec::new(), 0_usize);
-        for (partition, lane) in &mut state.lanes {
-            if lane.lent || lane.due.is_some_and(|due| due > now) || bytes >= limits.bytes {
+        let State { lanes, turn, .. } = &mut *state;
+        // From the one on whose turn it is, so that none with a backlog keeps the others from their turn.
+        let order: Vec<i32> =
+            lanes.range(*turn..).chain(lanes.range(..*turn)).map(|(partition, _)| *partition).collect();
+        for partition in &order {
+            let Some(lane) = lanes.get_mut(partition) else { continue };
+            if lane.lent || lane.due.is_some_and(|due| due > now) {
                 continue;
+            }
+            if bytes >= limits.bytes {
+                *turn = *partition;
+                break;
             }
             let chunks = lane.order.take(TakeLimits { bytes: limits.bytes - bytes, ..limits });
             if !chunks.is_empty() {

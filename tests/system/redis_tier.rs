@@ -67,6 +67,26 @@ fn takeovers_under_load_leave_no_hole_in_redis() {
 }
 
 #[test]
+fn after_a_restart_history_comes_from_redis() {
+    let topic = Topic::create(services::kafka(), "redis-restart", 3);
+    let (config, streams) = config(&topic, services::redis());
+    let mut service = Service::start_healthy(&config);
+    let producer = Producer::new(&topic.kafka);
+    let mut published =
+        producer.publish(&topic.name, (0..6_000).map(|at| records::good(&format!("t{}", at % 30), at / 30 + 1)));
+    published.extend(producer.publish(&topic.name, records::one_of_each_bad("t0")));
+    topic.wait_until_all_committed(config.group(), BOUND);
+    eventually("everything in Redis", BOUND, || streams.compare(&published));
+    // What was committed is not read again: memory begins behind it.
+    service.restart();
+    service.wait_until_healthy(BOUND);
+    let client = Client::from(service.address(), From::Earliest);
+    client.wait_for_all(&published, BOUND);
+    assert!(service.metric("replay_buffer_redis_hits_total", &[]) > 0.0, "it came from somewhere else");
+    assert_eq!(service.metric("dashstream_history_pages_total", &["kafka", "served"]), 0.0);
+}
+
+#[test]
 fn an_actor_that_dies_costs_redis_nothing() {
     let topic = Topic::create(services::kafka(), "redis-actors", 2);
     let (config, streams) = config(&topic, services::redis());

@@ -68,6 +68,30 @@ fn a_full_queue_drops_the_oldest_and_counts_its_records() {
 }
 
 #[test]
+fn a_partition_with_a_backlog_keeps_no_other_from_its_turn() {
+    let (queue, ..) = queue(limits(ReplayDurability::BestEffort, 1_000));
+    for partition in 0..3 {
+        queue.begin(partition, 1, 0);
+        for at in 0..20 {
+            queue.push(chunk(partition, at * 10, at * 10 + 10));
+        }
+    }
+    let batch = TakeLimits { chunks: 5, bytes: chunk(0, 90, 100).weight() * 4 };
+    let mut served = Vec::new();
+    for _ in 0..6 {
+        let (epoch, lent) = queue.lend(Instant::now(), batch).unwrap();
+        for LentChunks { partition, .. } in lent {
+            served.push(partition);
+            queue.written(&epoch, partition);
+        }
+    }
+    for partition in 0..3 {
+        let turns = served.iter().filter(|served| **served == partition).count();
+        assert!(turns >= 2, "{served:?}");
+    }
+}
+
+#[test]
 fn bytes_are_bounded_too() {
     let bytes = chunk(0, 40, 50).weight() * 2;
     let (queue, _, metrics) = queue(RedisQueueLimits { bytes, ..limits(ReplayDurability::BestEffort, 1_000) });
@@ -159,19 +183,21 @@ async fn when_redis_is_required_records_are_settled_with_it_and_hold_their_credi
     queue.owe(settled(210, 220), credit.charge(5));
     queue.forget_owed();
     assert_eq!(credit.used(), 0);
-    queue.all_written().now_or_never_pending();
 }
 
-trait Pending {
-    fn now_or_never_pending(self);
-}
-
-impl<F: Future> Pending for F {
-    fn now_or_never_pending(self) {
-        let mut future = std::pin::pin!(self);
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        assert!(future.as_mut().poll(&mut context).is_pending());
-    }
+#[actix::test]
+async fn a_stop_waits_until_nothing_waits() {
+    let (queue, ..) = queue(limits(ReplayDurability::BestEffort, 100));
+    queue.all_written().await;
+    queue.begin(0, 1, 0);
+    queue.push(chunk(0, 0, 10));
+    let waiting = queue.clone();
+    let stop = actix::spawn(async move { waiting.all_written().await });
+    tokio::task::yield_now().await;
+    assert!(!stop.is_finished());
+    lend(&queue, Instant::now());
+    queue.written(&epoch(1), 0);
+    stop.await.unwrap();
 }
 
 proptest! {
