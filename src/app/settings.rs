@@ -19,7 +19,7 @@ use crate::pipeline::tags::Reading;
 use crate::web::status::Identity;
 
 /// Pages of history that are asked for at a time.
-const HISTORY_CONCURRENCY: usize = 8;
+const HISTORY_CONCURRENCY: usize = 128;
 
 pub(super) fn letter_context(config: &Config, identity: &Identity, instance: String) -> LetterContext {
     LetterContext {

@@ -121,6 +121,7 @@ fn zero_and_limits_of_a_file_are_those_of_the_variables() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn texts_of_a_wrong_form_are_refused() {
     let long = "x".repeat(250);
     let bad: [(&str, &[&str]); 35] = [

@@ -5,10 +5,9 @@ use std::io::Write;
 use dashstream::config::environment::Environment;
 use dashstream::config::load::{Flag, Loaded, load};
 use dashstream::config::problem::Origin;
+use dashstream::config::replay::{Durability, RedisTopology};
 use dashstream::config::secret::{Secret, SecretUrl};
-use dashstream::config::sections::{
-    AddressFamily, AutoOffsetReset, DlqMode, Durability, LogFormat, OnDecodeError, RedisTopology,
-};
+use dashstream::config::sections::{AddressFamily, AutoOffsetReset, DlqMode, LogFormat, OnDecodeError};
 use dashstream::config::setting::{Kind, Literal, Setting};
 use dashstream::config::table;
 use dashstream::kafka::security::{SaslMechanism, SecurityProtocol};
