@@ -224,7 +224,7 @@ fn truth_values_are_true_or_false() {
             ("", false),
             ("yes", false),
             ("2", false),
-            ("tru", false),
+            ("truer", false),
         ] {
             assert_eq!(refusal(None, &[(setting.variable, text)]).is_none(), good, "{}={text}", setting.variable);
         }
