@@ -205,6 +205,7 @@ struct Service {
 impl Service {
     fn new(config: &Config, port: u16, events: &mpsc::Sender<Event>) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
+        tracing::info!(families = metrics.check()?, "metrics are registered");
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), status::git_sha()]).set(1);
         let instance_id = instance::instance_id(config, &instance::host_name(), port);
         let connection = connection(config, &instance_id);

@@ -187,6 +187,7 @@ impl StatusSource {
                 "send_failed_last_120s": facts.window.send_failed,
                 "send_timeout_last_120s": facts.window.send_timeout,
                 "dead_letters_lost_last_120s": facts.window.dlq_failures,
+                "lost_offsets_last_120s": facts.window.lost_offsets,
             },
             "replay_buffer": {
                 "redis_enabled": false,

@@ -122,3 +122,24 @@ fn every_panel_shows_data_every_rule_is_evaluated_and_the_runbooks_commands_work
         assert!(output.status.success() && !output.stdout.is_empty(), "{command}: {output:?}");
     }
 }
+
+#[test]
+fn series_that_vanish_are_told_by_alert_and_panel() {
+    let lost = ["websocket_decode_errors_total", "websocket_dlq_sends_total"];
+    let demo = Demo::start();
+    let prometheus = Prometheus::scraping_without(&[&demo.address], &lost.join("|"), |rules| rules);
+    eventually("an alert", BOUND, || match prometheus.active_alerts()? {
+        active if active.len() == 1 && active.contains("InstrumentationMissing") => Ok(()),
+        active => Err(format!("{active:?}")),
+    });
+    let mut red = 0;
+    for (title, expr) in DASHBOARDS.iter().flat_map(|(_, text)| queries(text)) {
+        if title.contains("Instrumentation") {
+            let missing = lost.iter().any(|name| expr.contains(name));
+            let expected = if missing { 1.0 } else { 0.0 };
+            assert_eq!(prometheus.values(&expr), Ok(vec![expected]), "{expr}");
+            red += usize::from(missing);
+        }
+    }
+    assert_eq!(red, 4, "both dashboards show both");
+}

@@ -131,6 +131,9 @@ fn skipped_records_are_counted_lettered_committed_and_do_not_come_back() {
             check_letter(letter, sent, kind, &config, "skip");
         }
         assert_eq!(service.metric("dashstream_dlq_queued", &[]), 0.0);
+        let health = &service.health()["metrics"];
+        let recent = ["messages", "decode_errors", "payload_missing"].map(|what| &health[format!("{what}_last_120s")]);
+        assert_eq!(recent, [&json!(15), &json!(7), &json!(1)], "{health}");
 
         service.signal(Signal::SIGTERM);
         assert_eq!(service.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
