@@ -39,6 +39,8 @@ use tokio_util::sync::CancellationToken;
 const PAGE_RECORDS: u32 = 1_000;
 const PAGE_BYTES: usize = 4 << 20;
 const RESUME: i64 = 10_000;
+/// The default.
+const CACHE_BYTES: usize = 16 << 20;
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 fn main() -> Result<()> {
@@ -54,17 +56,21 @@ fn main() -> Result<()> {
             &CancellationToken::new(),
         )?;
         let before = raw_poll(&kafka, &topic, count, false)?;
-        let one = measured(&runtime, &Rig::new(&kafka, &topic, 1, 0)?, 1)?;
-        let two = measured(&runtime, &Rig::new(&kafka, &topic, 2, 0)?, 4)?;
+        let bare = measured(&runtime, &Rig::new(&kafka, &topic, 1, 0)?, 1)?;
+        let one = measured(&runtime, &Rig::new(&kafka, &topic, 1, CACHE_BYTES)?, 1)?;
+        let four = measured(&runtime, &Rig::new(&kafka, &topic, 2, CACHE_BYTES)?, 4)?;
         let after = raw_poll(&kafka, &topic, count, false)?;
         let raw = if before.0 > after.0 { before } else { after };
         println!("  {name}");
         println!("    raw poll loop           {:>12}/s  {:.2} us CPU a record", grouped(raw.0), raw.1);
+        println!("    1 client, no cache      {bare}");
         println!("    1 client of 1 reader    {one}");
-        println!("    4 clients of 2 readers  {two}");
+        println!("    4 clients of 2 readers  {four}");
         verdict("of the raw rate, 1 client", one.rate / raw.0, 0.3, false);
-        let (mut resumes, rig) = (Vec::new(), Rig::new(&kafka, &topic, 2, 0)?);
+        let mut resumes = Vec::new();
         for _ in 0..20 {
+            // Each connects first, and finds nothing kept.
+            let rig = Rig::new(&kafka, &topic, 2, CACHE_BYTES)?;
             let started = Instant::now();
             let (records, _) = runtime.block_on(rig.read(RESUME / i64::from(PARTITIONS)))?;
             resumes.push(started.elapsed().as_secs_f64() * 1e3 * RESUME as f64 / records as f64);

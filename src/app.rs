@@ -1,6 +1,9 @@
 //! The composition root: configuration in, a running service out, and its orderly end.
 
+mod doors;
 mod facts;
+
+mod redis_tier;
 
 mod settings;
 
@@ -9,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Arbiter};
+use actix_web::dev::ServerHandle;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -82,12 +86,21 @@ pub enum StartError {
     /// A metric is declared twice.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// Public keys of tokens cannot be used.
+    #[error(transparent)]
+    Keys(#[from] crate::web::auth::JwksError),
+    /// The listener's certificate cannot be used.
+    #[error("{0} (web.tls_certificate, web.tls_key)")]
+    Tls(#[from] crate::web::tls::TlsError),
     /// The system gives no more threads.
     #[error("no thread can be started: {0}")]
     Thread(#[from] std::io::Error),
     /// A Kafka client refuses its settings.
     #[error("the Kafka settings cannot be used: {0}")]
     Kafka(#[from] crate::kafka::KafkaError),
+    /// The address of Redis cannot be used.
+    #[error(transparent)]
+    Redis(#[from] crate::redis::connect::ConnectError),
 }
 
 /// What may differ between a service and a test of it.
@@ -115,29 +128,30 @@ pub fn serve(config: &Config, options: Options) -> Result<Ended, StartError> {
 
 async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     let (events, mut next_event) = mpsc::channel(16);
-    let listener = server::listen(&config.web.host, config.web.port)
-        .map_err(|source| StartError::Bind { address: format!("{}:{}", config.web.host, config.web.port), source })?;
-    let port = listener.local_addr().map_or(config.web.port, |address| address.port());
-    if !config.redis.url.is_empty() {
-        tracing::warn!(
-            "redis.url is set, but history is kept in memory only: the Redis tier is not part of this version"
-        );
-    }
+    let mut doors = doors::bind(config)?;
+    let port = doors.first().and_then(|door| door.listener.local_addr().ok()).map_or(config.web.port, |at| at.port());
     let mut service = Service::new(config, port, &events)?;
     service.parts.judge.sabotaged_value = options.allow_sabotage.then_some(SABOTAGED_VALUE);
     let status = Arc::new(service.status());
-    let (server, addresses) = server::start(
-        &service.server_settings(config),
-        listener,
-        &service.web(config, &status),
-        options.allow_sabotage,
-    )
-    .map_err(|source| StartError::Bind { address: format!("{}:{port}", config.web.host), source })?;
+    doors::encrypt(config, &mut doors, &service.parts.metrics)?;
+    let web = service.web(config, &status)?;
+    let mut servers = Vec::new();
+    for door in doors {
+        let (role, encrypted) = (door.role, door.tls.is_some());
+        let (server, addresses) =
+            server::start(&service.server_settings(config), door, &web, options.allow_sabotage)
+                .map_err(|source| StartError::Bind { address: format!("{}:{port}", config.web.host), source })?;
+        servers.push((server, role, encrypted, addresses));
+    }
     let supervisor = service.supervise(options, &events);
     *service.supervisor.lock().unwrap_or_else(PoisonError::into_inner) = Some(supervisor.clone());
-    let handle = server.handle();
-    let serving = actix::spawn(server);
-    announce(&addresses);
+    let mut handles = Vec::new();
+    let mut serving = Vec::new();
+    for (server, role, encrypted, addresses) in servers {
+        handles.push(server.handle());
+        serving.push(actix::spawn(server));
+        doors::announce(role, encrypted, &addresses);
+    }
     service.tick(config, &status);
     signals(events);
     let event = next_event.recv().await.unwrap_or(Event::Signal("nobody is left"));
@@ -148,26 +162,17 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     tracing::info!(why, "stopping");
     service.draining.store(true, Ordering::Release);
     let budget = config.web.shutdown_timeout.mul_f64(STOP_SHARE);
-    let stopped = service.stop(budget, &supervisor, &handle);
+    let stopped = service.stop(budget, &supervisor, &handles);
     if tokio::time::timeout(budget, stopped).await.is_err() {
         tracing::warn!("the stop took too long; what is left is dropped");
     }
-    serving.abort();
+    serving.iter().for_each(tokio::task::JoinHandle::abort);
     tracing::info!("stopped");
     Ok(match event {
         Event::Signal(_) => Ended::Stopped,
         Event::Escalated(reason) => Ended::Escalated(reason),
         Event::Refused(reason) => Ended::Refused(reason),
     })
-}
-
-/// The address on standard output: how a script learns a free port.
-#[allow(clippy::print_stdout, reason = "the one result of this command")]
-fn announce(addresses: &[std::net::SocketAddr]) {
-    for address in addresses {
-        println!("listening on http://{address}");
-        tracing::info!(%address, "listening");
-    }
 }
 
 fn signals(events: mpsc::Sender<Event>) {
@@ -235,10 +240,15 @@ impl Service {
         };
         let lag = lag_parts(config, &ingest);
         let sessions = Sessions::default();
-        let (history, tiers) = history(config, &ingest, &sessions)?;
+        let redis = redis_tier::parts(config, &links, &metrics);
+        let (history, mut tiers) = history(config, &ingest, &sessions)?;
+        if let Some(redis) = &redis {
+            tiers.redis = Some(Arc::new(redis_tier::reader(redis, &board)?));
+        }
         let identity = identity(config);
         let parts = Parts {
             letter_queue,
+            redis,
             pause: config.decode.on_error == OnDecodeError::Pause,
             links,
             board,
@@ -277,6 +287,7 @@ impl Service {
         let (started, stale) = (Instant::now(), self.stale_partition);
         let alone = self.parts.ingest.settings.pause_partition_alone;
         let full_since = Mutex::new(None::<Instant>);
+        let redis = self.parts.redis.clone();
         let facts = move || {
             let kafka = monitor.status();
             let mut full_since = full_since.lock().unwrap_or_else(PoisonError::into_inner);
@@ -295,6 +306,7 @@ impl Service {
                     letters: blocked.letters,
                     partitions: blocked.partitions,
                 }),
+                redis_failing: redis.as_ref().and_then(redis_tier::failing),
                 actors: actor_facts(&state),
                 ..Facts::default()
             }
@@ -335,7 +347,8 @@ impl Service {
         }
     }
 
-    fn web(&self, config: &Config, status: &Arc<StatusSource>) -> server::Web {
+    fn web(&self, config: &Config, status: &Arc<StatusSource>) -> Result<server::Web, StartError> {
+        let auth = doors::authenticator(config, &self.parts.metrics)?;
         let for_heartbeat = Arc::clone(status);
         let shared = SessionShared {
             settings: self.session_settings.clone(),
@@ -346,18 +359,23 @@ impl Service {
             heartbeat: HeartbeatSource::new(self.parts.board.clone(), move || for_heartbeat.summary()),
             resume_namespace: status::resume_namespace,
         };
-        server::Web {
+        Ok(server::Web {
             status: Arc::clone(status),
             websocket: Arc::new(WebsocketDeps {
                 shared: Arc::new(shared),
                 sessions: self.parts.sessions.clone(),
                 admission: Admission::new(config.web.max_connections, config.web.max_connections_per_ip),
-                trusted_proxies: config.web.trusted_proxies.clone(),
+                proxies: doors::proxies(config),
+                origins: doors::origins(config),
+                auth: auth.clone(),
                 join: self.parts.links.join.clone(),
             }),
-            admin: Arc::new(Admin { pauses: self.parts.ingest.pauses.clone(), token: config.web.admin_token.clone() }),
+            admin: Arc::new(Admin {
+                pauses: self.parts.ingest.pauses.clone(),
+                access: doors::operators(config, &auth),
+            }),
             supervisor: Arc::clone(&self.supervisor),
-        }
+        })
     }
 
     fn supervise(&self, options: Options, events: &mpsc::Sender<Event>) -> Addr<Supervisor> {
@@ -393,7 +411,7 @@ impl Service {
     }
 
     /// Intake first, then what is in flight, then the letters, then the browsers, then the actors.
-    async fn stop(&self, budget: Duration, supervisor: &Addr<Supervisor>, server: &actix_web::dev::ServerHandle) {
+    async fn stop(&self, budget: Duration, supervisor: &Addr<Supervisor>, servers: &[ServerHandle]) {
         let deadline = Instant::now() + budget / 2;
         if let Some(ingest) = self.parts.links.drain_ingest.current() {
             match ingest.send(kafka_ingest::Drain { deadline }).await {
@@ -409,6 +427,13 @@ impl Service {
                 Err(error) => tracing::warn!(%error, "dead letters could not be drained"),
             }
         }
+        if let Some(redis) = &self.parts.redis {
+            let queue = &redis.writer.queue;
+            let left = deadline.saturating_duration_since(Instant::now()).clamp(Duration::from_millis(100), GOODBYE);
+            if tokio::time::timeout(left, queue.all_written()).await.is_err() {
+                tracing::warn!(chunks = queue.waiting(), "chunks that were not written to redis");
+            }
+        }
         self.parts.sessions.close_all(CloseCode::GoingAway, Instant::now());
         self.history.stop();
         let gone = async {
@@ -419,7 +444,8 @@ impl Service {
         if tokio::time::timeout(GOODBYE, gone).await.is_err() {
             tracing::warn!(sessions = self.parts.sessions.len(), "clients did not take their close frame");
         }
-        let _ = tokio::time::timeout(GOODBYE, server.stop(true)).await;
+        let stopping = servers.iter().map(|server| server.stop(true));
+        let _ = tokio::time::timeout(GOODBYE, futures_util::future::join_all(stopping)).await;
         let _ = supervisor.send(supervisor::Stop).await;
     }
 }

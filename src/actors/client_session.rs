@@ -6,13 +6,13 @@
 
 mod beginning;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, AsyncContext, SpawnHandle, StreamHandler};
 use actix_http::ws::Item;
 use actix_web_actors::ws::{self, WebsocketContext};
+use bytes::Bytes;
 
 use super::heartbeat::HeartbeatSource;
 use super::link::Link;
@@ -21,17 +21,24 @@ use super::tiers::LogTimes;
 use crate::board::Board;
 use crate::messages::Leave;
 use crate::metrics::Metrics;
+use crate::pipeline::allowance::Allowance;
+use crate::pipeline::filter::{Filter, Grant};
+use crate::pipeline::tags::Reading;
 use crate::wire::close_code::CloseCode;
-use crate::wire::control::{self, ClientFrame, Dialect, ErrorCode, FrameError};
+use crate::wire::control::{self, Begin, ClientFrame, Dialect, ErrorCode, FrameError};
+use crate::wire::filter::FilterChange;
 use crate::wire::ws_frame;
 
 /// Bad control frames in a row that end a session.
 const MAX_BAD_FRAMES: u32 = 10;
-/// Control frames per second that a session takes.
-const MAX_FRAMES_PER_SECOND: u32 = 100;
-/// Resumes that a session may ask for within the window.
-const MAX_RESUMES: usize = 20;
-const RESUME_WINDOW: Duration = Duration::from_secs(10);
+/// Control frames that a session takes.
+const MAX_FRAMES: (u32, Duration) = (100, Duration::from_secs(1));
+/// Resumes that it takes: each costs reads of history.
+const MAX_RESUMES: (u32, Duration) = (20, Duration::from_secs(10));
+/// Changes of its filter that it takes: each may cost a look at every chunk that is kept.
+const MAX_FILTERS: (u32, Duration) = (10, Duration::from_secs(10));
+/// The longest that a timer is set for.
+const LONGEST_TIMER: Duration = Duration::from_secs(24 * 3600);
 /// How long v1 waits for a `resume` before it goes live.
 const V1_RESUME_WAIT: Duration = Duration::from_secs(1);
 /// How often a session looks whether the positions of the log have become known.
@@ -54,6 +61,8 @@ pub struct SessionSettings {
     pub max_control_bytes: usize,
     /// Bounds of a session's queue.
     pub queue: QueueLimits,
+    /// How filters read records.
+    pub reading: Reading,
     /// The topic, for `welcome`.
     pub topic: String,
 }
@@ -77,18 +86,31 @@ pub struct SessionShared {
     pub resume_namespace: fn(topic: &str, epoch: &str) -> String,
 }
 
+/// Who the session is for.
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    /// What they may see.
+    pub grant: Grant,
+    /// When they have to show another token.
+    pub expires: Option<Instant>,
+}
+
 /// The actor.
 #[derive(Debug)]
 pub struct ClientSession {
     shared: Arc<SessionShared>,
     queue: Arc<SessionQueue>,
+    /// What the client may see.
+    grant: Grant,
+    /// When its token ends.
+    expires: Option<Instant>,
     last_heard: Instant,
     bad_frames: u32,
-    second: (Instant, u32),
+    control_frames: Allowance,
+    filters: Allowance,
     begun: bool,
     waiting: Option<SpawnHandle>,
-    /// Resumes of late, against storms.
-    resumes: VecDeque<Instant>,
+    resumes: Allowance,
     /// Parts of a fragmented text message; `None` while the message under way was refused.
     fragments: Option<Vec<u8>>,
     close_reason: CloseCode,
@@ -96,17 +118,22 @@ pub struct ClientSession {
 
 impl ClientSession {
     /// A session around a registered queue.
-    pub fn new(shared: Arc<SessionShared>, queue: Arc<SessionQueue>) -> Self {
+    pub fn new(shared: Arc<SessionShared>, queue: Arc<SessionQueue>, visitor: Visitor) -> Self {
+        let Visitor { grant, expires } = visitor;
         let now = queue.info.opened;
+        queue.set_filter(Filter::new(None, &grant, shared.settings.reading), false, now);
         Self {
             shared,
             queue,
+            grant,
+            expires,
             last_heard: now,
             bad_frames: 0,
-            second: (now, 0),
+            control_frames: Allowance::new(MAX_FRAMES, now),
+            filters: Allowance::new(MAX_FILTERS, now),
             begun: false,
             waiting: None,
-            resumes: VecDeque::new(),
+            resumes: Allowance::new(MAX_RESUMES, now),
             fragments: None,
             close_reason: CloseCode::Normal,
         }
@@ -128,33 +155,26 @@ impl ClientSession {
         }
     }
 
-    /// Whether this second's budget of control frames is used up.
-    fn over_rate(&mut self, now: Instant) -> bool {
-        if now.saturating_duration_since(self.second.0) >= Duration::from_secs(1) {
-            self.second = (now, 0);
+    /// Whether the client did something more often than it may; it is told then.
+    fn too_often(
+        &mut self,
+        what: fn(&mut Self) -> &mut Allowance,
+        (times, period): (u32, Duration),
+        name: &str,
+        now: Instant,
+    ) -> bool {
+        let exceeded = what(self).exceeded(now);
+        if exceeded {
+            let message = format!("more than {times} {name} within {} s", period.as_secs());
+            self.refuse(&FrameError::new(ErrorCode::RateLimited, message));
         }
-        self.second.1 += 1;
-        self.second.1 > MAX_FRAMES_PER_SECOND
-    }
-
-    /// A resume costs reads of history: whether this client asks too often.
-    fn resumes_too_often(&mut self, now: Instant) -> bool {
-        while self.resumes.front().is_some_and(|at| now.saturating_duration_since(*at) >= RESUME_WINDOW) {
-            self.resumes.pop_front();
-        }
-        if self.resumes.len() >= MAX_RESUMES {
-            return true;
-        }
-        self.resumes.push_back(now);
-        false
+        exceeded
     }
 
     fn text(&mut self, text: &str, ctx: &mut WebsocketContext<Self>) {
         let now = Instant::now();
         self.last_heard = now;
-        if self.over_rate(now) {
-            let message = format!("more than {MAX_FRAMES_PER_SECOND} control frames in a second");
-            self.refuse(&FrameError::new(ErrorCode::RateLimited, message));
+        if self.too_often(|session| &mut session.control_frames, MAX_FRAMES, "control frames", now) {
             return;
         }
         match control::parse(text, self.queue.info.dialect) {
@@ -172,12 +192,14 @@ impl ClientSession {
                 self.queue.control(ws_frame::text(control::PONG), now);
             }
             ClientFrame::Pong => {}
+            ClientFrame::Filter(change) => {
+                if !self.too_often(|session| &mut session.filters, MAX_FILTERS, "filters", now) {
+                    self.refilter(&change, true, now);
+                }
+            }
             ClientFrame::Hello(resume) | ClientFrame::Resume(resume) => {
                 self.shared.metrics.resume_requests.with_label_values(&["partition"]).inc();
-                if self.resumes_too_often(now) {
-                    let message = format!("more than {MAX_RESUMES} resumes within {} s", RESUME_WINDOW.as_secs());
-                    self.refuse(&FrameError::new(ErrorCode::RateLimited, message));
-                } else {
+                if !self.too_often(|session| &mut session.resumes, MAX_RESUMES, "resumes", now) {
                     self.begin_when_ready(resume, now, ctx);
                 }
             }
@@ -190,6 +212,17 @@ impl ClientSession {
         }
     }
 
+    /// Closes the session when its token ends. A timer has to be set again now and then, since tokens may last longer.
+    fn expire_in_time(&mut self, ctx: &mut WebsocketContext<Self>) {
+        let Some(expires) = self.expires else { return };
+        let left = expires.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            self.close(CloseCode::TokenExpired);
+        } else {
+            ctx.run_later(left.min(LONGEST_TIMER), Self::expire_in_time);
+        }
+    }
+
     fn beat(&mut self, ctx: &mut WebsocketContext<Self>) {
         let now = Instant::now();
         if now.saturating_duration_since(self.last_heard) >= self.shared.settings.idle_timeout {
@@ -199,7 +232,26 @@ impl ClientSession {
         // Browsers answer a protocol ping by themselves: it proves the connection in both dialects.
         ctx.ping(b"");
         if self.queue.info.dialect == Dialect::V2 && self.begun {
-            self.queue.control(self.shared.heartbeat.frame(now), now);
+            self.queue.tell_withheld(now);
+            self.queue.control(self.heartbeat(None, now), now);
+        }
+    }
+
+    /// `starts` are the session's positions when it does not stand at them yet.
+    fn heartbeat(&self, starts: Option<&[Begin]>, now: Instant) -> Bytes {
+        if !self.grant.is_restricted() {
+            return self.shared.heartbeat.frame(now);
+        }
+        let begins = |starts: &[Begin]| starts.iter().map(|begin| (begin.partition, begin.from)).collect();
+        let ends = starts.map_or_else(|| self.queue.told_ends(), begins);
+        self.shared.heartbeat.restricted(&ends, now)
+    }
+
+    /// What the client wants, within what it may see.
+    fn refilter(&self, change: &FilterChange, announce: bool, now: Instant) {
+        if let FilterChange::Set(request) = change {
+            let filter = Filter::new(request.as_ref(), &self.grant, self.shared.settings.reading);
+            self.queue.set_filter(filter, announce, now);
         }
     }
 
@@ -249,6 +301,7 @@ impl Actor for ClientSession {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(self.shared.settings.heartbeat, Self::beat);
+        self.expire_in_time(ctx);
         match self.queue.info.dialect {
             Dialect::V1 => self.begin_v1_later(ctx),
             Dialect::V2 => {

@@ -7,13 +7,16 @@
 //! frames come from.
 
 mod feeder;
+mod filtered;
+mod forms;
 mod replay;
 mod state;
 mod v1;
 
 pub use feeder::{Fed, Feeder};
+pub use forms::Forms;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +31,7 @@ use self::state::State;
 use super::link::Link;
 use crate::messages::Join;
 use crate::pipeline::apply_lag::ApplyLag;
+use crate::pipeline::filter::Filter;
 use crate::pipeline::window::Chunk;
 use crate::wire::close_code::CloseCode;
 use crate::wire::control::{self, Dialect, From, ResetReason};
@@ -110,7 +114,7 @@ pub struct Position {
     pub partition: i32,
     /// Where the session began.
     pub start: i64,
-    /// Everything below was queued or sent.
+    /// Everything below was queued or sent, or withheld by the session's filter.
     pub sent: i64,
     /// Everything below was applied by the client, as it says.
     pub applied: i64,
@@ -187,6 +191,8 @@ pub struct Snapshot {
     pub apply_lag: Option<Duration>,
     /// Bytes that the socket took.
     pub sent_bytes: u64,
+    /// What it gets; `None`: everything.
+    pub filter: Option<Arc<Filter>>,
 }
 
 impl SessionQueue {
@@ -205,6 +211,8 @@ impl SessionQueue {
             progress: info.opened,
             polled: info.opened,
             apply_lag: ApplyLag::default(),
+            filter: None,
+            withheld: BTreeMap::new(),
         };
         Self { info, limits, join, waker: AtomicWaker::new(), state: Mutex::new(state), taken_bytes: AtomicU64::new(0) }
     }
@@ -238,6 +246,7 @@ impl SessionQueue {
                 |start: &Beginning| Position { oldest: start.oldest, ..Position::at(start.from, start.partition) };
             state.positions = starts.iter().map(position).collect();
             state.positions.sort_unstable_by_key(|position| position.partition);
+            state.withheld.clear();
             state.apply_lag = ApplyLag::default();
             state.resume = from.map(|from| {
                 let mut targets: Vec<_> = starts.iter().map(|start| (start.partition, start.end)).collect();
@@ -292,17 +301,18 @@ impl SessionQueue {
         }
     }
 
-    /// Offers the live stream's next chunks, at one lock and one wake. `v1` holds, per chunk, its v1 form once somebody
-    /// needed it.
-    pub fn offer(&self, chunks: &[Arc<Chunk>], v1: &mut [Option<Bytes>], generation: u64, now: Instant) -> Offer {
+    /// Offers the live stream's next chunks, at one lock and one wake. `forms` holds, per chunk, what sessions share of it.
+    pub fn offer(&self, chunks: &[Arc<Chunk>], forms: &mut [Forms], generation: u64, now: Instant) -> Offer {
         let mut taken = 0;
+        let nothing_new;
         {
             let mut state = self.lock();
             if state.feed != Feed::Live(generation) {
                 return Offer::Gone;
             }
-            for (chunk, v1) in chunks.iter().zip(v1) {
-                match self.take(&mut state, chunk, v1, now) {
+            let before = state.bytes;
+            for (chunk, forms) in chunks.iter().zip(forms) {
+                match self.take(&mut state, chunk, forms, now) {
                     Some(records) => taken += u64::from(records),
                     None => {
                         self.demote(&mut state, now);
@@ -312,8 +322,11 @@ impl SessionQueue {
                     }
                 }
             }
+            nothing_new = state.bytes == before;
         }
-        self.waker.wake();
+        if !nothing_new {
+            self.waker.wake();
+        }
         Offer::Taken(taken)
     }
 
@@ -332,7 +345,7 @@ impl SessionQueue {
     }
 
     /// Queues a live chunk, unless the session is too slow or the chunk does not touch its cursor.
-    fn take(&self, state: &mut State, chunk: &Chunk, v1: &mut Option<Bytes>, now: Instant) -> Option<u32> {
+    fn take(&self, state: &mut State, chunk: &Chunk, forms: &mut Forms, now: Instant) -> Option<u32> {
         let sent = state.sent(chunk.partition)?;
         if chunk.next <= sent {
             return Some(0);
@@ -340,14 +353,9 @@ impl SessionQueue {
         if chunk.first > sent || state.is_full(&self.limits) {
             return None;
         }
-        let (frame, records) = match self.info.dialect {
-            Dialect::V2 => chunk.message_from(sent),
-            Dialect::V1 if sent <= chunk.first => {
-                (v1.get_or_insert_with(|| v1::encode(chunk, sent, chunk.next).0).clone(), chunk.records)
-            }
-            Dialect::V1 => v1::encode(chunk, sent, chunk.next),
-        };
-        state.advance(chunk.partition, chunk.next, frame, now);
+        let form = forms.of(chunk, sent, u32::MAX, self.info.dialect, state.filter.as_ref());
+        let records = form.records;
+        state.take(chunk.partition, form, self.info.dialect, now);
         Some(records)
     }
 
@@ -356,7 +364,8 @@ impl SessionQueue {
         self.lock().feed == Feed::Live(generation)
     }
 
-    /// Asks the store when the queue has room. Called after a demotion, in case the socket drained it meanwhile.
+    /// Asks the store when the queue has room. Called after a demotion, in case the socket drained it meanwhile, and after an
+    /// answer that ended before the queue was full.
     pub fn ask_if_drained(self: &Arc<Self>) {
         let ask = self.lock().wants_more(&self.limits);
         if ask {
@@ -369,7 +378,7 @@ impl SessionQueue {
         let state = self.lock();
         match state.feed {
             Feed::Idle | Feed::Parked | Feed::Closing(_) => None,
-            Feed::Live(_) | Feed::Behind { .. } => Some(Feeder { queue: self, state, now, records: 0 }),
+            Feed::Live(_) | Feed::Behind { .. } => Some(Feeder { queue: self, state, now, records: 0, scanned: 0 }),
         }
     }
 
@@ -384,7 +393,7 @@ impl SessionQueue {
     pub fn history_feeder(&self, ticket: u64, now: Instant) -> Option<Feeder<'_>> {
         let state = self.lock();
         let wanted = state.ticket == ticket && state.feed == (Feed::Behind { asked: true });
-        wanted.then_some(Feeder { queue: self, state, now, records: 0 })
+        wanted.then_some(Feeder { queue: self, state, now, records: 0, scanned: 0 })
     }
 
     /// Offsets start again in every partition. The session goes on at `starts`.
@@ -395,6 +404,7 @@ impl SessionQueue {
                 return;
             }
             state.positions.clear();
+            state.withheld.clear();
             for (partition, start) in starts {
                 let frame = control::cursor_reset(*partition, ResetReason::TopicRecreated, epoch, *start);
                 state.push(ws_frame::text(&frame), now);
@@ -426,9 +436,10 @@ impl SessionQueue {
         let (lag, ask) = {
             let mut state = self.lock();
             for (partition, offset) in offsets {
+                let withheld_from = state.withheld.get(partition).copied().unwrap_or(i64::MAX);
                 if let Ok(index) = state.positions.binary_search_by_key(partition, |position| position.partition)
                     && let Some(position) = state.positions.get_mut(index)
-                    && offset.saturating_add(1) <= position.sent
+                    && offset.saturating_add(1) <= position.sent.min(withheld_from)
                 {
                     position.applied = position.applied.max(offset + 1);
                 }
@@ -454,6 +465,7 @@ impl SessionQueue {
             apply_lag_messages: lag.map(|(messages, _)| messages),
             apply_lag: lag.map(|(_, age)| age),
             sent_bytes: self.taken_bytes.load(Ordering::Relaxed),
+            filter: state.filter.clone(),
         }
     }
 

@@ -121,6 +121,7 @@ impl Sessions {
     /// Sets the gauges that are sums over sessions.
     pub fn publish(&self, metrics: &Metrics, now: Instant) {
         let (mut idle, mut live, mut behind, mut parked, mut closing) = (0, 0, 0, 0, 0);
+        let mut filtered = 0;
         let (mut queued, mut lag_messages, mut lag_seconds) = (0, 0, 0.0_f64);
         for session in self.all() {
             let snapshot = session.queue.snapshot(now);
@@ -131,6 +132,7 @@ impl Sessions {
                 Feed::Parked => parked += 1,
                 Feed::Closing(_) => closing += 1,
             }
+            filtered += i64::from(snapshot.filter.is_some());
             queued += snapshot.queued_bytes;
             lag_messages += snapshot.apply_lag_messages.unwrap_or(0);
             lag_seconds = lag_seconds.max(snapshot.apply_lag.unwrap_or_default().as_secs_f64());
@@ -141,6 +143,7 @@ impl Sessions {
         for (state, count) in counts {
             metrics.sessions.with_label_values(&[state]).set(count);
         }
+        metrics.filtered_sessions.set(filtered);
         metrics.queued_bytes.set(i64::try_from(queued).unwrap_or(i64::MAX));
         metrics.apply_lag_messages.set(i64::try_from(lag_messages).unwrap_or(i64::MAX));
         metrics.apply_lag_seconds.set(lag_seconds);

@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 
 use crate::kafka::history::KafkaHistory;
 use crate::pipeline::page::{Page, PageRequest, TierError};
+use crate::redis::reader::RedisTier;
 
 /// A tier below the memory window.
 pub trait HistoryTier: Send + Sync + std::fmt::Debug {
@@ -28,6 +29,13 @@ impl HistoryTier for KafkaHistory {
     fn page(&self, request: PageRequest, deadline: Instant) -> BoxFuture<'static, Result<Page, TierError>> {
         let history = self.clone();
         Box::pin(async move { history.page(&request, deadline).await })
+    }
+}
+
+impl HistoryTier for RedisTier {
+    fn page(&self, request: PageRequest, deadline: Instant) -> BoxFuture<'static, Result<Page, TierError>> {
+        let tier = self.clone();
+        Box::pin(async move { tier.page(&request, deadline).await })
     }
 }
 

@@ -1,5 +1,6 @@
 //! From the configuration to what each part asks for.
 
+use super::redis_tier;
 use crate::actors::client_session::SessionSettings;
 use crate::actors::history::HistorySettings;
 use crate::actors::replay_store::ReplayStoreSettings;
@@ -14,6 +15,7 @@ use crate::pipeline::dead_letter::LetterContext;
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::epoch::ResetPolicy;
 use crate::pipeline::restart::Intensity;
+use crate::pipeline::tags::Reading;
 use crate::web::status::Identity;
 
 /// Pages of history that are asked for at a time.
@@ -48,6 +50,7 @@ pub(super) fn identity(config: &Config) -> Identity {
             OnDecodeError::Pause => "pause",
         },
         window_records: config.replay.memory_messages,
+        redis: (!config.redis.url.is_empty()).then(|| redis_tier::bounds(config)),
     }
 }
 
@@ -77,6 +80,10 @@ pub(super) fn session_settings(config: &Config) -> SessionSettings {
                 SlowClient::SkipToLive => SlowPolicy::SkipToLive,
                 SlowClient::Disconnect => SlowPolicy::Disconnect,
             },
+        },
+        reading: Reading {
+            legacy_framing: config.decode.legacy_framing,
+            max_decompressed_bytes: config.decode.max_payload_bytes,
         },
         topic: config.kafka.topic.clone(),
     }

@@ -43,6 +43,41 @@ pub const TOKEN: Form = Form {
     check: check_token,
 };
 
+/// Secret of signed tokens.
+pub const JWT_SECRET: Form = Form {
+    allowed: "32 to 4096 characters without spaces, as random as a key",
+    empty: Some("none"),
+    check: check_jwt_secret,
+};
+
+/// Public keys of tokens.
+pub const JWKS: Form = Form {
+    allowed: "the path of a file, https://host[:port]/path, or http:// to this machine",
+    empty: Some("none"),
+    check: check_jwks,
+};
+
+/// The name of a claim.
+pub const CLAIM: Form = Form { allowed: "1 to 255 printable characters", empty: None, check: check_label };
+
+/// The origin of a page.
+pub const ORIGIN: Form = Form { allowed: "origins such as https://host[:port]", empty: None, check: check_origin };
+
+/// A second address to listen on.
+pub const LISTEN: Form =
+    Form { allowed: "host:port or [IPv6 address]:port", empty: Some("not used"), check: check_listen };
+
+/// A place in a message.
+pub const FIELD_PATH: Form = Form {
+    allowed: "field names separated by dots, such as event.attributes.api_key or **.stack_trace",
+    empty: None,
+    check: check_field_path,
+};
+
+/// A regular expression.
+pub const PATTERN: Form =
+    Form { allowed: "regular expressions that match at least one character", empty: None, check: check_pattern };
+
 /// An address to listen on.
 pub const HOST: Form = Form { allowed: "an IP address or a host name", empty: None, check: check_host };
 
@@ -56,6 +91,13 @@ pub const REDIS: Form = Form {
     empty: Some("no Redis"),
     check: check_redis,
 };
+
+/// A Sentinel, or a node of a cluster.
+pub const NODE: Form = Form { allowed: "addresses of the form host:port", empty: None, check: check_node };
+
+/// What others call something.
+pub const NAME: Form =
+    Form { allowed: "1 to 64 letters, digits, dots, hyphens, underscores and colons", empty: None, check: check_name };
 
 /// An OTLP collector.
 pub const OTLP: Form =
@@ -139,6 +181,69 @@ fn check_token(text: &str) -> Result<String, String> {
     if fits { Ok(text.into()) } else { Err("not a token".into()) }
 }
 
+fn check_jwt_secret(text: &str) -> Result<String, String> {
+    let fits = (32..=4_096).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { Ok(text.into()) } else { Err("too short for a key, or with other characters".into()) }
+}
+
+fn check_jwks(text: &str) -> Result<String, String> {
+    if !text.contains("://") {
+        return check_path(text);
+    }
+    let url = check_url(text, &["http", "https"])?;
+    let near = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    if url.scheme() == "http" && !near {
+        return Err("keys that come without TLS could be anybody's".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("without user and password: public keys are no secret".into());
+    }
+    Ok(text.into())
+}
+
+fn check_origin(text: &str) -> Result<String, String> {
+    let url = check_url(text, &["http", "https"])?;
+    match url.origin().ascii_serialization() {
+        origin if origin == text.to_ascii_lowercase() => Ok(origin),
+        origin => Err(format!("an origin is scheme, host and port alone, perhaps {origin} was meant")),
+    }
+}
+
+fn check_listen(text: &str) -> Result<String, String> {
+    let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
+    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => std::net::Ipv6Addr::from_str(address).map_err(|_| "a broken IPv6 address")?.to_string(),
+        None if host.contains(':') => return Err("an IPv6 address needs brackets".into()),
+        None => check_host(host)?,
+    };
+    let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    match port.parse::<u16>() {
+        Ok(port) if digits && host.contains(':') => Ok(format!("[{host}]:{port}")),
+        Ok(port) if digits => Ok(format!("{host}:{port}")),
+        _ => Err("a port is a number from 0 to 65535".into()),
+    }
+}
+
+fn check_field_path(text: &str) -> Result<String, String> {
+    if text.len() > 1_024 || text.chars().any(char::is_control) {
+        return Err("too long, or a control character is in it".into());
+    }
+    if text.split('.').any(str::is_empty) { Err("a name is missing between two dots".into()) } else { Ok(text.into()) }
+}
+
+fn check_pattern(text: &str) -> Result<String, String> {
+    if text.len() > 4_096 {
+        return Err("too long".into());
+    }
+    let pattern = regex::bytes::Regex::new(text).map_err(|_| "it cannot be read")?;
+    if pattern.is_match(b"") { Err("it matches where nothing is".into()) } else { Ok(text.into()) }
+}
+
 fn check_host(text: &str) -> Result<String, String> {
     if IpAddr::from_str(text).is_ok() {
         return Ok(text.into());
@@ -179,6 +284,27 @@ fn check_redis(text: &str) -> Result<String, String> {
         return Err("the database is a number".into());
     }
     Ok(text.into())
+}
+
+fn check_node(text: &str) -> Result<String, String> {
+    let node = check_brokers(text)?;
+    if node.contains(',') { Err("several in one".into()) } else { require_port(node) }
+}
+
+fn require_port(node: String) -> Result<String, String> {
+    match node.rsplit_once(':') {
+        Some((_, port)) if check_port(port).is_ok() => Ok(node),
+        _ => Err("the port is missing".into()),
+    }
+}
+
+fn check_name(text: &str) -> Result<String, String> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
+    if text.len() <= 64 && text.bytes().all(legal) {
+        Ok(text.into())
+    } else {
+        Err("too long, or another character".into())
+    }
 }
 
 fn check_otlp(text: &str) -> Result<String, String> {

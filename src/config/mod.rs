@@ -7,6 +7,8 @@
 
 pub mod secret;
 
+pub mod doors;
+
 pub mod sections;
 
 mod units;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::doors::{AuthConfig, ForwardedHeader, RedactConfig};
 use super::secret::{Secret, SecretUrl};
 use super::units::{milliseconds, seconds};
 use crate::kafka::security::KafkaSecurityConfig;
@@ -28,6 +29,10 @@ pub struct Config {
     pub redis: RedisConfig,
     /// The listener and its sessions.
     pub web: WebConfig,
+    /// Who may connect.
+    pub auth: AuthConfig,
+    /// What nobody may see.
+    pub redact: RedactConfig,
     /// How actors are kept alive.
     pub supervisor: SupervisorConfig,
     /// Logs and spans.
@@ -207,6 +212,18 @@ pub struct ReplayConfig {
     pub history_readers: usize,
     /// Bytes of lately read history that are kept.
     pub history_cache_bytes: usize,
+    /// What it means when Redis does not take history.
+    pub durability: Durability,
+}
+
+/// What it means when Redis does not take history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The offset advances; Redis may have holes.
+    BestEffort,
+    /// The offset waits for Redis.
+    Required,
 }
 
 /// Section `redis`.
@@ -215,11 +232,47 @@ pub struct ReplayConfig {
 pub struct RedisConfig {
     /// Address; empty: no Redis.
     pub url: SecretUrl,
-    /// Most records kept per partition.
+    /// What the address leads to.
+    pub topology: RedisTopology,
+    /// Further addresses.
+    pub nodes: Vec<String>,
+    /// What the Sentinels call the server.
+    pub sentinel_master: String,
+    /// Password of the Sentinels.
+    pub sentinel_password: Secret,
+    /// What every key begins with.
+    pub key_prefix: String,
+    /// Most offsets kept per partition.
     pub max_sequences: u64,
+    /// Most bytes kept per partition.
+    pub max_bytes_per_partition: u64,
     /// How long records are kept.
     #[serde(rename = "message_ttl_secs", with = "seconds")]
     pub message_ttl: Duration,
+    /// How long opening a connection may take.
+    #[serde(rename = "connect_timeout_ms", with = "milliseconds")]
+    pub connect_timeout: Duration,
+    /// How long one answer may take.
+    #[serde(rename = "response_timeout_ms", with = "milliseconds")]
+    pub response_timeout: Duration,
+    /// Most connections for reading.
+    pub pool_size: usize,
+    /// Bytes that may wait to be written.
+    pub queue_bytes: usize,
+    /// Chunks that may wait to be written.
+    pub queue_chunks: usize,
+}
+
+/// What the address of Redis leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RedisTopology {
+    /// One server.
+    Standalone,
+    /// Sentinels, which name the server.
+    Sentinel,
+    /// Nodes of a cluster.
+    Cluster,
 }
 
 /// Section `web`.
@@ -230,6 +283,19 @@ pub struct WebConfig {
     pub host: String,
     /// Port to listen on; 0: any free one.
     pub port: u16,
+    /// Whether other addresses than loopback are served without authentication.
+    pub allow_unauthenticated: bool,
+    /// Origins of pages that may connect; empty: the service's own and those of this machine.
+    pub allowed_origins: Vec<String>,
+    /// A second listener for metrics, health and admin routes, `host:port`; empty: the first serves them.
+    pub admin_listen: String,
+    /// Certificate chain, PEM; empty: no TLS.
+    pub tls_certificate: String,
+    /// Its key, PEM.
+    pub tls_key: String,
+    /// How often both are looked at again.
+    #[serde(rename = "tls_reload_secs", with = "seconds")]
+    pub tls_reload: Duration,
     /// HTTP worker threads; 0: one per core.
     pub workers: usize,
     /// Most WebSocket connections.
@@ -238,6 +304,8 @@ pub struct WebConfig {
     pub max_connections_per_ip: usize,
     /// Proxies whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The header in which they name the client.
+    pub forwarded_header: ForwardedHeader,
     /// After what time a client that takes no data is closed.
     #[serde(rename = "send_timeout_secs", with = "seconds")]
     pub send_timeout: Duration,
@@ -326,6 +394,14 @@ impl Config {
     /// The topic of dead letters, by default `<topic>-dlq`.
     pub fn dlq_topic(&self) -> String {
         if self.dlq.topic.is_empty() { format!("{}-dlq", self.kafka.topic) } else { self.dlq.topic.clone() }
+    }
+}
+
+impl WebConfig {
+    /// Whether only this machine can reach the listener.
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.parse::<std::net::IpAddr>();
+        address.map_or(self.host == "localhost", |address| address.to_canonical().is_loopback())
     }
 }
 

@@ -1,11 +1,10 @@
 //! Rules between settings. Each names the settings that contradict each other.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use super::load::at_path;
 use super::problem::{Origin, Problem};
-use super::sections::Config;
+use super::sections::{Config, Durability, RedisTopology};
 
 /// Settings that contradict each other.
 #[derive(Debug)]
@@ -81,6 +80,37 @@ pub(super) fn check(config: &Config) -> Vec<Conflict> {
         &["kafka.topic"],
         "must be set, because the source topic with -dlq appended is longer than the 249 characters that Kafka allows",
     );
+    rule(
+        config.replay.durability == Durability::BestEffort || !config.redis.url.is_empty(),
+        "replay.durability",
+        &["redis.url"],
+        "needs a Redis",
+    );
+    rule(
+        config.redis.topology != RedisTopology::Cluster || database_of(config) == 0,
+        "redis.url",
+        &["redis.topology"],
+        "must name no database: a cluster has only one",
+    );
+    rule(
+        web.is_loopback() || config.auth.is_on() || web.allow_unauthenticated,
+        "web.host",
+        &["auth.jwt_secret", "auth.jwks", "web.allow_unauthenticated"],
+        "is open to its network, and nobody would have to say who they are: set up authentication (auth.jwt_secret or auth.jwks), \
+         or allow this with web.allow_unauthenticated = true",
+    );
+    rule(
+        web.tls_certificate.is_empty() == web.tls_key.is_empty(),
+        if web.tls_key.is_empty() { "web.tls_key" } else { "web.tls_certificate" },
+        &["web.tls_certificate", "web.tls_key"],
+        "certificate and key belong together",
+    );
+    rule(
+        !(config.redact.is_on() && dlq.include_payload),
+        "dlq.include_payload",
+        &["redact.fields", "redact.patterns"],
+        "must be false with rules of redaction: a record that cannot be read cannot be redacted either",
+    );
     conflicts.extend(security(config));
     conflicts.extend(files(config));
     conflicts
@@ -89,10 +119,19 @@ pub(super) fn check(config: &Config) -> Vec<Conflict> {
 /// What an operator should know of a configuration that can be used.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    let loopback = config.web.host.parse::<IpAddr>().map_or(config.web.host == "localhost", |ip| ip.is_loopback());
-    if !loopback {
+    let loopback = config.web.is_loopback();
+    if !loopback && !config.auth.is_on() {
         warnings.push(format!(
             "web.host is {}: everyone who can reach it can read the stream, because there is no authentication",
+            config.web.host
+        ));
+    }
+    if !config.redis.nodes.is_empty() && config.redis.topology == RedisTopology::Standalone {
+        warnings.push("redis.nodes has no effect, because redis.topology is standalone".into());
+    }
+    if !loopback && config.auth.is_on() && config.web.tls_certificate.is_empty() {
+        warnings.push(format!(
+            "web.host is {} without TLS: tokens can be read on their way unless a proxy in front encrypts (web.tls_certificate)",
             config.web.host
         ));
     }
@@ -102,26 +141,31 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     warnings
 }
 
+/// The database that the address of Redis names.
+fn database_of(config: &Config) -> u16 {
+    let url = url::Url::parse(config.redis.url.reveal());
+    url.ok().and_then(|url| url.path().trim_matches('/').parse().ok()).unwrap_or(0)
+}
+
 fn security(config: &Config) -> Option<Conflict> {
     let security = &config.kafka.security;
     let conflict = |field: &str, message: &str| {
         let path = format!("kafka.security.{field}");
         Conflict { path, with: &["kafka.security.protocol"], message: message.into() }
     };
-    if let Err(error) = security.validate() {
-        return Some(conflict(error.field, error.problem));
-    }
-    (!security.ssl_key_password.is_empty() && security.ssl_key_location.is_empty())
-        .then(|| conflict("ssl_key_password", "has no effect without ssl_key_location"))
+    security.validate().err().map(|error| conflict(error.field, error.problem))
 }
 
 /// Files that a client would fail on much later, with a message that names no setting.
 fn files(config: &Config) -> Vec<Conflict> {
-    let security = &config.kafka.security;
+    let (security, none) = (&config.kafka.security, String::new());
     let named = [
         ("kafka.security.ssl_ca_location", &security.ssl_ca_location),
         ("kafka.security.ssl_certificate_location", &security.ssl_certificate_location),
         ("kafka.security.ssl_key_location", &security.ssl_key_location),
+        ("auth.jwks", if config.auth.jwks.contains("://") { &none } else { &config.auth.jwks }),
+        ("web.tls_certificate", &config.web.tls_certificate),
+        ("web.tls_key", &config.web.tls_key),
     ];
     let unreadable = named.into_iter().filter(|(_, file)| !file.is_empty()).filter_map(|(path, file)| {
         let problem = match std::fs::metadata(file) {

@@ -56,6 +56,9 @@ pub enum SaslMechanism {
     /// Salted challenge, SHA-512.
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512,
+    /// An unsigned token that names the user: for brokers that trust the network, as in development.
+    #[serde(rename = "OAUTHBEARER")]
+    OauthBearer,
 }
 
 /// `ssl.endpoint.identification.algorithm`.
@@ -115,8 +118,15 @@ impl KafkaSecurityConfig {
             if self.sasl_username.is_empty() {
                 return refuse("sasl_username", "is required by this security protocol");
             }
-            if self.sasl_password.is_empty() {
-                return refuse("sasl_password", "is required by this security protocol");
+            let by_name_alone = self.sasl_mechanism == Some(SaslMechanism::OauthBearer);
+            if self.sasl_password.is_empty() && !by_name_alone {
+                return refuse("sasl_password", "is required by this SASL mechanism");
+            }
+            if !self.sasl_password.is_empty() && by_name_alone {
+                return refuse("sasl_password", "has no effect with OAUTHBEARER, whose token only names the user");
+            }
+            if by_name_alone && !self.sasl_username.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') {
+                return refuse("sasl_username", "must be of ASCII characters without blanks for OAUTHBEARER");
             }
         } else if credentials {
             return refuse("sasl_username", "has no effect without sasl_plaintext or sasl_ssl");
@@ -138,6 +148,12 @@ impl KafkaSecurityConfig {
             if has_certificate {
                 return refuse("ssl_certificate_location", "has no effect without ssl or sasl_ssl");
             }
+            if self.ssl_endpoint_algorithm != EndpointAlgorithm::default() {
+                return refuse("ssl_endpoint_algorithm", "has no effect without ssl or sasl_ssl");
+            }
+        }
+        if !self.ssl_key_password.is_empty() && !has_key {
+            return refuse("ssl_key_password", "has no effect without ssl_key_location");
         }
         Ok(())
     }
@@ -150,10 +166,16 @@ impl KafkaSecurityConfig {
                 SaslMechanism::Plain => "PLAIN",
                 SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
                 SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+                SaslMechanism::OauthBearer => "OAUTHBEARER",
             };
             config.set("sasl.mechanism", mechanism);
-            config.set("sasl.username", &self.sasl_username);
-            config.set("sasl.password", self.sasl_password.reveal());
+            if mechanism == "OAUTHBEARER" {
+                config.set("enable.sasl.oauthbearer.unsecure.jwt", "true");
+                config.set("sasl.oauthbearer.config", format!("principal={}", self.sasl_username));
+            } else {
+                config.set("sasl.username", &self.sasl_username);
+                config.set("sasl.password", self.sasl_password.reveal());
+            }
         }
         if self.protocol.uses_tls() {
             let algorithm = match self.ssl_endpoint_algorithm {

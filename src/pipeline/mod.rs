@@ -33,9 +33,21 @@ pub mod replay_plan;
 
 pub mod window;
 
+pub mod write_order;
+
+pub mod retention;
+
+pub mod tags;
+
+pub mod filter;
+
+pub mod sieve;
+
 pub mod start;
 
 pub mod pacing;
+
+pub mod allowance;
 
 pub mod lag;
 

@@ -93,12 +93,13 @@ impl Start {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::filter::FilterChange;
 
     const KNOWN: Known = Known { partition: 0, oldest: 40, low: 100, next: 200, end: 200 };
 
     fn request(from: From, last: Option<i64>, unlisted: Unlisted) -> Resume {
         let last_applied = last.map(|last| (0, last)).into_iter().collect();
-        Resume { from, last_applied, unlisted, epoch: None, client: None }
+        Resume { from, last_applied, unlisted, epoch: None, client: None, filter: FilterChange::Keep }
     }
 
     #[test]

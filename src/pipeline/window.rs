@@ -4,11 +4,12 @@
 //! belongs to. It must not know sessions.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use super::assemble::Misaligned;
+use super::tags::{Reading, Tags};
 use crate::wire::stream_frame::{Content, FrameBuilder, Mark, Sealed};
 
 /// A contiguous range of one partition, encoded once and shared by everyone.
@@ -23,12 +24,14 @@ pub struct Chunk {
     /// How many records it holds.
     pub records: u32,
     sealed: Sealed,
+    /// Made by the first filter that looks at the chunk.
+    tags: OnceLock<Tags>,
 }
 
 impl Chunk {
     /// A chunk that covers `[first, next)`.
     pub const fn new(partition: i32, first: i64, next: i64, records: u32, sealed: Sealed) -> Self {
-        Self { partition, first, next, records, sealed }
+        Self { partition, first, next, records, sealed, tags: OnceLock::new() }
     }
 
     /// The v2 WebSocket message of the whole chunk.
@@ -36,7 +39,30 @@ impl Chunk {
         &self.sealed.message
     }
 
-    /// The memory that it holds, in bytes.
+    /// The whole frame with its table of contents.
+    pub(super) const fn sealed(&self) -> &Sealed {
+        &self.sealed
+    }
+
+    /// The values of its records, in their order.
+    pub fn values(&self) -> impl Iterator<Item = &[u8]> {
+        self.sealed.marks.iter().filter_map(|mark| self.value(mark))
+    }
+
+    /// The value at one of its marks, if a record lies there.
+    pub(super) fn value(&self, mark: &Mark) -> Option<&[u8]> {
+        match mark.content {
+            Content::Record { start, len } => self.sealed.message.get(start as usize..(start + len) as usize),
+            Content::Skip(_) | Content::Gap(_) => None,
+        }
+    }
+
+    /// Whose its records are. Read once, whoever asks; `reading` is the same in the whole process.
+    pub fn tags(&self, reading: Reading) -> &Tags {
+        self.tags.get_or_init(|| Tags::read(self.values(), reading))
+    }
+
+    /// The memory that it holds, in bytes. Tags are not in it: they come later, and are bounded on their own.
     pub fn weight(&self) -> usize {
         self.sealed.message.len() + self.sealed.marks.capacity() * size_of::<Mark>() + size_of::<Self>() + 64
     }
@@ -234,6 +260,12 @@ impl Window {
     /// Records held.
     pub const fn records(&self) -> usize {
         self.records - self.dropped_of_oldest as usize
+    }
+
+    /// How much of the bound that is nearest is used, from 0 to about 1.
+    pub fn used_ratio(&self) -> f64 {
+        let bytes = self.bytes as f64 / self.max_bytes.max(1) as f64;
+        bytes.max(self.records() as f64 / self.max_records.max(1) as f64)
     }
 
     /// Partition, first offset kept and end, ascending by partition.

@@ -1,18 +1,13 @@
 //! What an operator may change while the service runs: how ingest goes on after it stopped at a record.
 //!
-//! Without a token only this machine may ask, and no browser and no proxy on it: whoever is behind them is unknown.
 //! Everything that was asked is in the log.
 
-use std::net::SocketAddr;
-
-use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, FORWARDED, ORIGIN};
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
-use crate::config::secret::Secret;
+use super::access::{OperatorAccess, Refusal};
 use crate::pauses::{Answer, Pause, Pauses};
 
 /// Bytes of a request at most.
@@ -23,21 +18,8 @@ pub const MAX_BODY: usize = 4 * 1024;
 pub struct Admin {
     /// Where ingest stands still.
     pub pauses: Pauses,
-    /// Who shows it may come from anywhere, and nobody may come without it; empty: only this machine may come.
-    pub token: Secret,
-}
-
-/// Why a request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum Refusal {
-    #[error(
-        "only requests from this machine are answered unless an admin token is configured (DASHSTREAM_WEB_ADMIN_TOKEN)"
-    )]
-    Elsewhere,
-    #[error("the admin token is missing or wrong; send it as: Authorization: Bearer TOKEN")]
-    Token,
-    #[error("send the request as Content-Type: application/json, and not from a page")]
-    Page,
+    /// Who may ask.
+    pub access: OperatorAccess,
 }
 
 /// The body of `POST /admin/ingest/continue`.
@@ -51,44 +33,13 @@ struct Continue {
     offset: Option<String>,
 }
 
-impl Admin {
-    fn admit(&self, request: &HttpRequest) -> Result<(), Refusal> {
-        let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-        if self.token.is_empty() {
-            let near = request.peer_addr().is_some_and(|peer| is_loopback(&peer));
-            let forwarded =
-                ["x-forwarded-for", "x-real-ip", "via"].iter().any(|name| request.headers().contains_key(*name));
-            if !near || forwarded || request.headers().contains_key(FORWARDED) {
-                return Err(Refusal::Elsewhere);
-            }
-        } else {
-            let shown = text(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-            // Hashes take the same time to compare wherever they differ.
-            if Sha256::digest(shown) != Sha256::digest(self.token.reveal()) {
-                return Err(Refusal::Token);
-            }
-        }
-        let json = text(CONTENT_TYPE).is_some_and(|kind| kind.split(';').next() == Some("application/json"));
-        if json && !request.headers().contains_key(ORIGIN) { Ok(()) } else { Err(Refusal::Page) }
-    }
-}
-
-fn is_loopback(peer: &SocketAddr) -> bool {
-    peer.ip().to_canonical().is_loopback()
-}
-
 /// `POST /admin/ingest/continue` with `{"action": "retry" | "set_aside"}`, optionally only for the record at `partition`
 /// and `offset`.
 pub async fn continue_ingest(request: HttpRequest, body: Bytes, admin: Data<Admin>) -> HttpResponse {
     let peer = request.peer_addr().map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
-    if let Err(refusal) = admin.admit(&request) {
+    if let Err(refusal) = admin.access.may_change(&request) {
         tracing::warn!(peer, %refusal, "an admin request was refused");
-        let body = json!({"error": "refused", "message": refusal.to_string()});
-        return match refusal {
-            Refusal::Token => HttpResponse::Unauthorized().insert_header(("www-authenticate", "Bearer")).json(body),
-            Refusal::Elsewhere => HttpResponse::Forbidden().json(body),
-            Refusal::Page => HttpResponse::UnsupportedMediaType().json(body),
-        };
+        return refused(&refusal);
     }
     let (answer, only) = match parse(&body) {
         Ok(asked) => asked,
@@ -107,6 +58,16 @@ pub async fn continue_ingest(request: HttpRequest, body: Bytes, admin: Data<Admi
         return HttpResponse::Conflict().json(json!({"error": "not_paused", "message": message}));
     }
     HttpResponse::Ok().json(json!({"continued": answered.iter().map(|pause| shown(pause, answer)).collect::<Vec<_>>()}))
+}
+
+/// The answer to a request that may not be made.
+pub fn refused(refusal: &Refusal) -> HttpResponse {
+    let body = json!({"error": "refused", "message": refusal.to_string()});
+    match refusal {
+        Refusal::Token => HttpResponse::Unauthorized().insert_header(("www-authenticate", "Bearer")).json(body),
+        Refusal::Elsewhere | Refusal::Scope(_) => HttpResponse::Forbidden().json(body),
+        Refusal::Page => HttpResponse::UnsupportedMediaType().json(body),
+    }
 }
 
 fn parse(body: &[u8]) -> Result<(Answer, Option<(i32, i64)>), String> {
@@ -134,10 +95,12 @@ fn shown(pause: &Pause, answer: Answer) -> Value {
 #[cfg(test)]
 mod tests {
     use actix_web::http::StatusCode;
+    use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE};
     use actix_web::test::{TestRequest, call_service, init_service, read_body_json};
     use actix_web::{App, web};
 
     use super::*;
+    use crate::config::secret::Secret;
     use crate::pipeline::decode::Kind;
     use crate::pipeline::record::Origin;
 
@@ -147,7 +110,7 @@ mod tests {
         let pauses = Pauses::default();
         pauses.begin(1, std::iter::empty());
         pauses.meet(&Origin { epoch: 1, partition: 2, first: 0, next: 9 }, 7, Kind::UnknownFraming, true);
-        Admin { pauses, token: Secret::new(token) }
+        Admin { pauses, access: OperatorAccess { token: Secret::new(token), auth: None } }
     }
 
     fn request(peer: &str) -> TestRequest {

@@ -1,6 +1,14 @@
 //! HTTP: the WebSocket upgrade, health, metrics and the page. The only place that knows actix-web's routing.
 
+pub mod access;
+
 pub mod admin;
+
+pub mod auth;
+
+pub mod origin;
+
+pub mod tls;
 
 pub mod admission;
 

@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::admin::{self, Admin};
 use super::assets;
-use super::status::{self, StatusSource};
+use super::status::{self, Observers, StatusSource};
 use super::websocket::{self, WebsocketDeps};
 use crate::actors::supervisor::{Sabotage, Strike, Supervisor};
 
@@ -68,59 +68,88 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Builds the server on a bound listener. It runs when it is awaited.
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    All,
+    /// Browsers; operators have a listener of their own.
+    Clients,
+    /// Metrics, health and the admin routes.
+    Operators,
+}
+
+/// A bound address, and what is served there.
+#[derive(Debug)]
+pub struct Door {
+    /// Where.
+    pub listener: TcpListener,
+    /// How connections are encrypted, if they are.
+    pub tls: Option<rustls::ServerConfig>,
+    /// What.
+    pub role: Role,
+}
+
+/// Builds the server behind a door. It runs when it is awaited.
 ///
 /// # Errors
 /// When the listener cannot be used.
 pub fn start(
     settings: &ServerSettings,
-    listener: TcpListener,
+    door: Door,
     web: &Web,
     allow_sabotage: bool,
 ) -> std::io::Result<(Server, Vec<SocketAddr>)> {
+    let Door { listener, tls, role } = door;
     let status = Data::from(Arc::clone(&web.status));
     let websocket = Data::from(Arc::clone(&web.websocket));
     let supervisor = Data::from(Arc::clone(&web.supervisor));
     let admin = Data::from(Arc::clone(&web.admin));
+    let observers = Data::new(match role {
+        Role::All => Observers::Admitted(web.admin.access.clone()),
+        Role::Clients => Observers::Nobody,
+        Role::Operators => Observers::All,
+    });
     let user_timeout = settings.user_timeout;
     let server = HttpServer::new(move || {
         let app = App::new().app_data(status.clone()).app_data(websocket.clone()).app_data(supervisor.clone());
-        app.app_data(admin.clone()).configure(|config| routes(config, allow_sabotage))
+        app.app_data(admin.clone()).app_data(observers.clone()).configure(|config| routes(config, role, allow_sabotage))
     })
-    .on_connect(move |socket, extensions| {
-        if let Some(socket) = socket.downcast_ref::<actix_web::rt::net::TcpStream>() {
-            websocket::on_connect(socket, user_timeout, extensions);
-        }
-    })
-    .workers(settings.workers)
+    .on_connect(move |connection, extensions| websocket::on_connect(connection, user_timeout, extensions))
+    .workers(if role == Role::Operators { 1 } else { settings.workers })
     // The limit is per worker; who is over it in total is refused by the admission, with an answer.
     .max_connections(settings.max_connections.saturating_add(256))
     .client_request_timeout(Duration::from_secs(10))
     .shutdown_timeout(settings.shutdown_timeout.as_secs())
-    .disable_signals()
-    .listen(listener)?;
+    .disable_signals();
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
     let addresses = server.addrs();
     Ok((server.run(), addresses))
 }
 
 /// The whole route table.
-fn routes(config: &mut web::ServiceConfig, allow_sabotage: bool) {
+fn routes(config: &mut web::ServiceConfig, role: Role, allow_sabotage: bool) {
     config
-        .route("/ws", web::get().to(websocket::upgrade))
         .route("/health", web::get().to(status::health))
         .route("/ready", web::get().to(status::ready))
         .route("/live", web::get().to(status::live))
-        .route("/version", web::get().to(status::version))
-        .route("/metrics", web::get().to(status::metrics))
-        .service(
+        .route("/version", web::get().to(status::version));
+    if role != Role::Clients {
+        config.route("/metrics", web::get().to(status::metrics)).service(
             web::resource("/admin/ingest/continue")
                 .app_data(web::PayloadConfig::new(admin::MAX_BODY))
                 .route(web::post().to(admin::continue_ingest)),
         );
-    if allow_sabotage {
-        config.route("/test/sabotage/{actor}/{fault}", web::post().to(sabotage));
     }
-    config.default_service(web::get().to(assets::page));
+    if role != Role::Operators {
+        if allow_sabotage {
+            config.route("/test/sabotage/{actor}/{fault}", web::post().to(sabotage));
+        }
+        config.route("/ws", web::get().to(websocket::upgrade)).default_service(web::get().to(assets::page));
+    }
 }
 
 /// `POST /test/sabotage/{actor}/{fault}`: exists only in a process that was started for such tests.

@@ -3,15 +3,18 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Map, Value, json};
 
+use super::access::{OperatorAccess, Refusal};
+use super::admin::refused;
 use crate::actors::sessions::Sessions;
 use crate::board::Board;
 use crate::metrics::Metrics;
 use crate::pipeline::health::{self, Counts, Facts, Reason, Samples, StandsAt, Status};
+use crate::pipeline::retention::Bounds;
 
 /// What never changes while the process runs.
 #[derive(Clone, Debug)]
@@ -26,6 +29,8 @@ pub struct Identity {
     pub decode_error_policy: &'static str,
     /// Bounds of the memory window.
     pub window_records: usize,
+    /// Bounds of the Redis tier, where there is one.
+    pub redis: Option<Bounds>,
 }
 
 /// Everything that the endpoints look at.
@@ -96,6 +101,7 @@ impl StatusSource {
             send_timeout: metrics.send_timeout.get(),
             dlq_failures: metrics.dlq_lost.get(),
             lost_offsets: sum(&metrics.lost_offsets, &["retention"]),
+            redis_dropped: metrics.redis_write_dropped.get(),
         }
     }
 
@@ -190,7 +196,14 @@ impl StatusSource {
                 "lost_offsets_last_120s": facts.window.lost_offsets,
             },
             "replay_buffer": {
-                "redis_enabled": false,
+                "redis_enabled": self.identity.redis.is_some(),
+                "redis_up": self.metrics.redis_up.get() == 1,
+                "redis_hits": self.metrics.redis_hits.get(),
+                "redis_misses": self.metrics.redis_misses.get(),
+                "redis_write_dropped": self.metrics.redis_write_dropped.get(),
+                "redis_write_failures": self.metrics.redis_write_failures.get(),
+                "redis_message_ttl_secs": self.identity.redis.map(|redis| redis.age_ms / 1_000),
+                "redis_max_sequences": self.identity.redis.map(|redis| redis.offsets),
                 "memory_hits": self.metrics.memory_hits.get(),
                 "memory_buffer_size": self.metrics.window_records.get(),
                 "memory_buffer_bytes": self.metrics.window_bytes.get(),
@@ -259,9 +272,13 @@ fn json_response(value: &Value) -> HttpResponse {
     HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(value)
 }
 
-/// `GET /health`: always 200; the status is in the body.
-pub async fn health(source: Data<StatusSource>) -> HttpResponse {
-    json_response(&source.health())
+/// `GET /health`: always 200; the status is in the body. Who may not see what others do gets no more than that.
+pub async fn health(request: HttpRequest, source: Data<StatusSource>, view: Data<Observers>) -> HttpResponse {
+    if view.allow(&request).is_ok() {
+        return json_response(&source.health());
+    }
+    let (status, _, _) = source.assess();
+    json_response(&json!({"status": status.as_str()}))
 }
 
 /// `GET /ready`: 200 when new clients should be sent here, else 503.
@@ -285,8 +302,32 @@ pub async fn version(source: Data<StatusSource>) -> HttpResponse {
     json_response(&source.version())
 }
 
+/// Who may see health and metrics in full.
+#[derive(Clone, Debug)]
+pub enum Observers {
+    /// Whoever reaches the listener: it is one for operators.
+    All,
+    /// Who may see everything, or shows that they may.
+    Admitted(OperatorAccess),
+    /// Nobody: operators have another listener.
+    Nobody,
+}
+
+impl Observers {
+    fn allow(&self, request: &HttpRequest) -> Result<(), Refusal> {
+        match self {
+            Self::All => Ok(()),
+            Self::Nobody => Err(Refusal::Elsewhere),
+            Self::Admitted(access) => access.may_observe(request),
+        }
+    }
+}
+
 /// `GET /metrics`.
-pub async fn metrics(source: Data<StatusSource>) -> HttpResponse {
+pub async fn metrics(request: HttpRequest, source: Data<StatusSource>, view: Data<Observers>) -> HttpResponse {
+    if let Err(refusal) = view.allow(&request) {
+        return refused(&refusal);
+    }
     match source.scrape() {
         Ok(text) => {
             HttpResponse::Ok().insert_header((CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")).body(text)

@@ -8,24 +8,28 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use actix_http::ws::Codec;
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::rt::net::TcpStream as ActixStream;
 use actix_web::web::{Data, Payload};
 use actix_web::{Error, HttpRequest, HttpResponse};
 use actix_web_actors::ws::{self, WebsocketContext};
 use bytes::Bytes;
 use futures_util::Stream;
-use ipnet::IpNet;
 use tokio::time::Sleep;
 
 use super::admission::{Admission, Slot};
-use super::client_address::client_address;
+use super::auth::{self, Authenticator, Denied};
+use super::client_address::ProxyTrust;
 use super::inbound::Inbound;
-use crate::actors::client_session::{ClientSession, SessionShared};
+use super::origin::OriginPolicy;
+use crate::actors::client_session::{ClientSession, SessionShared, Visitor};
 use crate::actors::link::Link;
 use crate::actors::session_queue::{SessionInfo, SessionQueue};
 use crate::actors::sessions::{OpenSession, Registered, Sessions, SocketHandle};
 use crate::messages::Join;
 use crate::metrics::Metrics;
+use crate::pipeline::filter::Grant;
 use crate::wire::control::Dialect;
 
 /// Unacknowledged bytes that the kernel keeps for one client: more would be stale data nobody sees.
@@ -43,14 +47,26 @@ pub struct WebsocketDeps {
     /// The limits.
     pub admission: Admission,
     /// Proxies whose word counts.
-    pub trusted_proxies: Vec<IpNet>,
+    pub proxies: ProxyTrust,
+    /// Pages that may connect.
+    pub origins: OriginPolicy,
+    /// Checks tokens; without it nobody has to say who they are.
+    pub auth: Option<Arc<Authenticator>>,
     /// Where sessions join.
     pub join: Link<Join>,
 }
 
 /// Prepares an accepted connection: options that bound what a dead or slow client holds, and a second handle on the
 /// socket for the watchdog.
-pub fn on_connect(socket: &ActixStream, user_timeout: Duration, extensions: &mut actix_web::dev::Extensions) {
+pub fn on_connect(connection: &dyn std::any::Any, user_timeout: Duration, extensions: &mut actix_web::dev::Extensions) {
+    let plain = connection.downcast_ref::<ActixStream>();
+    let encrypted = connection.downcast_ref::<TlsStream<ActixStream>>();
+    if let Some(socket) = plain.or_else(|| Some(encrypted?.get_ref().0)) {
+        prepare(socket, user_timeout, extensions);
+    }
+}
+
+fn prepare(socket: &ActixStream, user_timeout: Duration, extensions: &mut actix_web::dev::Extensions) {
     let options = socket2::SockRef::from(socket);
     let prepared = options
         .set_tcp_nodelay(true)
@@ -72,27 +88,38 @@ pub fn on_connect(socket: &ActixStream, user_timeout: Duration, extensions: &mut
 pub async fn upgrade(request: HttpRequest, payload: Payload, deps: Data<WebsocketDeps>) -> Result<HttpResponse, Error> {
     let metrics = &deps.shared.metrics;
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    let forwarded: Vec<&str> =
-        request.headers().get_all("x-forwarded-for").filter_map(|value| value.to_str().ok()).collect();
-    let address = client_address(peer, forwarded.into_iter(), &deps.trusted_proxies);
+    let refuse = |reason| metrics.rejected_connections.with_label_values(&[reason]).inc();
+    if !deps.origins.allows(request.headers()) {
+        refuse("origin");
+        return Ok(HttpResponse::Forbidden().body("this page may not connect (web.allowed_origins)\n"));
+    }
+    let address = deps.proxies.client(peer, request.headers());
     let slot = match deps.admission.admit(address) {
         Ok(slot) => slot,
         Err(refused) => {
-            metrics.rejected_connections.with_label_values(&[refused.as_str()]).inc();
+            refuse(refused.as_str());
             return Ok(HttpResponse::TooManyRequests().insert_header(("retry-after", "5")).body(refused.to_string()));
         }
     };
-    let mut response = ws::handshake_with_protocols(&request, &[Dialect::SUBPROTOCOL])?;
-    let asked = request.headers().get("sec-websocket-protocol").and_then(|value| value.to_str().ok());
-    let v2 = asked.is_some_and(|asked| asked.split(',').any(|name| name.trim() == Dialect::SUBPROTOCOL));
-    let dialect = if v2 { Dialect::V2 } else { Dialect::V1 };
+    let visitor = match visitor(&deps, &request) {
+        Ok(visitor) => visitor,
+        Err(denied) => {
+            refuse(denied.as_str());
+            tracing::debug!(%address, %denied, "a client was not let in");
+            return Ok(not_let_in(&denied));
+        }
+    };
+    let mut response = ws::handshake_with_protocols(&request, &Dialect::SUBPROTOCOLS)?;
+    // What the handshake has chosen: the first one offered that is known.
+    let chosen = auth::protocols(request.headers()).find(|name| Dialect::SUBPROTOCOLS.contains(name));
+    let dialect = if chosen == Some(Dialect::SUBPROTOCOL) { Dialect::V2 } else { Dialect::V1 };
     metrics.sessions_opened.with_label_values(&[dialect.as_str()]).inc();
 
     let info = SessionInfo { session: deps.sessions.next_number(), dialect, address, opened: Instant::now() };
     let queue = Arc::new(SessionQueue::new(info, deps.shared.settings.queue, deps.join.clone()));
     let socket = request.conn_data::<Arc<SocketHandle>>().cloned();
     let registered = deps.sessions.register(OpenSession { queue: Arc::clone(&queue), socket });
-    let session = ClientSession::new(Arc::clone(&deps.shared), Arc::clone(&queue));
+    let session = ClientSession::new(Arc::clone(&deps.shared), Arc::clone(&queue), visitor);
     let max_frame_bytes = deps.shared.settings.max_control_bytes;
     let inbound = Inbound::new(payload, max_frame_bytes, Arc::clone(&queue), Arc::clone(metrics));
     let control = WebsocketContext::with_codec(session, inbound, Codec::new().max_size(max_frame_bytes));
@@ -105,6 +132,30 @@ pub async fn upgrade(request: HttpRequest, payload: Payload, deps: Data<Websocke
         _registered: registered,
         _slot: slot,
     }))
+}
+
+/// Whom a request comes from, and what they may see.
+fn visitor(deps: &WebsocketDeps, request: &HttpRequest) -> Result<Visitor, Denied> {
+    let Some(auth) = &deps.auth else { return Ok(Visitor { grant: Grant::ALL, expires: None }) };
+    let access = auth.admit(request.headers())?;
+    let expires = Instant::now().checked_add(auth.remaining(&access));
+    let nobodys = || Denied::Forbidden("it names no tenants whose records may be seen".into());
+    Ok(Visitor { grant: access.grant.ok_or_else(nobodys)?, expires })
+}
+
+fn not_let_in(denied: &Denied) -> HttpResponse {
+    let body = format!("{denied}\n");
+    match denied {
+        Denied::Missing => HttpResponse::Unauthorized().insert_header((WWW_AUTHENTICATE, "Bearer")).body(body),
+        Denied::Invalid(_) | Denied::Expired => {
+            HttpResponse::Unauthorized().insert_header((WWW_AUTHENTICATE, r#"Bearer error="invalid_token""#)).body(body)
+        }
+        Denied::Forbidden(_) => {
+            let why = r#"Bearer error="insufficient_scope""#;
+            HttpResponse::Forbidden().insert_header((WWW_AUTHENTICATE, why)).body(body)
+        }
+        Denied::NoKeys => HttpResponse::ServiceUnavailable().insert_header((RETRY_AFTER, "5")).body(body),
+    }
 }
 
 /// What the session's actor writes.

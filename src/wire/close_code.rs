@@ -21,11 +21,13 @@ pub enum CloseCode {
     Internal,
     /// No `hello` in time.
     HelloTimeout,
+    /// The token has expired.
+    TokenExpired,
 }
 
 impl CloseCode {
     /// Every code.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Normal,
         Self::GoingAway,
         Self::ProtocolError,
@@ -35,6 +37,7 @@ impl CloseCode {
         Self::SlowClient,
         Self::Internal,
         Self::HelloTimeout,
+        Self::TokenExpired,
     ];
 
     /// The number on the wire.
@@ -49,6 +52,7 @@ impl CloseCode {
             Self::SlowClient => 4001,
             Self::Internal => 4002,
             Self::HelloTimeout => 4500,
+            Self::TokenExpired => 4501,
         }
     }
 
@@ -64,6 +68,7 @@ impl CloseCode {
             Self::SlowClient => "slow_client",
             Self::Internal => "internal",
             Self::HelloTimeout => "hello_timeout",
+            Self::TokenExpired => "token_expired",
         }
     }
 }

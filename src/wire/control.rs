@@ -9,13 +9,14 @@ mod server;
 
 pub use parse::parse;
 pub use server::{
-    Begin, Complete, PONG, Progress, ResetReason, Welcome, cursor_reset, cursor_stale, gap_v1, heartbeat, offset_map,
-    partition_added, replay_complete, replay_progress, welcome, write_cursor_v1,
+    Begin, Complete, PONG, Progress, ResetReason, Welcome, cursor_reset, cursor_stale, filter_applied, gap_v1,
+    heartbeat, offset_map, partition_added, replay_complete, replay_progress, welcome, write_cursor_v1,
 };
 
 use serde_json::json;
 
 use super::cursor;
+use super::filter::FilterChange;
 
 /// Bytes of an error message.
 const MAX_MESSAGE: usize = 256;
@@ -42,6 +43,9 @@ impl Dialect {
     /// The WebSocket subprotocol of v2.
     pub const SUBPROTOCOL: &'static str = "dashstream.v2";
 
+    /// All that can be chosen. v1 has one for browsers that carry a token in another: they insist on an answer.
+    pub const SUBPROTOCOLS: [&'static str; 2] = [Self::SUBPROTOCOL, "dashstream.v1"];
+
     /// Label in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -64,6 +68,8 @@ pub enum ClientFrame {
     Resume(Resume),
     /// v2: last applied offset per partition.
     Applied(Vec<(i32, i64)>),
+    /// v2: what the session is given from here on.
+    Filter(FilterChange),
 }
 
 /// Where a stream begins.
@@ -79,6 +85,8 @@ pub struct Resume {
     pub epoch: Option<CursorEpoch>,
     /// What the client calls itself.
     pub client: Option<String>,
+    /// What the client wants.
+    pub filter: FilterChange,
 }
 
 /// How a cursor names its epoch.
@@ -192,7 +200,11 @@ impl FrameError {
         Self { code, message: message.into(), field: None }
     }
 
-    fn field(field: &'static str, message: impl Into<String>) -> Self {
+    pub(super) const fn too_large(field: &'static str, message: String) -> Self {
+        Self { code: ErrorCode::TooLarge, message, field: Some(field) }
+    }
+
+    pub(super) fn field(field: &'static str, message: impl Into<String>) -> Self {
         Self { code: ErrorCode::InvalidField, message: message.into(), field: Some(field) }
     }
 

@@ -9,6 +9,8 @@ mod schema_tests;
 
 pub mod control;
 
+pub mod filter;
+
 pub mod cursor;
 
 pub mod close_code;
@@ -16,6 +18,8 @@ pub mod close_code;
 pub mod frame_gate;
 
 pub mod stream_frame;
+
+pub mod stream_parse;
 
 pub mod ws_frame;
 

@@ -123,7 +123,7 @@ fn zero_and_limits_of_a_file_are_those_of_the_variables() {
 #[test]
 fn texts_of_a_wrong_form_are_refused() {
     let long = "x".repeat(250);
-    let bad: [(&str, &[&str]); 19] = [
+    let bad: [(&str, &[&str]); 35] = [
         (
             "kafka.brokers",
             &[
@@ -157,11 +157,36 @@ fn texts_of_a_wrong_form_are_refused() {
         ("decode.pause_scope", &["", "all", "record"]),
         ("dlq.mode", &["", "best-effort", "closed"]),
         ("web.admin_token", &["short", "sixteen characters", "tökentökentöken"]),
+        ("web.host", &["0.0.0.0", "::", "10.0.0.1", "dash.example.com", "::ffff:10.0.0.1"]),
+        (
+            "web.allowed_origins",
+            &["example.com", "https://a/", "https://a/b", "ftp://a", "https://u@a", "null", "*", "https://a,"],
+        ),
+        (
+            "web.admin_listen",
+            &["3003", "127.0.0.1", "::1:3003", "[::1]", "h:65536", "h:-1", "h:", ":3003", "http://h:1"],
+        ),
+        ("web.tls_certificate", &["/does/not/exist.pem"]),
+        ("web.tls_key", &["/does/not/exist.pem"]),
+        ("web.forwarded_header", &["", "x-real-ip", "both"]),
+        ("auth.jwt_secret", &["short", "thirty-one characters, not more"]),
+        (
+            "auth.jwks",
+            &["http://id.example/keys", "ftp://h/keys", "https://u:p@h/keys", "https://", "/does/not/exist.json"],
+        ),
+        ("auth.tenant_claim", &["", " a", "a\nb"]),
+        ("redact.fields", &[".", "event.", "a..b", "a,,b", ","]),
+        ("redact.patterns", &["(", "a*", "x|", "[z-a]", ","]),
         ("web.host", &["", "[::1]", "256.0.0.1", "127.0.0.1:3002", "a b", "-a", "a..b", "http://h", "1.2.3"]),
         (
             "web.trusted_proxies",
             &[",", "10.0.0.0/33", "10.0.0.1/8", "proxy", "10.0.0.1,", "10.0.0.1;10.0.0.2", "::/129"],
         ),
+        ("replay.durability", &["", "best-effort", "always", "required"]),
+        ("redis.topology", &["", "replicated"]),
+        ("redis.nodes", &[",", "h", "h:", "h:0", "redis://h:1", "h:1;h:2", "::1:1"]),
+        ("redis.sentinel_master", &["", "a b", "a/b", "ä"]),
+        ("redis.key_prefix", &["", "a b", "{a}", "ä", &long]),
         ("telemetry.log", &["", "loud", "inf", "warning", "dashstream=loud", "a=b=c", ",", " \u{d81}["]),
     ];
     for (path, values) in bad {
@@ -218,7 +243,7 @@ fn a_variable_that_is_not_text_is_refused_for_every_setting() {
 #[test]
 fn settings_that_contradict_each_other_are_named_with_their_sources() {
     type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
-    let cases: [Case; 9] = [
+    let cases: [Case; 14] = [
         (
             &[("DASHSTREAM_WEB_IDLE_TIMEOUT_SECS", "15")],
             "web.idle_timeout_secs = 15",
@@ -241,8 +266,17 @@ fn settings_that_contradict_each_other_are_named_with_their_sources() {
             "supervisor.backoff_base_ms = 100",
         ),
         (&[("KAFKA_TOPIC", "a"), ("KAFKA_DLQ_TOPIC", "a")], "dlq.topic", "variable KAFKA_TOPIC"),
+        (&[("DASHSTREAM_REPLAY_DURABILITY", "required")], "replay.durability = \"required\"", "redis.url"),
+        (&[("DASHSTREAM_REDIS_TOPOLOGY", "cluster"), ("REDIS_URL", "redis://h/1")], "redis.url", "redis.topology"),
         (&[("KAFKA_SASL_PASSWORD", "x")], "kafka.security.sasl_username", "kafka.security.protocol = \"plaintext\""),
         (&[("KAFKA_SSL_KEY_PASSWORD", "x")], "kafka.security.ssl_key_password = \"***\"", "ssl_key_location"),
+        (&[("WEBSOCKET_HOST", "0.0.0.0")], "web.host = \"0.0.0.0\"", "web.allow_unauthenticated = false (default)"),
+        (&[("DASHSTREAM_WEB_TLS_KEY", "Cargo.toml")], "web.tls_certificate", "variable DASHSTREAM_WEB_TLS_KEY"),
+        (
+            &[("DASHSTREAM_REDACT_FIELDS", "error.message"), ("DLQ_INCLUDE_FULL_PAYLOAD", "true")],
+            "dlq.include_payload",
+            "variable DASHSTREAM_REDACT_FIELDS",
+        ),
         (
             &[("KAFKA_SECURITY_PROTOCOL", "sasl_ssl")],
             "kafka.security.sasl_mechanism",

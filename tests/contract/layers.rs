@@ -6,7 +6,9 @@ use dashstream::config::environment::Environment;
 use dashstream::config::load::{Flag, Loaded, load};
 use dashstream::config::problem::Origin;
 use dashstream::config::secret::{Secret, SecretUrl};
-use dashstream::config::sections::{AddressFamily, AutoOffsetReset, DlqMode, LogFormat, OnDecodeError};
+use dashstream::config::sections::{
+    AddressFamily, AutoOffsetReset, DlqMode, Durability, LogFormat, OnDecodeError, RedisTopology,
+};
 use dashstream::config::setting::{Kind, Literal, Setting};
 use dashstream::config::table;
 use dashstream::kafka::security::{SaslMechanism, SecurityProtocol};
@@ -42,6 +44,8 @@ fn samples(setting: &Setting) -> Option<[(String, serde_json::Value); 2]> {
         }
         // Half a security setting is refused; they have a test of their own.
         (path, ..) if path.starts_with("kafka.security.") => None,
+        // So is a tier that is required but not there.
+        ("replay.durability", ..) => None,
         (_, Kind::Choice(names), Literal::Text(default)) => {
             let other = names.iter().find(|name| **name != default)?;
             Some([(other.to_ascii_uppercase(), json!(other)), (default.to_owned(), json!(default))])
@@ -50,10 +54,34 @@ fn samples(setting: &Setting) -> Option<[(String, serde_json::Value); 2]> {
         ("kafka.topic" | "kafka.group_id" | "kafka.group_instance_id" | "kafka.cluster_id" | "dlq.topic", ..) => {
             same("one", "two")
         }
+        ("redis.sentinel_master" | "redis.key_prefix", ..) => same("one", "two:2"),
+        ("redis.sentinel_password", ..) => Some(["one", "two"].map(|password| (password.into(), json!("***")))),
+        ("redis.nodes", ..) => Some([
+            ("a:1, [::1]:2".into(), json!(["a:1", "[::1]:2"])),
+            ("10.0.0.1:26379".into(), json!(["10.0.0.1:26379"])),
+        ]),
         ("redis.url", ..) => same("redis://h:1/2", "rediss://h"),
         ("telemetry.otlp_endpoint", ..) => same("http://h:4317", "https://h/v1"),
         ("telemetry.log", ..) => same("warn", "info,dashstream=debug"),
         ("web.host", ..) => same("localhost", "::1"),
+        // A certificate without its key is refused; they have a test of their own.
+        ("web.tls_certificate" | "web.tls_key", ..) => None,
+        ("web.admin_listen", ..) => same("127.0.0.1:9000", "[::1]:0"),
+        ("web.allowed_origins", ..) => Some([
+            ("https://a.example, HTTP://b.example:81".into(), json!(["https://a.example", "http://b.example:81"])),
+            ("http://[::1]:3002".into(), json!(["http://[::1]:3002"])),
+        ]),
+        ("auth.jwt_secret", ..) => Some(["a", "b"].map(|letter| (letter.repeat(32), json!("***")))),
+        ("auth.jwks", ..) => same("https://id.example/keys", "http://127.0.0.1:9000/keys"),
+        ("auth.issuer" | "auth.audience" | "auth.tenant_claim" | "auth.thread_claim", ..) => same("one", "two"),
+        ("redact.fields", ..) => Some([
+            ("event.attributes.*, **.stack_trace".into(), json!(["event.attributes.*", "**.stack_trace"])),
+            ("error.message".into(), json!(["error.message"])),
+        ]),
+        ("redact.patterns", ..) => Some([
+            ("sk-[a-z]+, [0-9]{16}".into(), json!(["sk-[a-z]+", "[0-9]{16}"])),
+            ("secret".into(), json!(["secret"])),
+        ]),
         ("web.admin_token", ..) => {
             Some(["correct-horse-battery", "staple-horse-battery"].map(|token| (token.into(), json!("***"))))
         }
@@ -137,7 +165,10 @@ fn a_process_with_variables_alone_is_fully_configured() {
             ("KAFKA_SSL_KEY_PASSWORD", "other"),
             ("KAFKA_SSL_ENDPOINT_ALGORITHM", "none"),
             ("REDIS_URL", "redis://:pw@redis:6379/1"),
+            ("DASHSTREAM_REDIS_TOPOLOGY", "Sentinel"),
+            ("DASHSTREAM_REPLAY_DURABILITY", "REQUIRED"),
             ("WEBSOCKET_HOST", "0.0.0.0"),
+            ("DASHSTREAM_WEB_ALLOW_UNAUTHENTICATED", "true"),
             ("WEBSOCKET_PORT", "0"),
             ("DASHSTREAM_TELEMETRY_LOG_FORMAT", "json"),
         ]),
@@ -157,6 +188,8 @@ fn a_process_with_variables_alone_is_fully_configured() {
         (SecurityProtocol::SaslSsl, Some(SaslMechanism::ScramSha512))
     );
     assert_eq!((&security.sasl_password, &security.ssl_key_password), (&Secret::new("secret"), &Secret::new("other")));
+    assert_eq!(config.redis.topology, RedisTopology::Sentinel);
+    assert_eq!(config.replay.durability, Durability::Required);
     assert_eq!(config.redis.url, SecretUrl::new("redis://:pw@redis:6379/1"));
     assert_eq!((config.web.host.as_str(), config.web.port), ("0.0.0.0", 0));
     assert_eq!(config.telemetry.log_format, LogFormat::Json);
@@ -192,7 +225,16 @@ fn the_file_is_named_by_the_variable_unless_an_option_names_it() {
 
 #[test]
 fn variables_without_effect_are_told() {
-    let loaded = load(None, &variables(&[("WEBSOCKET_BUFFER_SIZE", "0"), ("WEBSOCKET_HOST", "0.0.0.0")]), &[]).unwrap();
+    let loaded = load(
+        None,
+        &variables(&[
+            ("WEBSOCKET_BUFFER_SIZE", "0"),
+            ("WEBSOCKET_HOST", "0.0.0.0"),
+            ("DASHSTREAM_WEB_ALLOW_UNAUTHENTICATED", "1"),
+        ]),
+        &[],
+    )
+    .unwrap();
     let warnings = loaded.warnings.concat();
     assert!(warnings.contains("WEBSOCKET_BUFFER_SIZE") && warnings.contains("0.0.0.0"), "{warnings}");
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::layers::file;
 
-const VARIABLES: [(&str, &str); 17] = [
+const VARIABLES: [(&str, &str); 19] = [
     ("KAFKA_SASL_PASSWORD", "{}"),
     ("KAFKA_SSL_KEY_PASSWORD", "{}"),
     ("REDIS_URL", "redis://user:{}@h:6379/0"),
@@ -25,6 +25,8 @@ const VARIABLES: [(&str, &str); 17] = [
     ("WEBSOCKET_BUFFER_SIZE", "{}"),
     ("DASHSTREAM_PASSWORD", "{}"),
     ("DASHSTREAM_WEB_ADMIN_TOKEN", "{}"),
+    ("DASHSTREAM_AUTH_JWT_SECRET", "{}{}{}{}{}{}{}{}"),
+    ("DASHSTREAM_AUTH_JWKS", "https://user:{}@h/keys"),
 ];
 
 const FILES: [&str; 16] = [

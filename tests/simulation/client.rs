@@ -1,6 +1,6 @@
 //! A client that checks the promise on every frame it is given, knowing the log that the frames are about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use dashstream::wire::control::Dialect;
 use dashstream::wire::stream::{Frame, GapReason, item::Kind};
@@ -33,12 +33,42 @@ pub struct Client {
     pub seen: BTreeMap<i32, Seen>,
     pub complete: u32,
     announced: Option<(i32, i64)>,
+    /// Whose records it wants; `None`: everybody's.
+    pub tenant: Option<&'static str>,
+    /// What it wanted below an offset, oldest first.
+    before: BTreeMap<i32, Vec<(i64, Option<&'static str>)>>,
+    /// What it has asked for and was not answered yet.
+    pub asked: VecDeque<Option<&'static str>>,
 }
 
 impl Client {
     pub fn new(dialect: Dialect, start: impl IntoIterator<Item = (i32, i64, bool)>) -> Self {
         let seen = start.into_iter().map(|(p, next, oldest)| (p, Seen { next, oldest, ..Seen::default() })).collect();
-        Self { dialect, seen, complete: 0, announced: None }
+        Self {
+            dialect,
+            seen,
+            complete: 0,
+            announced: None,
+            tenant: None,
+            before: BTreeMap::new(),
+            asked: VecDeque::new(),
+        }
+    }
+
+    pub const fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Whether it wants a record.
+    pub fn wants(&self, partition: i32, offset: i64) -> bool {
+        let before = self.before.get(&partition).into_iter().flatten().find(|(next, _)| offset < *next);
+        before.map_or(self.tenant, |(_, tenant)| *tenant).is_none_or(|tenant| tenant == Log::tenant(partition, offset))
+    }
+
+    /// Offsets start again.
+    pub fn forget(&mut self) {
+        self.seen.clear();
+        self.before.clear();
     }
 
     /// Takes WebSocket messages as they lie on the wire; panics at the first broken promise.
@@ -79,7 +109,10 @@ impl Client {
             }
             "gap" => {
                 assert_eq!(self.dialect, Dialect::V1);
-                let seen = self.seen.entry(partition.unwrap()).or_default();
+                let partition = partition.unwrap();
+                let from = self.seen.entry(partition).or_default().next;
+                let told = log.next_told(partition, from, |offset| self.wants(partition, offset));
+                let seen = self.seen.entry(partition).or_default();
                 let count = frame["count"].as_i64().unwrap();
                 let reason = frame["reason"].as_str().unwrap();
                 if ["unavailable", "retention", "skipped_to_live"].contains(&reason) {
@@ -89,13 +122,21 @@ impl Client {
                     seen.next += count;
                     seen.resync = true;
                 } else {
-                    if std::mem::take(&mut seen.oldest) && log.low(partition.unwrap()) > seen.next {
+                    if std::mem::take(&mut seen.oldest) && log.low(partition) > seen.next {
                         // Where it really began, only a record can tell.
                         seen.resync = true;
                         seen.aged += 1;
                     }
-                    seen.next = log.next_told(partition.unwrap(), seen.next) + count;
+                    seen.next = told + count;
                 }
+            }
+            "filter_applied" => {
+                for (partition, next) in frame["nextOffsets"].as_object().unwrap() {
+                    let (partition, next) = (partition.parse().unwrap(), decimal(next));
+                    assert_eq!(self.seen[&partition].next, next, "a filter holds from where the client is");
+                    self.before.entry(partition).or_default().push((next, self.tenant));
+                }
+                self.tenant = self.asked.pop_front().expect("a change that was asked for");
             }
             "cursor_stale" => {}
             other => panic!("unexpected frame {other}"),
@@ -105,9 +146,13 @@ impl Client {
     fn binary(&mut self, payload: &[u8], log: &Log) {
         if self.dialect == Dialect::V1 {
             let (partition, offset) = self.announced.take().expect("a cursor before each record");
+            assert!(self.wants(partition, offset), "v1 delivers only what the client may see");
+            let wants = |offset| self.wants(partition, offset);
+            let from = self.seen.get(&partition).map_or(0, |seen| seen.next);
+            let next = log.next_told(partition, from, wants);
+            let first_kept = log.next_told(partition, log.low(partition).max(next), wants);
             let seen = self.seen.entry(partition).or_default();
-            let next = log.next_told(partition, seen.next);
-            let aged = seen.oldest && offset <= log.next_told(partition, log.low(partition).max(next));
+            let aged = seen.oldest && offset <= first_kept;
             if aged && offset > next {
                 seen.aged += 1;
             }
@@ -123,12 +168,14 @@ impl Client {
             return;
         }
         let frame = Frame::decode(payload).expect("a frame");
-        let seen = self.seen.get_mut(&frame.partition).expect("a partition that was announced");
+        let wants = |offset| self.wants(frame.partition, offset);
+        let mut seen = self.seen.get(&frame.partition).expect("a partition that was announced").clone();
         assert_eq!(frame.first_offset, seen.next, "partition {}: frames touch each other", frame.partition);
         for item in &frame.items {
             match item.kind.as_ref().expect("a kind") {
                 Kind::Record(record) => {
                     assert_eq!(record.offset, seen.next);
+                    assert!(wants(record.offset), "a record that the client does not want");
                     assert_eq!(&record.value[..], log.value(frame.partition, record.offset));
                     seen.records += 1;
                     seen.next += 1;
@@ -138,11 +185,9 @@ impl Client {
                     for offset in skip.first_offset..skip.next_offset {
                         let entry = log.entry(frame.partition, offset);
                         let aged = offset < log.low(frame.partition) && seen.oldest;
-                        seen.aged += u64::from(entry == Entry::Good && aged);
-                        assert!(
-                            entry != Entry::Good || aged,
-                            "offset {offset} is skipped although it carries a record"
-                        );
+                        let due = entry == Entry::Good && wants(offset);
+                        seen.aged += u64::from(due && aged);
+                        assert!(!due || aged, "offset {offset} is skipped although it carries a record for the client");
                     }
                     seen.next = skip.next_offset;
                 }
@@ -157,6 +202,7 @@ impl Client {
             }
         }
         assert_eq!(frame.next_offset, seen.next, "the items cover the frame");
+        self.seen.insert(frame.partition, seen);
     }
 }
 

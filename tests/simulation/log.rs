@@ -5,6 +5,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use dashstream::pipeline::decode::{Kind, Meta, Verdict};
 use dashstream::pipeline::record::{Origin, RawBatch, RawRecord, Span};
+use dashstream::wire::telemetry::dash_stream_message::Message;
+use dashstream::wire::telemetry::{DashStreamMessage, Event, Header};
+use prost::Message as _;
+
+/// Who writes to the topic.
+pub const TENANTS: [&str; 3] = ["ant", "bee", "cat"];
 
 /// What lies at an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,25 +68,40 @@ impl Log {
         self.partitions[&partition][offset as usize]
     }
 
-    /// The value of a record: unlike any other.
-    pub fn value(&self, partition: i32, offset: i64) -> Vec<u8> {
-        let len = 1 + (offset as usize * 37) % 300;
-        let mut value = format!("{}/{partition}/{offset}/", self.epoch).into_bytes();
-        value.resize(value.len() + len, b'.');
-        value
+    /// Whose record it is.
+    pub fn tenant(partition: i32, offset: i64) -> &'static str {
+        TENANTS[(offset as usize * 7 + partition as usize + offset as usize / 11) % TENANTS.len()]
     }
 
-    /// The first offset from `offset` on that v1 tells about.
-    pub fn next_told(&self, partition: i32, mut offset: i64) -> i64 {
-        while offset < self.end(partition) && self.entry(partition, offset) == Entry::Hole {
+    /// The value of a record: unlike any other.
+    pub fn value(&self, partition: i32, offset: i64) -> Vec<u8> {
+        let header = Header {
+            tenant_id: Self::tenant(partition, offset).into(),
+            thread_id: format!("{}/{partition}/{offset}", self.epoch),
+            ..Header::default()
+        };
+        let node_id = ".".repeat((offset as usize * 37) % 300);
+        let event = Event { header: Some(header), node_id, ..Event::default() };
+        [vec![0], DashStreamMessage { message: Some(Message::Event(event)) }.encode_to_vec()].concat()
+    }
+
+    /// The first offset from `offset` on that v1 tells a client about that wants what `wants` says.
+    pub fn next_told(&self, partition: i32, mut offset: i64, wants: impl Fn(i64) -> bool) -> i64 {
+        let silent = |offset| match self.entry(partition, offset) {
+            Entry::Hole => true,
+            Entry::Good => !wants(offset),
+            Entry::Bad => false,
+        };
+        while offset < self.end(partition) && silent(offset) {
             offset += 1;
         }
         offset
     }
 
-    /// Good records in `[from, end)`.
-    pub fn good(&self, partition: i32, from: i64) -> u64 {
-        (from..self.end(partition)).filter(|offset| self.entry(partition, *offset) == Entry::Good).count() as u64
+    /// Good records in `[from, end)` among those that `wants` names.
+    pub fn good(&self, partition: i32, from: i64, wants: impl Fn(i64) -> bool) -> u64 {
+        let is_good = |offset: &i64| self.entry(partition, *offset) == Entry::Good && wants(*offset);
+        (from..self.end(partition)).filter(is_good).count() as u64
     }
 
     /// A batch of `[first, next)` as the pipeline hands it to the store.

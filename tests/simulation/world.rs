@@ -17,16 +17,19 @@ use dashstream::messages::{Decoded, PartitionStart, PartitionsOpened, Settled, T
 use dashstream::metrics::Metrics;
 use dashstream::pipeline::assemble::{Assembler, Judged};
 use dashstream::pipeline::credit::Credit;
+use dashstream::pipeline::filter::{Filter, Grant};
 use dashstream::pipeline::page::{Page, PageRequest, TierError};
 use dashstream::pipeline::record::Origin;
 use dashstream::pipeline::replay_plan::{Limits, Source};
 use dashstream::pipeline::settled::SettledTable;
 use dashstream::pipeline::start::{self, Known};
+use dashstream::pipeline::tags::Reading;
 use dashstream::pipeline::window::Window;
 use dashstream::wire::control::{Dialect, From, Resume, Unlisted};
+use dashstream::wire::filter::{FilterChange, FilterRequest};
 
 use crate::client::Client;
-use crate::log::{Entry, Log};
+use crate::log::{Entry, Log, TENANTS};
 
 struct Browser {
     queue: Arc<SessionQueue>,
@@ -110,7 +113,7 @@ impl World {
     pub fn run(mut self, steps: usize) {
         for _ in 0..steps {
             self.now += Duration::from_millis(self.rng.u64(0..20));
-            match self.rng.u32(0..100) {
+            match self.rng.u32(0..104) {
                 0..25 => self.produce(),
                 25..47 => self.read(),
                 47..50 => self.letters_land(),
@@ -125,7 +128,8 @@ impl World {
                 96..97 if self.rng.bool() => self.retention(),
                 96..97 => self.add_partition(),
                 97..98 => self.rebalance(),
-                98..99 => self.recreate_topic(),
+                98 => self.recreate_topic(),
+                99..103 => self.refilter(),
                 _ => self.serve_those_who_ask(),
             }
             self.read_history(2);
@@ -326,7 +330,14 @@ impl World {
                 Known { partition: p.partition, oldest, low, next, end: next }
             })
             .collect();
-        let resume = Resume { from, last_applied, unlisted: Unlisted::Earliest, epoch: None, client: None };
+        let resume = Resume {
+            from,
+            last_applied,
+            unlisted: Unlisted::Earliest,
+            epoch: None,
+            client: None,
+            filter: FilterChange::Keep,
+        };
         let same_epoch = named_epoch.is_none_or(|epoch| epoch == self.log.epoch);
         // While a new store generation rebuilds its window, the end of the log is not known to it: nothing is beyond it.
         let known: Vec<Known> = known
@@ -361,10 +372,14 @@ impl World {
         };
         let reports = dialect == Dialect::V2 && self.rng.bool();
         let queue = Arc::new(SessionQueue::new(info, limits, Link::default()));
+        let tenant = self.rng.bool().then(|| TENANTS[self.rng.usize(0..TENANTS.len())]);
+        queue.set_filter(self.filter(tenant), false, self.now);
         let registered = self.sessions.register(OpenSession { queue: Arc::clone(&queue), socket: None });
         queue.begin(&self.board.epoch().name, &beginnings, from, Vec::new(), self.now);
         self.store.serve(&queue, self.now);
-        let client = Client::new(dialect, beginnings.iter().map(|start| (start.partition, start.from, start.oldest)));
+        let mut client =
+            Client::new(dialect, beginnings.iter().map(|start| (start.partition, start.from, start.oldest)));
+        client.tenant = tenant;
         let epoch = self.log.epoch;
         self.browsers.push(Browser {
             queue,
@@ -375,6 +390,30 @@ impl World {
             epoch,
             began: starts,
         });
+    }
+
+    /// Gives only what `tenant` wrote.
+    fn filter(&mut self, tenant: Option<&'static str>) -> Option<Arc<Filter>> {
+        let request = FilterRequest { tenants: tenant.map(|tenant| vec![tenant.to_owned()]), ..Default::default() };
+        let reading = Reading { legacy_framing: false, max_decompressed_bytes: 1 << 20 };
+        Filter::new(Some(&request), &Grant::ALL, reading)
+    }
+
+    /// A client changes its mind on an open connection, or a heartbeat is due.
+    fn refilter(&mut self) {
+        if self.browsers.is_empty() {
+            return;
+        }
+        let index = self.rng.usize(0..self.browsers.len());
+        if self.rng.bool() || self.browsers[index].client.dialect() == Dialect::V1 {
+            self.browsers[index].queue.tell_withheld(self.now);
+            return;
+        }
+        let tenant = self.rng.bool().then(|| TENANTS[self.rng.usize(0..TENANTS.len())]);
+        let filter = self.filter(tenant);
+        let browser = &mut self.browsers[index];
+        browser.queue.set_filter(filter, true, self.now);
+        browser.client.asked.push_back(tenant);
     }
 
     fn drain_some(&mut self) {
@@ -515,7 +554,7 @@ impl World {
         for browser in &mut self.browsers {
             browser.epoch = number;
             browser.began = self.log.partitions().into_iter().map(|partition| (partition, 0)).collect();
-            browser.client.seen.clear();
+            browser.client.forget();
         }
     }
 
@@ -570,16 +609,21 @@ impl World {
             rounds += 1;
             assert!(rounds < 10_000, "a session neither drains nor goes live");
         }
+        for index in 0..self.browsers.len() {
+            self.browsers[index].queue.tell_withheld(self.now);
+            self.drain(index, usize::MAX);
+        }
         for browser in &self.browsers {
             for (partition, start) in &browser.began {
                 let seen = &browser.client.seen[partition];
-                let next = self.log.next_told(*partition, seen.next);
+                let wants = |offset| browser.client.wants(*partition, offset);
+                let next = self.log.next_told(*partition, seen.next, wants);
                 // After a loss without a later record a v1 client knows its position only to some records.
                 if !seen.resync {
                     assert_eq!(next, self.log.end(*partition), "partition {partition} is covered to the end");
                 }
                 if seen.lost == 0 && seen.aged == 0 {
-                    assert_eq!(seen.records, self.log.good(*partition, *start), "nothing is missing");
+                    assert_eq!(seen.records, self.log.good(*partition, *start, wants), "nothing is missing");
                 }
             }
         }

@@ -47,6 +47,8 @@ mod a_client_that_stops_reading_harms_nobody;
 
 mod kafka_cut;
 
+mod redis_tier;
+
 mod kafka_absent;
 
 mod kafka_history;
@@ -54,6 +56,8 @@ mod kafka_history;
 #[path = "../kafka_ingest/support.rs"]
 #[allow(dead_code, reason = "a toolbox of another test binary")]
 mod ingest_support;
+
+mod kafka_doors;
 
 mod kill_nine_loses_nothing;
 

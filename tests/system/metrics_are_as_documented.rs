@@ -25,6 +25,27 @@ const PARTITIONS: i32 = 2;
 /// Families that this test does not move, each with the test that does, or with why nothing can.
 const MOVED_ELSEWHERE: &[(&str, &str)] = &[
     ("dashstream_build_info", "constant by its nature"),
+    ("dashstream_redis_up", "tests/redis_tier/faults.rs::a_server_that_is_gone_is_told_at_once_and_found_again"),
+    ("dashstream_websocket_redis_errors_total", "tests/redis_tier/faults.rs::each_refusal_has_a_name"),
+    ("dashstream_redis_errors_by_type_total", "tests/redis_tier/faults.rs::each_refusal_has_a_name"),
+    ("replay_buffer_redis_write_failures_total", "tests/redis_tier/faults.rs::each_refusal_has_a_name"),
+    (
+        "dashstream_redis_timeouts_total",
+        "tests/redis_tier/faults.rs::a_server_that_hangs_costs_its_deadline_and_nothing_else",
+    ),
+    ("dashstream_redis_page_records", "tests/redis_tier/coverage.rs::page_sizes_hits_and_misses_are_counted"),
+    ("replay_buffer_redis_hits_total", "tests/redis_tier/coverage.rs::page_sizes_hits_and_misses_are_counted"),
+    ("replay_buffer_redis_misses_total", "tests/redis_tier/coverage.rs::page_sizes_hits_and_misses_are_counted"),
+    (
+        "replay_buffer_redis_write_dropped_total",
+        "src/actors/redis_queue/tests.rs::a_full_queue_drops_the_oldest_and_counts_its_records",
+    ),
+    // What waits for milliseconds is easily missed by a scrape.
+    (
+        "dashstream_redis_queued_blocks",
+        "src/actors/redis_queue/tests.rs::a_full_queue_drops_the_oldest_and_counts_its_records",
+    ),
+    ("dashstream_redis_queued_bytes", "src/actors/redis_queue/tests.rs::bytes_are_bounded_too"),
     ("dashstream_store_misaligned_total", "only a defect of the service moves it"),
     (
         // Letters that fail at once are in flight too shortly for a scrape.

@@ -114,7 +114,7 @@ impl ClientSession {
         let mut first: Vec<_> = first.iter().map(|text| ws_frame::text(text)).collect();
         if self.queue.info.dialect == Dialect::V2 {
             // The state of the service is part of the first picture.
-            first.push(self.shared.heartbeat.frame(Instant::now()));
+            first.push(self.heartbeat(Some(&start.begins), Instant::now()));
         }
         let beginning = |(begin, known): (&Begin, &Known)| Beginning {
             partition: begin.partition,
@@ -124,6 +124,7 @@ impl ClientSession {
         };
         let starts: Vec<_> = start.begins.iter().zip(known).map(beginning).collect();
         self.begun = true;
+        self.refilter(&resume.filter, false, Instant::now());
         self.queue.begin(&epoch.name, &starts, resume.from, first, Instant::now());
     }
 

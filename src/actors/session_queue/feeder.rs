@@ -4,13 +4,17 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::replay::Replay;
-use super::v1::{self, gap_name};
-use super::{Feed, Joined, SessionQueue, State};
+use super::v1::gap_name;
+use super::{Feed, Forms, Joined, SessionQueue, State};
 use crate::pipeline::window::Chunk;
 use crate::wire::control::{self, Complete, Dialect, From, ResetReason};
 use crate::wire::stream::{GapReason, SkipReason};
 use crate::wire::stream_frame::FrameBuilder;
 use crate::wire::ws_frame::{self, Opcode};
+
+/// Bytes of chunks that one answer looks through for a session with a filter. What it passes over fills no queue, so this
+/// is what keeps a narrow filter from holding up the store.
+const MAX_SCANNED: usize = 4 * 1024 * 1024;
 
 /// The store's answer to a session that asked, under the queue's lock.
 #[derive(Debug)]
@@ -19,12 +23,13 @@ pub struct Feeder<'a> {
     pub(super) state: MutexGuard<'a, State>,
     pub(super) now: Instant,
     pub(super) records: u64,
+    pub(super) scanned: usize,
 }
 
 impl Feeder<'_> {
-    /// Whether the queue takes no more for now.
+    /// Whether the queue takes no more for now, or this answer has looked through enough.
     pub fn is_full(&self) -> bool {
-        self.state.is_full(&self.queue.limits)
+        self.state.is_full(&self.queue.limits) || self.scanned >= MAX_SCANNED
     }
 
     /// The session's cursor in a partition. One that is new to the session begins at `low`, and the client is told.
@@ -39,27 +44,26 @@ impl Feeder<'_> {
     /// Queues a chunk from the cursor on, in pages, as far as the resume may go.
     pub fn chunk(&mut self, chunk: &Chunk) -> Fed {
         let mut fed = Fed { moved: false, capped: false };
+        let mut forms = Forms::default();
+        if self.state.filter.is_some() {
+            self.scanned += chunk.weight();
+        }
         loop {
             let Some(sent) = self.state.sent(chunk.partition) else { return fed };
             if chunk.first > sent || chunk.next <= sent {
                 return fed;
             }
             let allowance = self.state.resume.as_ref().map_or(u32::MAX, Replay::allowance);
-            let (frame, records, next) = match self.queue.info.dialect {
-                Dialect::V2 => chunk.message_of(sent, allowance),
-                Dialect::V1 => {
-                    let (until, _) = chunk.end_of(sent, allowance);
-                    let (frame, records) = v1::encode(chunk, sent, until);
-                    (frame, records, until)
-                }
-            };
-            if next <= sent {
+            let dialect = self.queue.info.dialect;
+            let form = forms.of(chunk, sent, allowance, dialect, self.state.filter.as_ref());
+            let records = form.records;
+            if form.next <= sent {
                 fed.capped = true;
                 return fed;
             }
             fed.moved = true;
             self.records += u64::from(records);
-            self.state.advance(chunk.partition, next, frame, self.now);
+            self.state.take(chunk.partition, form, dialect, self.now);
             if self.state.resume.as_mut().is_some_and(|resume| resume.sent(records)) {
                 self.end_page();
             }
@@ -175,6 +179,8 @@ impl Feeder<'_> {
 
     fn end_resume(&mut self, capped: bool) -> Option<(u64, Duration)> {
         let resume = self.state.resume.take()?;
+        // The end says where the client stands.
+        self.state.tell_all_withheld(self.now);
         let next: Vec<_> = self.state.positions.iter().map(|p| (p.partition, p.sent)).collect();
         let (from, replayed, epoch) = (resume.from, resume.replayed(), Arc::clone(&self.state.epoch));
         let complete = Complete { from, replayed, next_offsets: &next, epoch: &epoch, capped };
@@ -188,7 +194,8 @@ impl Feeder<'_> {
         self.state.push(ws_frame::text(text), self.now);
     }
 
-    /// The queue is full before the end was reached, or there is more to ask for: it asks again once it has drained.
+    /// The queue is full before the end was reached, or there is more to ask for: it asks again once it has drained, see
+    /// [`SessionQueue::ask_if_drained`].
     pub fn behind(mut self) {
         self.state.feed = Feed::Behind { asked: false };
         self.wake();

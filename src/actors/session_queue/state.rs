@@ -1,6 +1,6 @@
 //! What the lock of a session's queue guards: frames and cursors together.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::replay::Replay;
 use super::{Feed, Position, QueueLimits};
 use crate::pipeline::apply_lag::ApplyLag;
+use crate::pipeline::filter::Filter;
 use crate::wire::control::{self, Dialect};
 use crate::wire::ws_frame;
 
@@ -36,6 +37,10 @@ pub(super) struct State {
     /// When the socket last had room.
     pub(super) polled: Instant,
     pub(super) apply_lag: ApplyLag,
+    /// What the session gets; `None`: everything.
+    pub(super) filter: Option<Arc<Filter>>,
+    /// Partitions whose cursor went on over withheld offsets, and the first of these.
+    pub(super) withheld: BTreeMap<i32, i64>,
 }
 
 impl State {
@@ -103,6 +108,7 @@ impl State {
 
     /// Queues data that brings a partition to `next`.
     pub(super) fn advance(&mut self, partition: i32, next: i64, frame: Bytes, now: Instant) {
+        self.tell_withheld(partition, now);
         if let Ok(index) = self.positions.binary_search_by_key(&partition, |position| position.partition)
             && let Some(position) = self.positions.get_mut(index)
         {

@@ -7,12 +7,13 @@ use crate::wire::control;
 use crate::wire::stream::{GapReason, SkipReason};
 use crate::wire::ws_frame::{self, Opcode};
 
-/// A chunk from `cursor` up to `until`, and how many records that are. Offsets without a record carry nothing to tell.
-pub(super) fn encode(chunk: &Chunk, cursor: i64, until: i64) -> (Bytes, u32) {
+/// Items of a chunk (first offset, next offset, what lies there), and how many records that are. Offsets without a record
+/// carry nothing to tell.
+pub(super) fn encode<'a>(chunk: &Chunk, items: impl Iterator<Item = (i64, i64, ItemRef<'a>)>) -> (Bytes, u32) {
     let mut records = 0;
     let mut out = Vec::with_capacity(chunk.message().len() + chunk.records as usize * 48);
     let mut text = Vec::with_capacity(64);
-    for (first, next, item) in chunk.items_from(cursor).take_while(|(first, ..)| *first < until) {
+    for (first, next, item) in items {
         match item {
             ItemRef::Record(value) => {
                 records += 1;

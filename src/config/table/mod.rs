@@ -3,6 +3,8 @@
 //! Everything that is known about a setting is said here once. A setting without a name of its own is set by the variable
 //! `DASHSTREAM_<PATH>`; the other names are those that existing deployments use.
 
+mod doors;
+
 mod ingest;
 
 mod serve;
@@ -23,7 +25,7 @@ pub struct Section {
 }
 
 /// Every section.
-pub static SECTIONS: [&Section; 9] = [
+pub static SECTIONS: [&Section; 11] = [
     &ingest::KAFKA,
     &ingest::SECURITY,
     &ingest::DECODE,
@@ -31,6 +33,8 @@ pub static SECTIONS: [&Section; 9] = [
     &serve::REPLAY,
     &serve::REDIS,
     &serve::WEB,
+    &doors::AUTH,
+    &doors::REDACT,
     &serve::SUPERVISOR,
     &serve::TELEMETRY,
 ];

@@ -1,6 +1,6 @@
 //! Settings between the decoded record and the browser, and of the process.
 
-use super::{GIB, KIB, MIB, Section, choice, integer, list, secret, text};
+use super::{GIB, KIB, MIB, Section, boolean, choice, integer, list, secret, text};
 use crate::config::forms;
 
 pub(super) const REPLAY: Section = Section {
@@ -63,6 +63,13 @@ pub(super) const REPLAY: Section = Section {
             "bytes",
             "What was lately read from Kafka is kept for others who ask for the same. 0 keeps nothing.",
         ),
+        choice(
+            "replay.durability",
+            "DASHSTREAM_REPLAY_DURABILITY",
+            "best_effort",
+            &["best_effort", "required"],
+            "When Redis does not take history: best_effort goes on and lets it have holes, required commits no offset that is not in Redis, and stops reading when the bytes in flight are used up.",
+        ),
     ],
 };
 
@@ -70,14 +77,60 @@ pub(super) const REDIS: Section = Section {
     name: "redis",
     doc: "History shared by instances and kept over restarts.",
     settings: &[
-        secret("redis.url", "REDIS_URL", forms::REDIS, "Address of the server."),
+        secret(
+            "redis.url",
+            "REDIS_URL",
+            forms::REDIS,
+            "Address of the server, of a Sentinel or of a node of the cluster. rediss is TLS, checked against the certificates of the system (SSL_CERT_FILE names others).",
+        ),
+        choice(
+            "redis.topology",
+            "DASHSTREAM_REDIS_TOPOLOGY",
+            "standalone",
+            &["standalone", "sentinel", "cluster"],
+            "What the address leads to: one server, Sentinels that name the server, or a cluster.",
+        ),
+        list(
+            "redis.nodes",
+            "DASHSTREAM_REDIS_NODES",
+            forms::NODE,
+            "Further Sentinels, or nodes of the cluster. Scheme, credentials and database are those of redis.url.",
+        ),
+        text(
+            "redis.sentinel_master",
+            "DASHSTREAM_REDIS_SENTINEL_MASTER",
+            "mymaster",
+            forms::NAME,
+            "What the Sentinels call the server. The credentials of redis.url are the server's.",
+        ),
+        secret(
+            "redis.sentinel_password",
+            "DASHSTREAM_REDIS_SENTINEL_PASSWORD",
+            forms::PASSWORD,
+            "Password of the Sentinels themselves.",
+        ),
+        text(
+            "redis.key_prefix",
+            "DASHSTREAM_REDIS_KEY_PREFIX",
+            "dashstream",
+            forms::NAME,
+            "What every key begins with. Instances of one service share it.",
+        ),
         integer(
             "redis.max_sequences",
             "REDIS_MAX_SEQUENCES",
             10_000,
             1..=1_000_000_000,
-            "records",
-            "Most records kept per partition.",
+            "offsets",
+            "Most offsets kept per partition. More lets clients come back later without asking Kafka, and takes that much more of Redis's memory.",
+        ),
+        integer(
+            "redis.max_bytes_per_partition",
+            "DASHSTREAM_REDIS_MAX_BYTES_PER_PARTITION",
+            64 * MIB,
+            64 * KIB..=1_024 * GIB,
+            "bytes",
+            "Most bytes kept per partition. Partitions times this is what Redis needs; with less it evicts or refuses.",
         ),
         integer(
             "redis.message_ttl_secs",
@@ -85,7 +138,47 @@ pub(super) const REDIS: Section = Section {
             3_600,
             1..=315_360_000,
             "seconds",
-            "How long records are kept.",
+            "How long records are kept. The history ends at whichever of the three bounds is met first.",
+        ),
+        integer(
+            "redis.connect_timeout_ms",
+            "DASHSTREAM_REDIS_CONNECT_TIMEOUT_MS",
+            1_000,
+            10..=60_000,
+            "milliseconds",
+            "How long opening a connection may take.",
+        ),
+        integer(
+            "redis.response_timeout_ms",
+            "DASHSTREAM_REDIS_RESPONSE_TIMEOUT_MS",
+            2_000,
+            10..=60_000,
+            "milliseconds",
+            "How long one answer may take.",
+        ),
+        integer(
+            "redis.pool_size",
+            "DASHSTREAM_REDIS_POOL_SIZE",
+            8,
+            1..=1_024,
+            "connections",
+            "Most connections for reading; two more are for writing.",
+        ),
+        integer(
+            "redis.queue_bytes",
+            "DASHSTREAM_REDIS_QUEUE_BYTES",
+            64 * MIB,
+            64 * KIB..=64 * GIB,
+            "bytes",
+            "Bytes that may wait to be written. Beyond, best_effort drops the oldest and counts it. They are shared with the memory window.",
+        ),
+        integer(
+            "redis.queue_chunks",
+            "DASHSTREAM_REDIS_QUEUE_CHUNKS",
+            100_000,
+            1..=10_000_000,
+            "chunks",
+            "The same for the number of chunks, which hold one flush or 64 KiB each.",
         ),
     ],
 };
@@ -99,7 +192,7 @@ pub(super) const WEB: Section = Section {
             "WEBSOCKET_HOST",
             "127.0.0.1",
             forms::HOST,
-            "Address to listen on. There is no authentication: anything but a loopback address is open to its network.",
+            "Address to listen on. Anything but a loopback address needs authentication (section auth).",
         ),
         integer(
             "web.port",
@@ -108,6 +201,41 @@ pub(super) const WEB: Section = Section {
             0..=65_535,
             "",
             "Port to listen on. 0 takes any free port and prints it.",
+        ),
+        boolean(
+            "web.allow_unauthenticated",
+            "DASHSTREAM_WEB_ALLOW_UNAUTHENTICATED",
+            false,
+            "Whether other addresses than loopback are served without authentication: everyone who can reach them reads every tenant.",
+        ),
+        list(
+            "web.allowed_origins",
+            "DASHSTREAM_WEB_ALLOWED_ORIGINS",
+            forms::ORIGIN,
+            "Pages that may connect, such as https://dash.example.com. Without any: the service's own page, and pages of this machine.",
+        ),
+        text(
+            "web.admin_listen",
+            "DASHSTREAM_WEB_ADMIN_LISTEN",
+            "",
+            forms::LISTEN,
+            "A second listener, for metrics, health and admin routes; the first one serves them no more.",
+        ),
+        text(
+            "web.tls_certificate",
+            "DASHSTREAM_WEB_TLS_CERTIFICATE",
+            "",
+            forms::FILE,
+            "Certificate chain of the listener, PEM; together with the key.",
+        ),
+        text("web.tls_key", "DASHSTREAM_WEB_TLS_KEY", "", forms::FILE, "Key of the certificate, PEM, not encrypted."),
+        integer(
+            "web.tls_reload_secs",
+            "DASHSTREAM_WEB_TLS_RELOAD_SECS",
+            60,
+            1..=86_400,
+            "seconds",
+            "How often a renewed certificate is looked for. Open connections keep the old one.",
         ),
         integer("web.workers", "DASHSTREAM_WEB_WORKERS", 0, 0..=256, "threads", "HTTP workers. 0 is one per core."),
         integer(
@@ -130,7 +258,14 @@ pub(super) const WEB: Section = Section {
             "web.trusted_proxies",
             "WEBSOCKET_TRUSTED_PROXY_IPS",
             forms::NETWORK,
-            "Proxies whose forwarding headers are believed.",
+            "Proxies whose forwarding header is believed.",
+        ),
+        choice(
+            "web.forwarded_header",
+            "DASHSTREAM_WEB_FORWARDED_HEADER",
+            "x_forwarded_for",
+            &["x_forwarded_for", "forwarded"],
+            "The header in which they name the client; the other one is not looked at, because a client can send it through a proxy that does not know it.",
         ),
         integer(
             "web.send_timeout_secs",

@@ -39,11 +39,6 @@ impl Cache {
         self.bytes
     }
 
-    /// Whether it keeps anything at all.
-    pub(super) const fn is_off(&self) -> bool {
-        self.max_bytes == 0
-    }
-
     /// Keeps a chunk. A newer epoch empties the cache, an older one is not kept.
     pub(super) fn keep(&mut self, epoch: u64, chunk: &Arc<Chunk>) {
         if epoch > self.epoch {

@@ -1,12 +1,5 @@
 //! The plan against its rules, and against a model of tiers that fail, lose and answer in part.
 
-#![allow(
-    clippy::cast_sign_loss,
-    clippy::cast_possible_truncation,
-    clippy::too_many_lines,
-    reason = "partitions are small indices here, and the model is one loop"
-)]
-
 use std::collections::BTreeMap;
 
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};

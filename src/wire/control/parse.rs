@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{ClientFrame, CursorEpoch, Dialect, ErrorCode, FrameError, From, Resume, Unlisted, cut};
 use crate::wire::cursor::Cursor;
+use crate::wire::filter::{self, FilterChange};
 
 /// Integers up to this are exact in every JSON implementation.
 const MAX_EXACT: u64 = (1 << 53) - 1;
@@ -29,6 +30,10 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<ClientFrame, FrameError> {
             Some(Value::Object(map)) => offsets("offsets", map).map(ClientFrame::Applied),
             _ => Err(FrameError::field("offsets", "an object from partition to last applied offset is required")),
         },
+        ("filter", Dialect::V2) => match filter::parse(&fields)? {
+            FilterChange::Keep => Err(FrameError::field("filter", "an object or null is required")),
+            change @ FilterChange::Set(_) => Ok(ClientFrame::Filter(change)),
+        },
         ("cursor_reset", _) => Err(FrameError::new(
             ErrorCode::Unsupported,
             "a reset is made by an operator, not by a client; drop your own cursor and resume from earliest or latest",
@@ -43,7 +48,7 @@ pub fn parse(text: &str, dialect: Dialect) -> Result<ClientFrame, FrameError> {
 const fn known_types(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::V1 => "ping, pong, resume",
-        Dialect::V2 => "hello, resume, applied, ping, pong",
+        Dialect::V2 => "hello, resume, applied, filter, ping, pong",
     }
 }
 
@@ -114,7 +119,14 @@ fn resume(fields: &Map<String, Value>, dialect: Dialect) -> Result<Resume, Frame
             return Err(FrameError::field("default", message));
         }
     };
-    Ok(Resume { from, last_applied, unlisted, epoch, client: text("client")?.map(|client| cut(client, 64).to_owned()) })
+    Ok(Resume {
+        from,
+        last_applied,
+        unlisted,
+        epoch,
+        client: text("client")?.map(|client| cut(client, 64).to_owned()),
+        filter: filter::parse(fields)?,
+    })
 }
 
 /// Milliseconds since 1970 as a decimal string or an exact number, or RFC 3339.
@@ -147,7 +159,7 @@ fn printable(text: &str) -> Result<Cursored, FrameError> {
 fn offsets(field: &'static str, map: &Map<String, Value>) -> Result<Vec<(i32, i64)>, FrameError> {
     if map.len() > MAX_PARTITIONS {
         let message = format!("{} partitions; at most {MAX_PARTITIONS} are taken", map.len());
-        return Err(FrameError { code: ErrorCode::TooLarge, message, field: Some(field) });
+        return Err(FrameError::too_large(field, message));
     }
     let mut parsed = Vec::with_capacity(map.len());
     for (key, value) in map {

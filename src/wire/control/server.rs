@@ -178,6 +178,11 @@ pub fn cursor_reset(partition: i32, reason: ResetReason, epoch: &str, next_offse
     .to_string()
 }
 
+/// `filter_applied`: from these offsets on the session's new filter holds.
+pub fn filter_applied(next_offsets: &[(i32, i64)]) -> String {
+    json!({"type": "filter_applied", "nextOffsets": offset_map(next_offsets.iter().copied())}).to_string()
+}
+
 /// v1: `cursor_stale`.
 pub fn cursor_stale(partition: i32, requested: i64, oldest: i64) -> String {
     json!({

@@ -55,11 +55,22 @@ pub struct Options {
     pub reports_applied: bool,
     /// Bytes of the kernel's receive buffer; `None` leaves it to the kernel.
     pub receive_buffer: Option<u32>,
+    /// More headers of the upgrade.
+    pub headers: Vec<(&'static str, String)>,
+    /// The filter of each hello; null: none is named.
+    pub filter: Value,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { from: From::Latest, reading: Reading::Fast, reports_applied: true, receive_buffer: None }
+        Self {
+            from: From::Latest,
+            reading: Reading::Fast,
+            reports_applied: true,
+            receive_buffer: None,
+            headers: Vec::new(),
+            filter: Value::Null,
+        }
     }
 }
 
@@ -125,7 +136,10 @@ impl Client {
     #[track_caller]
     pub fn reconnect(&mut self, address: &str) {
         self.disconnect();
-        let hello = self.look(|ledger| hello(ledger, self.options.from));
+        let mut hello = self.look(|ledger| hello(ledger, self.options.from));
+        if !self.options.filter.is_null() {
+            hello["filter"] = self.options.filter.clone();
+        }
         self.connect_with(address, &hello);
         if self.reading() != Reading::Stopped {
             eventually("a welcome", WELCOME_BOUND, || match self.state(|state| state.ledger.is_welcomed()) {
@@ -140,7 +154,8 @@ impl Client {
     pub fn connect_with(&mut self, address: &str, hello: &Value) {
         self.disconnect();
         let mut socket = eventually("a WebSocket connection", WELCOME_BOUND, || {
-            runtime().block_on(socket::open(address, Some(SUBPROTOCOL), self.options.receive_buffer))
+            let Options { receive_buffer, headers, .. } = &self.options;
+            runtime().block_on(socket::open_with(address, Some(SUBPROTOCOL), *receive_buffer, headers))
         });
         self.state(|state| {
             state.ledger.connected();

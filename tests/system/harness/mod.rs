@@ -6,6 +6,8 @@
 // Each helper is there for some test; a test binary that is cut down with a filter still compiles all of them.
 #![allow(dead_code, reason = "a toolbox: not every tool is in use at every time")]
 
+pub mod authority;
+
 pub mod client;
 
 pub mod contract;
@@ -26,6 +28,8 @@ pub mod proxy;
 
 pub mod raw;
 
+pub mod redis_streams;
+
 pub mod records;
 
 pub mod service;
@@ -35,6 +39,8 @@ pub mod services;
 pub mod socket;
 
 pub mod swarm;
+
+pub mod token;
 
 pub mod topic;
 

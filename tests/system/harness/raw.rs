@@ -48,6 +48,11 @@ impl Raw {
         runtime().block_on(socket::open(address, subprotocol, None)).map(|socket| Self { socket })
     }
 
+    /// As [`Raw::try_open`], with more headers of the upgrade.
+    pub fn try_open_with(address: &str, subprotocols: Option<&str>, headers: &socket::Headers) -> Result<Self, String> {
+        runtime().block_on(socket::open_with(address, subprotocols, None, headers)).map(|socket| Self { socket })
+    }
+
     /// Both dialects, with their names.
     #[track_caller]
     pub fn of_each_dialect(address: &str) -> [(&'static str, Self); 2] {

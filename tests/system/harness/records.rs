@@ -83,6 +83,30 @@ pub fn batch(thread: &str, first_sequence: u64, count: u64) -> Outgoing {
     Outgoing::new(thread, Some(plain(&message)), Expect::Record)
 }
 
+/// A good record of another tenant than the others, plain or in one zstd frame.
+pub fn of_tenant(tenant: &str, thread: &str, sequence: u64, in_zstd: bool) -> Outgoing {
+    let mut event = event(thread, sequence, 200);
+    event.header.get_or_insert_default().tenant_id = tenant.to_owned();
+    let message = of_event(event);
+    let value = if in_zstd { compressed(&message.encode_to_vec()) } else { plain(&message) };
+    Outgoing::new(thread, Some(value), Expect::Record)
+}
+
+/// A batch whose events belong to several tenants and threads.
+pub fn shared_batch(names: &[(&str, &str)]) -> Outgoing {
+    let of = |(tenant, thread): &(&str, &str)| {
+        let mut event = event(thread, 1, 10);
+        event.header.get_or_insert_default().tenant_id = (*tenant).to_owned();
+        event
+    };
+    let batch = EventBatch { header: None, events: names.iter().map(of).collect() };
+    Outgoing::new(
+        "shared",
+        Some(plain(&DashStreamMessage { message: Some(Message::EventBatch(batch)) })),
+        Expect::Record,
+    )
+}
+
 /// A message of a schema that does not exist yet.
 pub fn of_schema_version(thread: &str, version: u32) -> Outgoing {
     let mut event = event(thread, 1, 0);

@@ -42,6 +42,32 @@ pub fn kafka_behind_proxy() -> KafkaBehindProxy {
     KafkaBehindProxy { direct: running.address("DASHSTREAM_TEST_KAFKA").to_owned(), proxy, _running: running }
 }
 
+/// A broker of its own with encrypted and authenticated listeners besides.
+pub struct SecureKafka {
+    /// For the producer and for looking at positions: neither encrypted nor authenticated.
+    pub direct: String,
+    pub ssl: String,
+    /// TLS where the client must show a certificate.
+    pub mtls: String,
+    pub sasl_plaintext: String,
+    pub sasl_ssl: String,
+    _running: Running,
+}
+
+/// Starts a broker with the key, certificate and authority that lie in `folder`, see `scripts/services`.
+pub fn secure_kafka(folder: &std::path::Path) -> SecureKafka {
+    let running = Running::start(&["--only", "kafka", "--secure", folder.to_str().expect("a readable path")]);
+    let address = |name: &str| running.address(&format!("DASHSTREAM_TEST_KAFKA{name}")).to_owned();
+    SecureKafka {
+        direct: address(""),
+        ssl: address("_SSL"),
+        mtls: address("_MTLS"),
+        sasl_plaintext: address("_SASL_PLAINTEXT"),
+        sasl_ssl: address("_SASL_SSL"),
+        _running: running,
+    }
+}
+
 /// The shared Redis behind a fault proxy of its own.
 pub struct RedisBehindProxy {
     /// `redis://` address of the proxy.

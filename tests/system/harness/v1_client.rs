@@ -97,8 +97,14 @@ impl V1Client {
     /// Connects to `address` (`host:port`) without a subprotocol; `resume` is the first frame if given.
     #[track_caller]
     pub fn connect(address: &str, resume: Option<&Value>) -> Self {
+        Self::connect_with(address, resume, &[])
+    }
+
+    /// As [`V1Client::connect`], with more headers of the upgrade.
+    #[track_caller]
+    pub fn connect_with(address: &str, resume: Option<&Value>, headers: &socket::Headers) -> Self {
         let mut socket = eventually("a WebSocket connection", CONNECT_BOUND, || {
-            runtime().block_on(socket::open(address, None, None))
+            runtime().block_on(socket::open_with(address, None, None, headers))
         });
         if let Some(resume) = resume {
             runtime().block_on(socket.send(Message::text(resume.to_string()))).expect("a fresh connection");
