@@ -20,8 +20,9 @@ const DASHBOARDS: [(&str, &str); 2] = [
 ];
 const RUNBOOK: &str = include_str!("../../docs/OBSERVABILITY_RUNBOOK.md");
 
-/// Queries that show nothing while all is well, each with the reason. There is none: what counts faults counts from zero.
-const NEED_A_FAULT: [(&str, &str); 0] = [];
+/// Panels that show nothing in a demo, each with the reason. What counts faults counts from zero, so none needs a fault.
+const WITHOUT_DATA_IN_A_DEMO: [(&str, &str); 1] =
+    [("Redis latency, 95 %", "the demo has no Redis whose latency there could be")];
 
 /// `dashstream demo`, with records that cannot be processed, on any free port.
 struct Demo {
@@ -94,8 +95,9 @@ fn every_panel_shows_data_every_rule_is_evaluated_and_the_runbooks_commands_work
     let queries =
         || DASHBOARDS.iter().flat_map(|(name, text)| queries(text).into_iter().map(move |query| (name, query)));
     assert!(queries().count() > 80, "the queries are found");
-    let mut left: Vec<_> =
-        queries().filter(|(_, (title, _))| !NEED_A_FAULT.iter().any(|(panel, _)| panel == title)).collect();
+    let mut left: Vec<_> = queries()
+        .filter(|(_, (title, _))| !WITHOUT_DATA_IN_A_DEMO.iter().any(|(panel, _)| title.contains(panel)))
+        .collect();
     eventually("every panel to show data", BOUND, || {
         left.retain(|(_, (_, expr))| prometheus.values(expr).expect("a valid query").is_empty());
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
