@@ -68,7 +68,7 @@ pub const EDGES: &[Edge] = &[
     edge("ClientSession", "ReplayStore", "Join", "one per session"),
     edge("ReplayStore", "History", "ReadHistory", "one per session that is behind the memory window"),
     edge("History", "ClientSession", "chunks", "web.session_queue_bytes, plus one page"),
-    edge("Kafka", "History", "pages", "8 at a time; replay.page_records each"),
+    edge("Kafka", "History", "pages", "128 at a time; replay.page_records each"),
     edge("Redis", "History", "pages", "of the same 8; replay.page_records each"),
     edge("ReplayStore", "ClientSession", "chunks", "web.session_queue_bytes, plus one chunk"),
     edge("ClientSession", "browser", "frames", "128 KiB socket buffer"),

@@ -7,7 +7,8 @@ use crate::actors::redis_queue::{RedisQueue, RedisQueueLimits, ReplayDurability}
 use crate::actors::redis_writer::RedisWriterDeps;
 use crate::actors::topology::{Links, RedisParts};
 use crate::board::Board;
-use crate::config::sections::{Config, Durability, RedisTopology};
+use crate::config::replay::{Durability, RedisTopology};
+use crate::config::sections::Config;
 use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::health::RedisFailing;

@@ -19,7 +19,7 @@ use crate::pipeline::tags::Reading;
 use crate::web::status::Identity;
 
 /// Pages of history that are asked for at a time.
-const HISTORY_CONCURRENCY: usize = 8;
+const HISTORY_CONCURRENCY: usize = 128;
 
 pub(super) fn letter_context(config: &Config, identity: &Identity, instance: String) -> LetterContext {
     LetterContext {
@@ -100,6 +100,7 @@ pub(super) fn ingest_settings(config: &Config, connection: KafkaConnection, inst
         commit_interval: kafka.commit_interval,
         metadata_interval: kafka.metadata_interval,
         session_timeout: kafka.session_timeout,
+        cluster_id: kafka.cluster_id.clone(),
         pause_partition_alone: config.decode.pause_scope == PauseScope::Partition,
         ..IngestSettings::new(connection, &kafka.topic, &kafka.group_id, instance_id)
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::load::at_path;
 use super::problem::{Origin, Problem};
-use super::sections::{Config, Durability, RedisTopology};
+use super::replay::{Durability, RedisTopology};
+use super::sections::Config;
 
 /// Settings that contradict each other.
 #[derive(Debug)]
@@ -27,6 +28,43 @@ impl Conflict {
         let message = if others.is_empty() { self.message } else { format!("{}; {}", self.message, others.join("; ")) };
         Problem { value: Some(shown(&self.path)), source: origin(&self.path), key: self.path, message }
     }
+}
+
+/// What contradicts itself about Redis and the doors.
+fn surroundings(config: &Config) -> Vec<Conflict> {
+    let mut conflicts = Vec::new();
+    let mut rule = |holds: bool, path: &str, with, message: &str| {
+        if !holds {
+            conflicts.push(Conflict { path: path.into(), with, message: message.into() });
+        }
+    };
+    let Config { web, .. } = config;
+    rule(
+        config.replay.durability == Durability::BestEffort || !config.redis.url.is_empty(),
+        "replay.durability",
+        &["redis.url"],
+        "needs a Redis",
+    );
+    rule(
+        config.redis.topology != RedisTopology::Cluster || database_of(config) == 0,
+        "redis.url",
+        &["redis.topology"],
+        "must name no database: a cluster has only one",
+    );
+    rule(
+        web.is_loopback() || config.auth.is_on() || web.allow_unauthenticated,
+        "web.host",
+        &["auth.jwt_secret", "auth.jwks", "web.allow_unauthenticated"],
+        "is open to its network, and nobody would have to say who they are: set up authentication (auth.jwt_secret or auth.jwks), \
+         or allow this with web.allow_unauthenticated = true",
+    );
+    rule(
+        web.tls_certificate.is_empty() == web.tls_key.is_empty(),
+        if web.tls_key.is_empty() { "web.tls_key" } else { "web.tls_certificate" },
+        &["web.tls_certificate", "web.tls_key"],
+        "certificate and key belong together",
+    );
+    conflicts
 }
 
 /// Everything that contradicts itself.
@@ -80,37 +118,7 @@ pub(super) fn check(config: &Config) -> Vec<Conflict> {
         &["kafka.topic"],
         "must be set, because the source topic with -dlq appended is longer than the 249 characters that Kafka allows",
     );
-    rule(
-        config.replay.durability == Durability::BestEffort || !config.redis.url.is_empty(),
-        "replay.durability",
-        &["redis.url"],
-        "needs a Redis",
-    );
-    rule(
-        config.redis.topology != RedisTopology::Cluster || database_of(config) == 0,
-        "redis.url",
-        &["redis.topology"],
-        "must name no database: a cluster has only one",
-    );
-    rule(
-        web.is_loopback() || config.auth.is_on() || web.allow_unauthenticated,
-        "web.host",
-        &["auth.jwt_secret", "auth.jwks", "web.allow_unauthenticated"],
-        "is open to its network, and nobody would have to say who they are: set up authentication (auth.jwt_secret or auth.jwks), \
-         or allow this with web.allow_unauthenticated = true",
-    );
-    rule(
-        web.tls_certificate.is_empty() == web.tls_key.is_empty(),
-        if web.tls_key.is_empty() { "web.tls_key" } else { "web.tls_certificate" },
-        &["web.tls_certificate", "web.tls_key"],
-        "certificate and key belong together",
-    );
-    rule(
-        !(config.redact.is_on() && dlq.include_payload),
-        "dlq.include_payload",
-        &["redact.fields", "redact.patterns"],
-        "must be false with rules of redaction: a record that cannot be read cannot be redacted either",
-    );
+    conflicts.extend(surroundings(config));
     conflicts.extend(security(config));
     conflicts.extend(files(config));
     conflicts

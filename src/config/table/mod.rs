@@ -7,6 +7,8 @@ mod doors;
 
 mod ingest;
 
+mod history;
+
 mod serve;
 
 use std::ops::RangeInclusive;
@@ -25,16 +27,15 @@ pub struct Section {
 }
 
 /// Every section.
-pub static SECTIONS: [&Section; 11] = [
+pub static SECTIONS: [&Section; 10] = [
     &ingest::KAFKA,
     &ingest::SECURITY,
     &ingest::DECODE,
     &ingest::DLQ,
-    &serve::REPLAY,
-    &serve::REDIS,
+    &history::REPLAY,
+    &history::REDIS,
     &serve::WEB,
     &doors::AUTH,
-    &doors::REDACT,
     &serve::SUPERVISOR,
     &serve::TELEMETRY,
 ];
