@@ -1,11 +1,8 @@
-//! Each fault alone: within 15 s `/health`, a metric and an alert tell it, nothing tells of a fault that is not there, and
-//! afterwards all is quiet again.
-//!
-//! A real Prometheus evaluates the shipped rules. Their windows and waits are made as short as seconds, so that the end of a
-//! fault is seen as well; the rules as they are shipped are tested in virtual time by promtool. An alert counts as told
-//! once its condition holds.
+//! Each fault alone: `/health`, metrics and alerts tell it within 15 s, nothing tells of a fault that is not there, and
+//! afterwards all is quiet again. How that is judged is in `stage`.
 
-use std::collections::BTreeSet;
+mod stage;
+
 use std::time::Duration;
 
 use dashstream::wire::telemetry::dash_stream_message::Message;
@@ -13,205 +10,295 @@ use dashstream::wire::telemetry::{DashStreamMessage, Event, Header};
 use prost::Message as _;
 use serde_json::json;
 
-use crate::harness::client::{Client, Options, Reading};
-use crate::harness::eventually::{eventually, within};
-use crate::harness::producer::Producer;
-use crate::harness::prometheus::Prometheus;
+use self::stage::{Fault, NOTHING_TO_END, Stage};
+use crate::harness::client::Reading;
+use crate::harness::eventually::eventually;
 use crate::harness::proxy::{Fault as Network, Proxy};
 use crate::harness::records::{self, Expect, Outgoing};
-use crate::harness::service::{Config, Service};
-use crate::harness::services;
-use crate::harness::topic::Topic;
+use crate::harness::service::Config;
+use crate::harness::{services, unique_name};
 
-/// The promise.
-const TOLD_WITHIN: Duration = Duration::from_secs(15);
-const BOUND: Duration = Duration::from_secs(60);
-/// How far back the rules of the test look.
-const WINDOW: &str = "[6s]";
-const LIMIT: usize = 64 * 1024;
+/// Bytes of a session's queue, and of the queue to Redis: full at once.
+const SMALL: usize = 64 * 1024;
 
-/// A fault and what must be told of it.
-struct Fault {
-    name: &'static str,
-    cause: fn(&mut Stage),
-    end: fn(&mut Stage),
-    /// The status and one reason of `/health`, when health is concerned: a client's or a producer's trouble is not the
-    /// service's.
-    health: Option<(&'static str, &'static str)>,
-    /// A metric, with a part of its labels, that differs from before.
-    metric: (&'static str, &'static str),
-    /// One of these alerts must be told; each of them may be.
-    alerts: &'static [&'static str],
-    /// Reasons and alerts that may come along, since one follows from the other.
-    may: &'static [&'static str],
+#[test]
+fn each_fault_alone_is_told_everywhere_and_no_other_and_all_clears() {
+    // Most of the time is waiting, so the stages stand side by side.
+    std::thread::scope(|scope| {
+        for stage in [kafka, redis, records_and_letters, producers_and_actors, clients, pauses] {
+            scope.spawn(stage);
+        }
+    });
 }
 
-/// What faults are done to.
-struct Stage {
-    topic: Topic,
-    letters: Topic,
-    producer: Producer,
-    service: Service,
-    prometheus: Prometheus,
-    proxy: Option<Proxy>,
-    clients: Vec<Client>,
+fn network(proxy: Option<&Proxy>, fault: Network) {
+    proxy.expect("this stage has a proxy").set(fault);
 }
 
-impl Stage {
-    fn new(kafka: &str, proxy: Option<Proxy>, set: fn(Config) -> Config) -> Self {
-        let topic = Topic::create(kafka, "fault", 2);
-        let letters = topic.beside("dlq", 1);
-        let mut config = set(Config::new(&topic).sabotaged())
-            .set("KAFKA_LAG_CHECK_INTERVAL_SECS", 1)
-            .set("KAFKA_LAG_STALE_PARTITION_SECS", 3)
-            .set("DLQ_SEND_TIMEOUT_SECS", 2)
-            .set("WEBSOCKET_MAX_PAYLOAD_BYTES", LIMIT)
-            .set("WEBSOCKET_SEND_TIMEOUT_SECS", 3)
-            .set("DASHSTREAM_WEB_SESSION_QUEUE_BYTES", LIMIT);
-        if let Some(proxy) = &proxy {
-            config = config.set("KAFKA_BROKERS", proxy.address());
-        }
-        let service = Service::start_healthy(&config);
-        let prometheus = Prometheus::scraping(&[service.address()], shortened);
-        eventually("a scrape, and rules that are evaluated on it", BOUND, || {
-            let (targets, active) = (prometheus.values("up == 1")?.len(), prometheus.active_alerts()?);
-            if targets == 1 && active.is_empty() { Ok(()) } else { Err(format!("{targets} targets, {active:?}")) }
-        });
-        Self { topic, letters, producer: Producer::new(kafka), service, prometheus, proxy, clients: Vec::new() }
-    }
-
-    fn publish(&self, records: impl IntoIterator<Item = Outgoing>) {
-        self.producer.publish(&self.topic.name, records);
-    }
-
-    fn good(&self, count: usize) {
-        self.publish(
-            (0..count).map(|index| records::good_of_size("run-good", 0, 1_000).on_partition((index % 2) as i32)),
-        );
-    }
-
-    /// A client whose socket holds little.
-    fn connect(&mut self, reports_applied: bool) -> &Client {
-        let options = Options { reports_applied, receive_buffer: Some(4_096), ..Options::default() };
-        self.clients.push(Client::connect(self.service.address(), options));
-        self.clients.last().expect("there is one")
-    }
-
-    fn network(&self, fault: Network) {
-        self.proxy.as_ref().expect("a broker behind a proxy").set(fault);
-    }
-
-    fn answer(&self, action: &str) {
-        let body = format!(r#"{{"action":"{action}"}}"#);
-        let (status, body) = self
-            .service
-            .post("/admin/ingest/continue", &[("Content-Type", "application/json")], &body)
-            .expect("the service answers");
-        assert_eq!(status, 200, "{body}");
-    }
-
-    /// Causes each fault in turn.
-    fn run(&mut self, faults: &[Fault]) {
-        // Figures over 120 s stay after a fault; that they go is shown where time can be made up.
-        let mut lasting = BTreeSet::new();
-        for fault in faults {
-            self.one(fault, &lasting);
-            let (_, codes) = self.service.verdict().expect("/health answers");
-            let left: BTreeSet<String> =
-                codes.into_iter().filter(|code| OF_A_WINDOW.contains(&code.as_str())).collect();
-            lasting.extend(left);
-            // They are asked one after the other, so something may happen in between.
-            eventually("health and metrics to agree", BOUND, || self.health_and_metrics_agree());
-        }
-    }
-
-    /// Two ways to ask must give one answer, and a part is never more than the whole.
-    fn health_and_metrics_agree(&self) -> Result<(), String> {
-        let (health, metrics) = (self.service.health()["metrics"].clone(), self.service.metrics());
-        let health = |field: &str| health[field].as_f64().unwrap_or_else(|| panic!("no {field}"));
-        let sum = |name: &str| -> f64 {
-            metrics.iter().filter(|(sample, _)| sample.split('{').next() == Some(name)).map(|(_, value)| value).sum()
-        };
-        for (field, metric) in [
-            ("kafka_messages_received", "websocket_kafka_messages_total"),
-            ("decode_errors", "websocket_decode_errors_total"),
-            ("payload_missing", "websocket_kafka_payload_missing_total"),
-            ("infrastructure_errors", "websocket_infrastructure_errors_total"),
-            ("send_failed", "websocket_send_failed_total"),
-            ("send_timeout", "websocket_send_timeout_total"),
-            ("connected_clients", "websocket_connected_clients"),
-            ("dropped_messages", "websocket_replay_gap_messages_total"),
-        ] {
-            if (health(field) - sum(metric)).abs() > 0.5 {
-                return Err(format!("{field} is {}, {metric} {}", health(field), sum(metric)));
-            }
-        }
-        assert!(health("decode_errors") <= health("kafka_errors"));
-        assert!(health("kafka_errors") <= health("kafka_messages_received"));
-        assert!(health("decode_errors_last_120s") <= health("messages_last_120s"));
-        assert!(health("payload_missing_last_120s") <= health("decode_errors_last_120s"));
-        Ok(())
-    }
-
-    fn one(&mut self, fault: &Fault, lasting: &BTreeSet<String>) {
-        let (metric, labels) = fault.metric;
-        let before = self.service.metric(metric, &[labels]);
-        (fault.cause)(self);
-        let name = fault.name;
-        let (mut status, mut metric_told, mut alert_told) = (fault.health.is_none(), false, false);
-        within(&format!("{name} to be told everywhere"), TOLD_WITHIN, || {
-            let (found, codes) = self.service.verdict()?;
-            status |=
-                fault.health.is_some_and(|(wanted, code)| found == wanted && codes.iter().any(|found| found == code));
-            metric_told |= (self.service.metric(metric, &[labels]) - before).abs() > f64::EPSILON;
-            let active = self.prometheus.active_alerts()?;
-            alert_told |= fault.alerts.iter().any(|alert| active.contains(*alert));
-            self.nothing_else(fault, &codes, &active, lasting);
-            match status && metric_told && alert_told {
-                true => Ok(()),
-                false => Err(format!(
-                    "health {status}, metric {metric_told}, alert {alert_told}: {found} {codes:?} {active:?}"
-                )),
-            }
-        });
-        (fault.end)(self);
-        eventually(&format!("all to be quiet after {name}"), BOUND, || {
-            let (_, codes) = self.service.verdict()?;
-            let active = self.prometheus.active_alerts()?;
-            let left: Vec<_> = codes.iter().filter(|code| !OF_A_WINDOW.contains(&code.as_str())).collect();
-            if left.is_empty() && active.is_empty() { Ok(()) } else { Err(format!("{codes:?} {active:?}")) }
-        });
-    }
-
-    fn nothing_else(&self, fault: &Fault, codes: &[String], active: &BTreeSet<String>, lasting: &BTreeSet<String>) {
-        let of_fault = |told: &str| fault.may.contains(&told) || fault.alerts.contains(&told);
-        for code in codes {
-            let wanted = fault.health.is_some_and(|(_, wanted)| wanted == code);
-            assert!(wanted || of_fault(code) || lasting.contains(code), "{}: /health tells of {code}", fault.name);
-        }
-        for alert in active {
-            assert!(of_fault(alert), "{}: an alert tells of {alert}", fault.name);
-        }
-    }
+fn kafka() {
+    let broker = services::kafka_behind_proxy();
+    let services::KafkaBehindProxy { direct, proxy, .. } = broker;
+    let set = |config: Config| {
+        config.set("KAFKA_BROKERS", proxy.address()).set("KAFKA_LAG_STALE_PARTITION_SECS", 4)
+    };
+    let mut stage = Stage::new(&direct, set);
+    stage.kafka = Some(proxy);
+    stage.suffer(&[
+        Fault {
+            name: "Kafka down",
+            cause: |stage| network(stage.kafka.as_ref(), Network::Cut),
+            end: |stage| network(stage.kafka.as_ref(), Network::Healed),
+            health: Some(("reconnecting", "kafka_unreachable")),
+            metrics: &[
+                ("websocket_infrastructure_errors_total", ""),
+                ("websocket_kafka_errors_by_type_total", "down"),
+                ("websocket_kafka_lag_poll_failures_total", ""),
+            ],
+            alerts: &["KafkaInfraErrorsDetected|KafkaInfraErrorsCritical"],
+            may: &["not_in_group", "KafkaLagUnknown", "OffsetCommitsFailing", "NobodyOwnsPartitions"],
+        },
+        Fault {
+            name: "Kafka slow",
+            cause: |stage| {
+                network(stage.kafka.as_ref(), Network::Delay(Duration::from_millis(1_200)));
+                stage.good(100);
+            },
+            end: |stage| network(stage.kafka.as_ref(), Network::Healed),
+            health: None,
+            metrics: &[
+                ("websocket_e2e_latency_ms_sum", ""),
+                ("websocket_kafka_lag_poll_duration_seconds_sum", ""),
+            ],
+            alerts: &["E2ELatencyHigh"],
+            // Deadlines of questions may run out, and what waits for an answer looks as if it stood still.
+            may: &["KafkaInfraErrorsDetected", "KafkaInfraErrorsCritical", "KafkaPartitionStale", "partition_stuck"],
+        },
+        Fault {
+            name: "a stuck consumer",
+            cause: |stage| {
+                stage.kafka.as_ref().expect("a proxy").set_for("-reader", Network::BlackHole);
+                stage.good(100);
+            },
+            end: |stage| stage.kafka.as_ref().expect("a proxy").set_for("-reader", Network::Healed),
+            health: Some(("degraded", "partition_stuck")),
+            metrics: &[
+                ("websocket_kafka_lag_offset_age_seconds", ""),
+                ("websocket_kafka_consumer_lag", ""),
+            ],
+            alerts: &["KafkaPartitionStale", "KafkaPartitionStaleCritical"],
+            may: &["KafkaInfraErrorsDetected"],
+        },
+    ]);
 }
 
-/// Reasons that rest on figures over 120 s, or are told for a while after.
-const OF_A_WINDOW: [&str; 5] =
-    ["decode_error_rate", "payload_missing_rate", "dead_letters_lost", "offsets_lost", "actor_restarted"];
+fn redis() {
+    let services::RedisBehindProxy { url, proxy } = services::redis_behind_proxy();
+    let set = |config: Config| {
+        config
+            .set("REDIS_URL", url)
+            .set("DASHSTREAM_REDIS_KEY_PREFIX", unique_name("fault"))
+            .set("DASHSTREAM_REDIS_RESPONSE_TIMEOUT_MS", 500)
+            .set("DASHSTREAM_REDIS_QUEUE_BYTES", SMALL)
+            .set("DLQ_MODE", "fail_closed")
+    };
+    let mut stage = Stage::new(services::kafka(), set);
+    stage.redis = Some(proxy);
+    stage.suffer(&[
+        Fault {
+            name: "Redis down",
+            cause: |stage| network(stage.redis.as_ref(), Network::Cut),
+            end: |stage| network(stage.redis.as_ref(), Network::Healed),
+            health: Some(("degraded", "redis_unreachable")),
+            metrics: &[
+                ("dashstream_redis_up", ""),
+                ("dashstream_websocket_redis_errors_total", ""),
+                ("dashstream_redis_errors_by_type_total", "unreachable"),
+            ],
+            alerts: &["WebSocketRedisErrors"],
+            may: &[],
+        },
+        Fault {
+            name: "Redis hung, under load",
+            cause: |stage| {
+                network(stage.redis.as_ref(), Network::BlackHole);
+                stage.good(500);
+            },
+            end: |stage| network(stage.redis.as_ref(), Network::Healed),
+            health: Some(("degraded", "redis_unreachable")),
+            metrics: &[
+                ("dashstream_redis_up", ""),
+                ("dashstream_redis_timeouts_total", ""),
+                ("replay_buffer_redis_write_dropped_total", ""),
+                ("replay_buffer_redis_write_failures_total", ""),
+            ],
+            alerts: &["WebSocketRedisErrors", "ReplayBufferRedisWritesDropped", "ReplayBufferRedisWriteFailures"],
+            may: &["redis_writes_dropped", "WebSocketRedisHighLatency"],
+        },
+        Fault {
+            name: "dead letters that cannot be written, and hold offsets",
+            cause: |stage| {
+                stage.letters.set("max.message.bytes", "100");
+                stage.publish((0..20).map(|_| records::garbage("bad").on_partition(0)));
+            },
+            end: |stage| stage.letters.set("max.message.bytes", "1000000"),
+            health: Some(("degraded", "dead_letters_blocked")),
+            metrics: &[("dashstream_dlq_blocked_letters", ""), ("websocket_dlq_send_failures_total", "kafka_error")],
+            alerts: &["WebSocketDlqBroken", "DeadLettersBlocked"],
+            may: &["HighDecodeErrorRate", "decode_error_rate"],
+        },
+    ]);
+    assert_eq!(stage.service.metric("dashstream_dlq_lost_total", &[]), 0.0);
+}
 
-/// The shipped rules, with windows and times of seconds.
-fn shortened(rules: String) -> String {
-    let windows = ["[5m]", "[10m]", "[15m]"].iter().fold(rules, |rules, window| rules.replace(window, WINDOW));
-    [
-        ("offset_age_seconds) > 120", "offset_age_seconds) > 3"),
-        ("offset_age_seconds) > 300", "offset_age_seconds) > 6"),
-        ("apply_lag_seconds) > 30", "apply_lag_seconds) > 2"),
-    ]
-    .iter()
-    .fold(windows, |rules, (long, short)| {
-        assert!(rules.contains(long), "no rule holds {long}");
-        rules.replace(long, short)
-    })
+fn records_and_letters() {
+    // One letter at a time, and little room for more: a flood is more than can be written.
+    let set = |config: Config| config.set("MAX_CONCURRENT_DLQ_SENDS", 1).set("DASHSTREAM_DLQ_QUEUE_LETTERS", 100);
+    let mut stage = Stage::new(services::kafka(), set);
+    stage.suffer(&[
+        Fault {
+            name: "records without payload",
+            cause: |stage| {
+                stage.good(500);
+                stage.publish((0..90).map(|_| records::null("none").on_partition(0)));
+            },
+            end: NOTHING_TO_END,
+            health: Some(("degraded", "payload_missing_rate")),
+            metrics: &[
+                ("websocket_kafka_payload_missing_total", ""),
+                ("websocket_decode_errors_total", "payload_missing"),
+                ("websocket_kafka_messages_total", "error"),
+            ],
+            alerts: &["HighPayloadMissingRate"],
+            may: &[],
+        },
+        Fault {
+            name: "dead letters that cannot be written, and are lost",
+            cause: |stage| {
+                stage.letters.set("max.message.bytes", "100");
+                stage.publish((0..50).map(|_| records::null("none").on_partition(0)));
+            },
+            end: |stage| stage.letters.set("max.message.bytes", "1000000"),
+            health: Some(("degraded", "dead_letters_lost")),
+            metrics: &[("websocket_dlq_send_failures_total", "kafka_error"), ("dashstream_dlq_lost_total", "")],
+            alerts: &["WebSocketDlqBroken"],
+            may: &["HighPayloadMissingRate"],
+        },
+        Fault {
+            name: "a flood of poison",
+            cause: |stage| stage.publish((0..20_000).map(|index| records::garbage("bad").on_partition(index % 2))),
+            end: NOTHING_TO_END,
+            health: Some(("degraded", "decode_error_rate")),
+            metrics: &[
+                ("websocket_decode_errors_total", "invalid_protobuf"),
+                ("websocket_dlq_send_failures_total", "backpressure"),
+            ],
+            alerts: &["HighDecodeErrorRate", "WebSocketDlqBackpressure"],
+            may: &["dead_letters_lost", "KafkaConsumerLagHigh"],
+        },
+    ]);
+}
+
+fn producers_and_actors() {
+    // Long enough that only a real hang is one, also on a busy machine.
+    let set = |config: Config| config.sabotaged().set("DASHSTREAM_SUPERVISOR_HEARTBEAT_TIMEOUT_SECS", 6);
+    let mut stage = Stage::new(services::kafka(), set);
+    stage.suffer(&[
+        Fault {
+            name: "producer gaps",
+            cause: |stage| {
+                let thread = unique_name("gaps");
+                stage.publish([1, 2, 9].map(|sequence| records::good(&thread, sequence).on_partition(0)));
+            },
+            end: NOTHING_TO_END,
+            health: None,
+            metrics: &[("dashstream_sequence_gaps_total", ""), ("dashstream_sequence_gap_size_sum", "")],
+            alerts: &["SequenceGapsDetected"],
+            may: &[],
+        },
+        Fault {
+            name: "clock skew",
+            cause: |stage| stage.publish([from_the_future()]),
+            end: NOTHING_TO_END,
+            health: None,
+            metrics: &[("websocket_clock_skew_events_total", "")],
+            alerts: &["ClockSkew"],
+            may: &[],
+        },
+        Fault {
+            name: "an actor that crashes again and again",
+            cause: |stage| stage.crash_again_and_again("LagMonitor"),
+            end: NOTHING_TO_END,
+            health: Some(("degraded", "actor_restarted")),
+            metrics: &[("dashstream_actor_restarts_total", "LagMonitor"), ("dashstream_actor_generation", "LagMonitor")],
+            alerts: &["ActorCrashLoop"],
+            may: &["actor_down", "ActorDown"],
+        },
+        Fault {
+            name: "an actor that hangs",
+            cause: |stage| stage.service.sabotage("DecodePolicy", "hang"),
+            end: NOTHING_TO_END,
+            health: Some(("degraded", "actor_restarted")),
+            metrics: &[("dashstream_abandoned_threads_total", ""), ("dashstream_actor_restarts_total", "hang")],
+            alerts: &["ActorHung"],
+            may: &["actor_down", "ActorDown", "reading_positions", "ActorCrashLoop"],
+        },
+    ]);
+}
+
+fn clients() {
+    let set = |config: Config| {
+        config.set("WEBSOCKET_SEND_TIMEOUT_SECS", 3).set("DASHSTREAM_WEB_SESSION_QUEUE_BYTES", SMALL)
+    };
+    let mut stage = Stage::new(services::kafka(), set);
+    stage.suffer(&[
+        Fault {
+            name: "a slow client",
+            cause: |stage| {
+                // It reads, but has applied nothing so far and says so.
+                stage.connect(false).send(&json!({ "type": "applied", "offsets": { "0": "-1", "1": "-1" } }));
+                stage.good(500);
+            },
+            end: |stage| stage.clients.clear(),
+            health: None,
+            metrics: &[("websocket_client_apply_lag_messages", ""), ("websocket_client_apply_lag_seconds", "")],
+            alerts: &["ClientApplyLagHigh"],
+            may: &["SlowClientsDemoted"],
+        },
+        Fault {
+            name: "a stalled client",
+            cause: |stage| {
+                stage.connect(true).read(Reading::Stopped);
+                stage.good(5_000);
+            },
+            end: |stage| stage.clients.clear(),
+            health: None,
+            metrics: &[("websocket_send_timeout_total", ""), ("dashstream_sessions_closed_total", "slow_client")],
+            alerts: &["ClientSendTimeouts"],
+            may: &["ClientApplyLagHigh", "SlowClientsDemoted"],
+        },
+    ]);
+    let metrics = &stage.service.health()["metrics"];
+    assert!(metrics["send_timeout_last_120s"].as_u64() >= Some(1), "{metrics}");
+}
+
+fn pauses() {
+    let mut stage = Stage::new(services::kafka(), |config| config.set("KAFKA_ON_DECODE_ERROR", "pause"));
+    stage.suffer(&[Fault {
+        name: "a pause",
+        cause: |stage| {
+            stage.publish([records::garbage("bad").on_partition(0)]);
+            eventually("a pause", Duration::from_secs(60), || match stage.service.verdict()? {
+                (status, _) if status == "paused" => Ok(()),
+                other => Err(format!("{other:?}")),
+            });
+        },
+        end: |stage| stage.set_aside(),
+        health: Some(("paused", "paused")),
+        metrics: &[("dashstream_paused_partitions", ""), ("websocket_decode_errors_total", "invalid_protobuf")],
+        alerts: &["IngestPaused"],
+        // What waits behind the record is no standstill, and no other alert.
+        may: &[],
+    }]);
 }
 
 /// An event of a producer whose clock is an hour ahead.
@@ -223,175 +310,4 @@ fn from_the_future() -> Outgoing {
     let mut value = vec![0];
     value.extend(DashStreamMessage { message: Some(Message::Event(event)) }.encode_to_vec());
     Outgoing::new("future", Some(value), Expect::Record)
-}
-
-const QUIET: fn(&mut Stage) = |_| ();
-
-#[test]
-fn faults_of_kafka() {
-    let kafka = services::kafka_behind_proxy();
-    let services::KafkaBehindProxy { direct, proxy, .. } = kafka;
-    let mut stage = Stage::new(&direct, Some(proxy), |config| config);
-    let kafka_alerts = &["KafkaInfraErrorsDetected", "KafkaInfraErrorsCritical"];
-    let follows = &[
-        "KafkaLagUnknown",
-        "OffsetCommitsFailing",
-        "NobodyOwnsPartitions",
-        "not_in_group",
-        "E2ELatencyHigh",
-        "KafkaConsumerLagHigh",
-        "KafkaPartitionStale",
-        "KafkaPartitionStaleCritical",
-        "partition_stuck",
-    ];
-    stage.run(&[
-        Fault {
-            name: "Kafka down",
-            cause: |stage| stage.network(Network::Cut),
-            end: |stage| stage.network(Network::Healed),
-            health: Some(("reconnecting", "kafka_unreachable")),
-            metric: ("websocket_infrastructure_errors_total", ""),
-            alerts: kafka_alerts,
-            may: follows,
-        },
-        Fault {
-            name: "a reader that gets nothing",
-            cause: |stage| {
-                stage.proxy.as_ref().expect("a proxy").set_for("-reader", Network::BlackHole);
-                stage.good(100);
-            },
-            end: |stage| stage.proxy.as_ref().expect("a proxy").set_for("-reader", Network::Healed),
-            health: Some(("degraded", "partition_stuck")),
-            metric: ("websocket_kafka_lag_offset_age_seconds", ""),
-            alerts: &["KafkaPartitionStale"],
-            may: &["KafkaPartitionStaleCritical", "KafkaInfraErrorsDetected", "E2ELatencyHigh"],
-        },
-    ]);
-}
-
-#[test]
-fn faults_of_records_letters_and_actors() {
-    let mut stage = Stage::new(services::kafka(), None, |config| config);
-    let latency = &["E2ELatencyHigh"];
-    stage.run(&[
-        Fault {
-            name: "producer gaps",
-            cause: |stage| stage.publish([1, 2, 9].map(|sequence| records::good("gaps", sequence).on_partition(0))),
-            end: QUIET,
-            health: None,
-            metric: ("dashstream_sequence_gaps_total", ""),
-            alerts: &["SequenceGapsDetected"],
-            may: latency,
-        },
-        Fault {
-            name: "clock skew",
-            cause: |stage| stage.publish([from_the_future()]),
-            end: QUIET,
-            health: None,
-            metric: ("websocket_clock_skew_events_total", ""),
-            alerts: &["ClockSkew"],
-            may: latency,
-        },
-        Fault {
-            name: "an actor that crashes again and again",
-            cause: |stage| {
-                for generation in 2..=5 {
-                    stage.service.sabotage("LagMonitor", "panic");
-                    eventually("another generation", TOLD_WITHIN, || {
-                        let now = stage.service.metric("dashstream_actor_generation", &["LagMonitor"]);
-                        if now >= f64::from(generation) { Ok(()) } else { Err(now.to_string()) }
-                    });
-                }
-            },
-            end: QUIET,
-            health: Some(("degraded", "actor_restarted")),
-            metric: ("dashstream_actor_restarts_total", "LagMonitor"),
-            alerts: &["ActorCrashLoop"],
-            may: &["actor_down", "ActorDown"],
-        },
-        Fault {
-            name: "an actor that hangs",
-            cause: |stage| stage.service.sabotage("DecodePolicy", "hang"),
-            end: QUIET,
-            health: Some(("degraded", "actor_restarted")),
-            metric: ("dashstream_abandoned_threads_total", ""),
-            alerts: &["ActorHung"],
-            may: &["actor_down", "ActorDown", "reading_positions", "pipeline_full", "E2ELatencyHigh"],
-        },
-        Fault {
-            name: "records without payload",
-            cause: |stage| stage.publish((0..300).map(|_| records::null("none").on_partition(0))),
-            end: QUIET,
-            health: Some(("degraded", "payload_missing_rate")),
-            metric: ("websocket_kafka_payload_missing_total", ""),
-            alerts: &["HighPayloadMissingRate"],
-            may: latency,
-        },
-        Fault {
-            name: "a flood of poison",
-            cause: |stage| stage.publish((0..20_000).map(|index| records::garbage("bad").on_partition(index % 2))),
-            end: QUIET,
-            health: Some(("degraded", "decode_error_rate")),
-            metric: ("websocket_decode_errors_total", "invalid_protobuf"),
-            alerts: &["HighDecodeErrorRate"],
-            may: &["WebSocketDlqBackpressure", "dead_letters_lost", "E2ELatencyHigh"],
-        },
-        Fault {
-            name: "dead letters that cannot be written",
-            cause: |stage| {
-                stage.letters.set("max.message.bytes", "100");
-                stage.publish((0..50).map(|_| records::garbage("bad").on_partition(0)));
-            },
-            end: |stage| stage.letters.set("max.message.bytes", "1000000"),
-            health: Some(("degraded", "dead_letters_lost")),
-            metric: ("websocket_dlq_send_failures_total", ""),
-            alerts: &["WebSocketDlqBroken"],
-            may: &["HighDecodeErrorRate", "E2ELatencyHigh"],
-        },
-    ]);
-    // It never became untrue that these were counted as faults of records, not of Kafka.
-    assert_eq!(stage.service.metric("websocket_infrastructure_errors_total", &[]), 0.0);
-}
-
-#[test]
-fn faults_of_clients_and_pauses() {
-    let mut stage = Stage::new(services::kafka(), None, |config| config.set("KAFKA_ON_DECODE_ERROR", "pause"));
-    stage.run(&[
-        Fault {
-            name: "a browser that does not keep up",
-            cause: |stage| {
-                // It reads, but has applied nothing so far and says so.
-                stage.connect(false).send(&json!({ "type": "applied", "offsets": { "0": "-1", "1": "-1" } }));
-                stage.good(500);
-            },
-            end: |stage| stage.clients.clear(),
-            health: None,
-            metric: ("websocket_client_apply_lag_messages", ""),
-            alerts: &["ClientApplyLagHigh"],
-            may: &["SlowClientsDemoted", "E2ELatencyHigh", "KafkaConsumerLagHigh"],
-        },
-        Fault {
-            name: "a stalled client",
-            cause: |stage| {
-                stage.connect(true).read(Reading::Stopped);
-                stage.good(5_000);
-            },
-            end: |stage| stage.clients.clear(),
-            health: None,
-            metric: ("websocket_send_timeout_total", ""),
-            alerts: &["ClientSendTimeouts"],
-            may: &["ClientApplyLagHigh", "SlowClientsDemoted", "E2ELatencyHigh", "KafkaConsumerLagHigh"],
-        },
-        Fault {
-            name: "a pause",
-            cause: |stage| stage.publish([records::garbage("bad").on_partition(0)]),
-            end: |stage| stage.answer("set_aside"),
-            health: Some(("paused", "paused")),
-            metric: ("dashstream_paused_partitions", ""),
-            alerts: &["IngestPaused"],
-            may: &["HighDecodeErrorRate", "E2ELatencyHigh"],
-        },
-    ]);
-    let metrics = &stage.service.health()["metrics"];
-    assert!(metrics["send_timeout_last_120s"].as_u64() >= Some(1), "{metrics}");
 }

@@ -4,10 +4,20 @@ use serde_json::Value;
 
 /// The first place where a value is not what the schema says.
 pub fn check(schema: &Value, value: &Value) -> Result<(), String> {
-    at("", schema, value)
+    at("", schema, value, schema)
 }
 
-fn at(place: &str, schema: &Value, value: &Value) -> Result<(), String> {
+fn at(place: &str, schema: &Value, value: &Value, root: &Value) -> Result<(), String> {
+    if let Some(pointer) = schema.get("$ref").and_then(Value::as_str).and_then(|text| text.strip_prefix('#')) {
+        let named = root.pointer(pointer).unwrap_or_else(|| panic!("the schema has no {pointer}"));
+        return at(place, named, value, root);
+    }
+    if let Some(ways) = schema.get("anyOf").and_then(Value::as_array) {
+        let tried: Vec<_> = ways.iter().map(|way| at(place, way, value, root)).collect();
+        if !tried.iter().any(Result::is_ok) {
+            return Err(tried.into_iter().filter_map(Result::err).collect::<Vec<_>>().join("; or "));
+        }
+    }
     let one_or_many = |allowed: &Value| match allowed {
         Value::Array(all) => all.clone(),
         one => vec![one.clone()],
@@ -29,7 +39,7 @@ fn at(place: &str, schema: &Value, value: &Value) -> Result<(), String> {
     }
     if let (Some(items), Value::Array(values)) = (schema.get("items"), value) {
         for (index, value) in values.iter().enumerate() {
-            at(&format!("{place}/{index}"), items, value)?;
+            at(&format!("{place}/{index}"), items, value, root)?;
         }
     }
     if let Value::Object(fields) = value {
@@ -42,9 +52,9 @@ fn at(place: &str, schema: &Value, value: &Value) -> Result<(), String> {
             let place = format!("{place}/{name}");
             match (&schema["properties"][name], &schema["additionalProperties"]) {
                 (Value::Null, Value::Bool(false)) => return Err(format!("{place} is not in the schema")),
-                (Value::Null, others @ Value::Object(_)) => at(&place, others, value)?,
+                (Value::Null, others @ Value::Object(_)) => at(&place, others, value, root)?,
                 (Value::Null, _) => {}
-                (known, _) => at(&place, known, value)?,
+                (known, _) => at(&place, known, value, root)?,
             }
         }
     }
