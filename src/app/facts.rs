@@ -77,6 +77,8 @@ mod tests {
     use super::*;
     use crate::board::Epoch;
 
+    const NONE: [i32; 0] = [];
+
     #[test]
     fn what_was_idle_for_long_is_not_stuck_when_records_come() {
         let board = Board::new();
@@ -87,18 +89,17 @@ mod tests {
         partition.high_watermark.set(10);
         partition.stored.set(10);
         let (pauses, standstill) = (Pauses::default(), Standstill::new(Duration::from_secs(60)));
-        let stuck = |held, second| {
-            standstill.stuck(&board, &pauses, held, standstill.started + Duration::from_secs(second))
-        };
-        assert_eq!(stuck(false, 0), []);
-        assert_eq!(stuck(false, 3600), [], "nothing waits");
+        let stuck =
+            |held, second| standstill.stuck(&board, &pauses, held, standstill.started + Duration::from_secs(second));
+        assert_eq!(stuck(false, 0), NONE);
+        assert_eq!(stuck(false, 3600), NONE, "nothing waits");
         partition.high_watermark.set(20);
-        assert_eq!(stuck(false, 3601), [], "they have just come");
+        assert_eq!(stuck(false, 3601), NONE, "they have just come");
         assert_eq!(stuck(false, 3661), [0]);
-        assert_eq!(stuck(true, 3662), [], "an operator is waited for");
-        assert_eq!(stuck(false, 3663), [], "it has just been allowed to go on");
+        assert_eq!(stuck(true, 3662), NONE, "an operator is waited for");
+        assert_eq!(stuck(false, 3663), NONE, "it has just been allowed to go on");
         assert_eq!(stuck(false, 3724), [0]);
         partition.stored.set(15);
-        assert_eq!(stuck(false, 3725), []);
+        assert_eq!(stuck(false, 3725), NONE);
     }
 }

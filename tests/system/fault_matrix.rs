@@ -38,9 +38,7 @@ fn network(proxy: Option<&Proxy>, fault: Network) {
 fn kafka() {
     let broker = services::kafka_behind_proxy();
     let services::KafkaBehindProxy { direct, proxy, .. } = broker;
-    let set = |config: Config| {
-        config.set("KAFKA_BROKERS", proxy.address()).set("KAFKA_LAG_STALE_PARTITION_SECS", 4)
-    };
+    let set = |config: Config| config.set("KAFKA_BROKERS", proxy.address()).set("KAFKA_LAG_STALE_PARTITION_SECS", 4);
     let mut stage = Stage::new(&direct, set);
     stage.kafka = Some(proxy);
     stage.suffer(&[
@@ -65,10 +63,7 @@ fn kafka() {
             },
             end: |stage| network(stage.kafka.as_ref(), Network::Healed),
             health: None,
-            metrics: &[
-                ("websocket_e2e_latency_ms_sum", ""),
-                ("websocket_kafka_lag_poll_duration_seconds_sum", ""),
-            ],
+            metrics: &[("websocket_e2e_latency_ms_sum", ""), ("websocket_kafka_lag_poll_duration_seconds_sum", "")],
             alerts: &["E2ELatencyHigh"],
             // Deadlines of questions may run out, and what waits for an answer looks as if it stood still.
             may: &["KafkaInfraErrorsDetected", "KafkaInfraErrorsCritical", "KafkaPartitionStale", "partition_stuck"],
@@ -81,10 +76,7 @@ fn kafka() {
             },
             end: |stage| stage.kafka.as_ref().expect("a proxy").set_for("-reader", Network::Healed),
             health: Some(("degraded", "partition_stuck")),
-            metrics: &[
-                ("websocket_kafka_lag_offset_age_seconds", ""),
-                ("websocket_kafka_consumer_lag", ""),
-            ],
+            metrics: &[("websocket_kafka_lag_offset_age_seconds", ""), ("websocket_kafka_consumer_lag", "")],
             alerts: &["KafkaPartitionStale", "KafkaPartitionStaleCritical"],
             may: &["KafkaInfraErrorsDetected"],
         },
@@ -229,7 +221,10 @@ fn producers_and_actors() {
             cause: |stage| stage.crash_again_and_again("LagMonitor"),
             end: NOTHING_TO_END,
             health: Some(("degraded", "actor_restarted")),
-            metrics: &[("dashstream_actor_restarts_total", "LagMonitor"), ("dashstream_actor_generation", "LagMonitor")],
+            metrics: &[
+                ("dashstream_actor_restarts_total", "LagMonitor"),
+                ("dashstream_actor_generation", "LagMonitor"),
+            ],
             alerts: &["ActorCrashLoop"],
             may: &["actor_down", "ActorDown"],
         },
@@ -246,9 +241,8 @@ fn producers_and_actors() {
 }
 
 fn clients() {
-    let set = |config: Config| {
-        config.set("WEBSOCKET_SEND_TIMEOUT_SECS", 3).set("DASHSTREAM_WEB_SESSION_QUEUE_BYTES", SMALL)
-    };
+    let set =
+        |config: Config| config.set("WEBSOCKET_SEND_TIMEOUT_SECS", 3).set("DASHSTREAM_WEB_SESSION_QUEUE_BYTES", SMALL);
     let mut stage = Stage::new(services::kafka(), set);
     stage.suffer(&[
         Fault {

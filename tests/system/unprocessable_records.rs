@@ -523,6 +523,29 @@ fn a_burst_of_bad_records_loses_no_letter() {
     assert_eq!(service.metric("websocket_dlq_send_failures_total", &[]), 0.0);
 }
 
+#[test]
+fn records_far_over_the_limit_do_not_stay_in_memory() {
+    const MIB: u64 = 1024 * 1024;
+    let topic = Topic::create(services::kafka(), "giants", 1);
+    let letters = topic.beside("dlq", 1);
+    let service =
+        Service::start_healthy(&config(&topic, "skip", "best_effort").set("DLQ_INCLUDE_FULL_PAYLOAD", "true"));
+    let client = Client::from(service.address(), From::Earliest);
+    let producer = Producer::new(&topic.kafka);
+    let mut published = producer.publish(&topic.name, [records::oversized("run-bad", 8 << 20)]);
+    dead_letters::wait_for(&letters, 1, BOUND);
+    let before = service.memory();
+    // 240 MiB of them.
+    for _ in 0..10 {
+        published.extend(producer.publish(&topic.name, (0..3).map(|_| records::oversized("run-bad", 8 << 20))));
+    }
+    client.wait_for_all(&published, BOUND);
+    topic.wait_until_all_committed(service.config().group(), BOUND);
+    assert_eq!(errors(&service, "payload_too_large"), 31.0);
+    let grown = service.memory().saturating_sub(before) / MIB;
+    assert!(grown < 100, "memory grew by {grown} MiB");
+}
+
 /// Publishes rounds of bad records, more of them than letters can be written. Answers the resident bytes after each round.
 fn flood(rounds: usize, each: usize) -> Vec<u64> {
     let topic = Topic::create(services::kafka(), "flood", 4);

@@ -4,6 +4,7 @@
 //! The windows and waits of the rules are made as short as seconds, so that the end of a fault is seen as well; the rules
 //! as they are shipped are tested in virtual time by promtool. An alert counts as told once its condition holds.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -87,6 +88,8 @@ pub struct Stage {
     pub kafka: Option<Proxy>,
     pub redis: Option<Proxy>,
     prometheus: Prometheus,
+    /// Every sample of the last scrape.
+    last: RefCell<BTreeMap<String, f64>>,
 }
 
 /// What is true right now.
@@ -115,7 +118,17 @@ impl Stage {
             if targets == 1 && active.is_empty() { Ok(()) } else { Err(format!("{targets} targets, {active:?}")) }
         });
         let producer = Producer::new(kafka);
-        Self { topic, letters, producer, service, clients: Vec::new(), kafka: None, redis: None, prometheus }
+        Self {
+            topic,
+            letters,
+            producer,
+            service,
+            clients: Vec::new(),
+            kafka: None,
+            redis: None,
+            prometheus,
+            last: RefCell::default(),
+        }
     }
 
     pub fn publish(&self, records: impl IntoIterator<Item = Outgoing>) {
@@ -179,12 +192,25 @@ impl Stage {
         throughout("between two looks", Duration::from_millis(200), || Ok(()));
         let (status, codes) = self.service.verdict()?;
         let alerts = self.prometheus.active_alerts()?;
-        Ok(Told { status, codes: codes.into_iter().collect(), alerts, metrics: self.service.metrics() })
+        Ok(Told { status, codes: codes.into_iter().collect(), alerts, metrics: self.scrape() })
+    }
+
+    /// What is counted never becomes less, whatever happens.
+    fn scrape(&self) -> BTreeMap<String, f64> {
+        let metrics = self.service.metrics();
+        let before = self.last.replace(metrics.clone());
+        for (sample, value) in before {
+            let name = sample.split('{').next().unwrap_or_default();
+            let counts = ["_total", "_count", "_bucket"].iter().any(|end| name.ends_with(end));
+            let now = metrics.get(&sample).copied();
+            assert!(!counts || now.is_some_and(|now| now >= value), "{sample} was {value} and is {now:?}");
+        }
+        metrics
     }
 
     /// One fault until it is told everywhere, its end until all is quiet. Answers what else was told.
     fn one(&mut self, fault: &Fault, lasting: &BTreeSet<String>) -> BTreeSet<String> {
-        let (before, began) = (self.service.metrics(), Instant::now());
+        let (before, began) = (self.scrape(), Instant::now());
         (fault.cause)(self);
         let mut missing: BTreeSet<&str> = fault.alerts.iter().copied().collect();
         missing.extend(fault.metrics.iter().map(|(name, _)| *name));
