@@ -124,7 +124,7 @@ fn redis() {
                 ("replay_buffer_redis_write_failures_total", ""),
             ],
             alerts: &["WebSocketRedisErrors", "ReplayBufferRedisWritesDropped", "ReplayBufferRedisWriteFailures"],
-            may: &["redis_writes_dropped", "WebSocketRedisHighLatency"],
+            may: &["redis_writes_dropped"],
         },
         Fault {
             name: "dead letters that cannot be written, and hold offsets",

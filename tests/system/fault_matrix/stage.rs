@@ -23,7 +23,7 @@ const PROMISED: Duration = Duration::from_secs(15);
 /// A machine has its moments, in which something else is true as well; what belongs to a fault comes along every time.
 const TRIES: u32 = 3;
 /// Told on any machine that is busy enough, whatever the fault.
-const OF_BUSY_MACHINES: [&str; 1] = ["E2ELatencyHigh"];
+const OF_BUSY_MACHINES: [&str; 2] = ["E2ELatencyHigh", "WebSocketRedisHighLatency"];
 /// Reasons that rest on figures over 120 s, or are told for a while after. That they go is shown where time can be made up.
 const OF_A_WINDOW: [&str; 6] = [
     "decode_error_rate",
@@ -105,7 +105,11 @@ impl Stage {
     pub fn new(kafka: &str, set: impl FnOnce(Config) -> Config) -> Self {
         let topic = Topic::create(kafka, "fault", 2);
         let letters = topic.beside("dlq", 1);
-        let config = Config::new(&topic).set("KAFKA_LAG_CHECK_INTERVAL_SECS", 1).set("DLQ_SEND_TIMEOUT_SECS", 2);
+        let config = Config::new(&topic)
+            .set("KAFKA_LAG_CHECK_INTERVAL_SECS", 1)
+            .set("DLQ_SEND_TIMEOUT_SECS", 2)
+            // A history that is nearly full is a fault of its own.
+            .set("REDIS_MAX_SEQUENCES", 10_000_000);
         let service = Service::start(&set(config));
         service.wait_until_healthy(BOUND);
         eventually("redis to be up", BOUND, || match service.metric("dashstream_redis_up", &[]) {
