@@ -235,7 +235,8 @@ fn producers_and_actors() {
             health: Some(("degraded", "actor_restarted")),
             metrics: &[("dashstream_abandoned_threads_total", ""), ("dashstream_actor_restarts_total", "hang")],
             alerts: &["ActorHung"],
-            may: &["actor_down", "ActorDown", "reading_positions", "ActorCrashLoop"],
+            // The stages before it are restarted along with it, the membership in the group among them.
+            may: &["actor_down", "ActorDown", "reading_positions", "ActorCrashLoop", "NobodyOwnsPartitions"],
         },
     ]);
 }
