@@ -16,7 +16,7 @@ use actix_web::dev::ServerHandle;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use self::facts::{actor_facts, holds_all, stands_at, stuck};
+use self::facts::{Standstill, actor_facts, holds_all, stands_at};
 use self::settings::{
     connection, history_settings, identity, ingest_settings, judge_settings, letter_context, restart_settings,
     session_settings, store_settings,
@@ -210,6 +210,7 @@ struct Service {
 impl Service {
     fn new(config: &Config, port: u16, events: &mpsc::Sender<Event>) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new()?);
+        tracing::info!(families = metrics.check()?, "metrics are registered");
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), status::git_sha()]).set(1);
         let instance_id = instance::instance_id(config, &instance::host_name(), port);
         let connection = connection(config, &instance_id);
@@ -283,7 +284,7 @@ impl Service {
         let (monitor, credit, state) = (Arc::clone(&self.monitor), self.credit.clone(), self.state.clone());
         let (draining, board) = (Arc::clone(&self.draining), self.parts.board.clone());
         let (pauses, letters) = (self.parts.ingest.pauses.clone(), self.parts.letter_queue.clone());
-        let (started, stale) = (Instant::now(), self.stale_partition);
+        let standstill = Standstill::new(self.stale_partition);
         let alone = self.parts.ingest.settings.pause_partition_alone;
         let full_since = Mutex::new(None::<Instant>);
         let redis = self.parts.redis.clone();
@@ -298,7 +299,7 @@ impl Service {
                 reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
                 not_member: (!kafka.member).then_some(kafka.not_member_for),
                 credit_exhausted: full_since.map(|since| since.elapsed()),
-                stuck: if holds_all(&pauses, alone) { Vec::new() } else { stuck(&board, &pauses, started, stale) },
+                stuck: standstill.stuck(&board, &pauses, holds_all(&pauses, alone), Instant::now()),
                 stands_at: stands_at(&pauses),
                 dead_letters_blocked: letters.blocked().map(|blocked| DeadLettersBlocked {
                     since: blocked.since.elapsed(),

@@ -5,6 +5,8 @@
 
 mod declare;
 
+use std::collections::HashSet;
+
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     TextEncoder,
@@ -341,11 +343,48 @@ impl Metrics {
         }
     }
 
+    /// Whether everything that is declared is exported; answers how many families there are. Families whose series stand
+    /// for something (a partition, the build) are exported once there is one.
+    ///
+    /// # Errors
+    /// Names the first family that is not.
+    pub fn check(&self) -> prometheus::Result<usize> {
+        let exported: HashSet<String> = self.registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        let closed = |metric: &&Declared| metric.labels.iter().all(|(_, values)| matches!(values, Values::Closed(_)));
+        match Self::TABLE.iter().filter(closed).find(|metric| !exported.contains(metric.name)) {
+            Some(missing) => Err(prometheus::Error::Msg(format!("{} is declared and not exported", missing.name))),
+            None => Ok(Self::TABLE.len()),
+        }
+    }
+
     /// The exposition text.
     ///
     /// # Errors
     /// When a metric cannot be encoded.
     pub fn encode(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_taken_is_refused_and_what_is_declared_is_exported() {
+        let metrics = Metrics::new().unwrap();
+        assert_eq!(metrics.check().unwrap(), Metrics::TABLE.len());
+        for metric in Metrics::TABLE {
+            let again = IntCounter::with_opts(Opts::new(metric.name, "another meaning")).unwrap();
+            assert!(metrics.registry.register(Box::new(again)).is_err(), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn a_family_that_is_not_exported_stops_the_start_by_its_name() {
+        let metrics = Metrics::new().unwrap();
+        metrics.registry.unregister(Box::new(metrics.dlq_sends.clone())).unwrap();
+        let refusal = metrics.check().unwrap_err().to_string();
+        assert!(refusal.contains("websocket_dlq_sends_total"), "{refusal}");
     }
 }

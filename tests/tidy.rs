@@ -208,6 +208,18 @@ fn decisions_take_time_and_chance_as_arguments() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Figures over a window are differences of samples of the counters, taken by the clock: whoever counts records can
+/// neither touch nor lock them.
+#[test]
+fn windowed_figures_are_out_of_reach_for_whoever_counts() {
+    let near = ["pipeline/health.rs", "web/status.rs"];
+    for (path, text) in sources() {
+        assert!(near.contains(&path.as_str()) || names(&text, "Samples").next().is_none(), "{path} names the samples");
+        let takes = text.contains(".sample()");
+        assert!(!takes || path == "app.rs", "{path} takes samples; the clock of app.rs does");
+    }
+}
+
 #[test]
 fn actors_do_not_name_each_other() {
     let mut wrong = Vec::new();

@@ -107,6 +107,8 @@ impl StatusSource {
 
     /// Takes a sample for the windowed figures; called about once per second.
     pub fn sample(&self) {
+        // Facts of which it matters how long they hold are looked at even when nobody asks.
+        let _ = (self.facts)();
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).add(Instant::now(), self.counts());
     }
 
@@ -193,6 +195,8 @@ impl StatusSource {
                 "send_failed_last_120s": facts.window.send_failed,
                 "send_timeout_last_120s": facts.window.send_timeout,
                 "dead_letters_lost_last_120s": facts.window.dlq_failures,
+                "lost_offsets_last_120s": facts.window.lost_offsets,
+                "redis_writes_dropped_last_120s": facts.window.redis_dropped,
             },
             "replay_buffer": {
                 "redis_enabled": self.identity.redis.is_some(),

@@ -26,6 +26,8 @@ mod documents;
 
 mod golden;
 
+mod health;
+
 mod layers;
 
 mod metrics;

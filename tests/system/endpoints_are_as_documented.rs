@@ -41,6 +41,17 @@ fn every_documented_endpoint_answers() {
 }
 
 #[test]
+fn who_may_not_see_what_others_do_gets_the_status_alone() {
+    let topic = Topic::create(services::kafka(), "endpoints", 1);
+    let service = Service::start(
+        &Config::new(&topic).set("DASHSTREAM_AUTH_JWT_SECRET", "a-secret-of-the-tests-that-is-long-enough"),
+    );
+    // It is held against the schema, as every answer.
+    let health = service.health();
+    assert_eq!(health.as_object().map(|fields| fields.keys().cloned().collect()), Some(vec!["status".to_owned()]));
+}
+
+#[test]
 fn an_unknown_path_is_not_found() {
     let topic = Topic::create(services::kafka(), "endpoints", 1);
     let service = Service::start(&Config::new(&topic));

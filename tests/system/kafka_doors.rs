@@ -53,7 +53,8 @@ impl Doors {
     }
 
     fn config(&self, topic: &Topic, brokers: &str, variables: &Variables<'_>) -> Config {
-        let base = Config::new(topic).set("KAFKA_BROKERS", brokers);
+        // All that can be logged is.
+        let base = Config::new(topic).set("KAFKA_BROKERS", brokers).set("RUST_LOG", "debug");
         variables.iter().fold(base, |config, (name, value)| {
             let value = value.strip_prefix('@').map_or_else(|| (*value).to_owned(), |name| self.authority.path(name));
             config.set(name, value)

@@ -35,6 +35,8 @@ mod dashboards_show_live_data;
 
 mod dead_letter_tools;
 
+mod fault_matrix;
+
 mod history;
 
 mod idle_clients;

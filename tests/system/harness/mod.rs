@@ -16,6 +16,8 @@ pub mod dead_letters;
 
 pub mod eventually;
 
+pub mod json_schema;
+
 pub mod load;
 
 pub mod producer;

@@ -28,6 +28,12 @@ impl Prometheus {
     /// their windows shorter.
     #[track_caller]
     pub fn scraping(targets: &[&str], edit: impl FnOnce(String) -> String) -> Self {
+        Self::scraping_without(targets, "", edit)
+    }
+
+    /// As [`Prometheus::scraping`], without the series whose whole name the regular expression `lost` matches.
+    #[track_caller]
+    pub fn scraping_without(targets: &[&str], lost: &str, edit: impl FnOnce(String) -> String) -> Self {
         let folder = tempfile::Builder::new().prefix("dashstream-prometheus-").tempdir().expect("a temporary folder");
         let rules = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(RULES)).expect("the rules");
         std::fs::write(folder.path().join("rules.yml"), edit(rules)).expect("a writable folder");
@@ -35,7 +41,8 @@ impl Prometheus {
         let config = format!(
             "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
              rule_files: [rules.yml]\n\
-             scrape_configs:\n- {{job_name: dashstream, static_configs: [{{targets: [{}]}}]}}\n",
+             scrape_configs:\n- job_name: dashstream\n  static_configs: [{{targets: [{}]}}]\n  \
+             metric_relabel_configs: [{{source_labels: [__name__], regex: '{lost}', action: drop}}]\n",
             targets.join(", ")
         );
         std::fs::write(folder.path().join("prometheus.yml"), config).expect("a writable folder");

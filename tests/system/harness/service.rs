@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 
 use super::eventually::{eventually, within};
 use super::topic::Topic;
-use super::{runtime, services, unique_name};
+use super::{json_schema, runtime, services, unique_name};
 
 const START_BOUND: Duration = Duration::from_secs(20);
 const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -226,9 +227,18 @@ impl Service {
         self.try_health().expect("/health answers")
     }
 
+    /// What `/health` says. Every answer, in whatever state the service is, is held against the schema.
+    #[track_caller]
     pub fn try_health(&self) -> Result<Value, String> {
+        static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+            serde_json::from_str(include_str!("../../../docs/health.schema.json")).expect("the schema is JSON")
+        });
         let (_, body) = self.get("/health")?;
-        serde_json::from_str(&body).map_err(|error| format!("/health is no JSON ({error}): {body}"))
+        let health = serde_json::from_str(&body).map_err(|error| format!("/health is no JSON ({error}): {body}"))?;
+        if let Err(difference) = json_schema::check(&SCHEMA, &health) {
+            panic!("/health is not as docs/health.schema.json says: {difference}");
+        }
+        Ok(health)
     }
 
     /// All samples of `/metrics`: name with labels, as printed, to value.

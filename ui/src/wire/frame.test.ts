@@ -112,3 +112,35 @@ test("any split of a range into items is accepted, and any shifted item is not",
     }),
   );
 });
+
+test("ten thousand damaged frames are answered one by one, and a good one is read as before", () => {
+  const zstdValue = new Uint8Array([1, ...Buffer.from("KLUv/WA1AI0AAFAKsgIKrwIirAJhAQAoKkAC", "base64")]);
+  const good = new Uint8Array(encode(0n, 4n, [record(0n), record(1n, zstdValue), skip(2n, 3n), gap(3n, 4n)]));
+  const asBefore = decodeFrame(good.slice().buffer);
+  expect(asBefore.ok && asBefore.items[1]).toMatchObject({ outcome: { ok: true } });
+  const damage = fc.record({
+    what: fc.constantFrom("flip" as const, "cut" as const, "insert" as const, "repeat" as const),
+    at: fc.nat(good.length - 1),
+    byte: fc.integer({ min: 0, max: 255 }),
+  });
+  fc.assert(
+    fc.property(fc.array(damage, { minLength: 1, maxLength: 4 }), (damages) => {
+      let bytes = [...good];
+      for (const { what, at, byte } of damages) {
+        const head = bytes.slice(0, at);
+        const tail = bytes.slice(at);
+        const damaged = {
+          flip: [...head, byte, ...tail.slice(1)],
+          cut: head,
+          insert: [...head, byte, ...tail],
+          repeat: [...head, ...tail, ...tail],
+        };
+        bytes = damaged[what];
+      }
+      // It does not throw, and what it says can leave a worker.
+      structuredClone(decodeFrame(new Uint8Array(bytes).buffer));
+    }),
+    { numRuns: 10_000 },
+  );
+  expect(decodeFrame(good.slice().buffer)).toEqual(asBefore);
+});
