@@ -176,6 +176,9 @@ impl Ledger {
         let partition = partition(message)?;
         let next_offset = offset(message, "nextOffset")?;
         let reason = message.get("reason").and_then(Value::as_str).unwrap_or_default().to_owned();
+        // It names the epoch that holds from here on.
+        let epoch = message.get("epoch").and_then(Value::as_str);
+        self.epoch = Some(epoch.ok_or_else(|| format!("a reset without an epoch: {message}"))?.to_owned());
         let known = ["topic_recreated", "retention", "manual_reset", "beyond_end", "epoch"];
         if !known.contains(&reason.as_str()) {
             return Err(format!("cursor_reset with an unknown reason: {message}"));
