@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("metrics", &[]),
-    ("board", &[]),
+    ("board", &["pipeline"]),
     ("pipeline", &["wire"]),
     ("generate", &["wire"]),
     // The types of the security section live with the code that hands them to librdkafka.
@@ -46,7 +46,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("actix_web_actors", &["web/websocket.rs", "actors/client_session"]),
     ("actix_http", &["web/websocket.rs", "actors/client_session.rs"]),
     ("actix", &["actors/", "kafka/", "web/", "messages.rs", "app"]),
-    ("tokio", &["actors/", "kafka/history", "kafka/load_producer.rs", "redis/", "web/", "app", "cli/"]),
+    (
+        "tokio",
+        &["actors/", "kafka/history", "kafka/load_producer.rs", "kafka/resets.rs", "redis/", "web/", "app", "cli/"],
+    ),
     ("prost", &["wire/", "generate/"]),
     ("zstd", &["wire/", "pipeline/decode.rs", "generate/"]),
     ("prometheus", &["metrics.rs", "metrics/", "actors/decode_outcomes.rs", "web/status.rs", "app.rs"]),

@@ -12,6 +12,8 @@ pub mod identity;
 
 pub mod settings;
 
+pub mod resets;
+
 pub mod stop;
 
 pub mod topic;
