@@ -223,7 +223,8 @@ impl StatusSource {
     }
 
     fn version(&self) -> Value {
-        let epoch = self.board.stream().name();
+        // Without a name, clients wait: it is not known yet whether there was a reset by hand.
+        let epoch = if self.board.knows_resets() { self.board.stream().name() } else { String::new() };
         json!({
             "component": "websocket-server",
             "version": env!("CARGO_PKG_VERSION"),

@@ -51,8 +51,10 @@ fn comes_in_pages(service: &Service, total: usize) {
 #[test]
 fn every_client_is_listed_with_its_state_positions_and_lag() {
     let topic = Topic::create(services::kafka(), "listed", 1);
-    let config =
-        Config::new(&topic).set("REPLAY_MAX_TOTAL", 100).set("DASHSTREAM_WEB_SESSION_UNAPPLIED_BYTES", 64 * 1024);
+    let config = Config::new(&topic)
+        .set("REPLAY_MAX_TOTAL", 100)
+        .set("DASHSTREAM_WEB_SESSION_QUEUE_BYTES", 64 * 1024)
+        .set("DASHSTREAM_WEB_SESSION_UNAPPLIED_BYTES", 256 * 1024);
     let service = Service::start_healthy(&config);
     let open = |name: &'static str, from: From, filter: Value| {
         let quiet = Options { name, from, filter, reports_applied: false, asks_on: false, ..Options::default() };
