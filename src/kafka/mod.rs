@@ -22,6 +22,8 @@ pub mod topic_watch;
 
 pub mod watermarks;
 
+mod assignment;
+
 pub mod batch;
 
 pub mod reader;

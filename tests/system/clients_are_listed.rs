@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::client::{Client, From, Options};
+use crate::harness::client::{Client, From, Options, Reading};
 use crate::harness::eventually::eventually;
 use crate::harness::producer::Producer;
 use crate::harness::records;
@@ -32,6 +32,23 @@ fn by_name(listing: &Value) -> BTreeMap<String, Value> {
     clients.iter().map(|client| (name(client), client.clone())).collect()
 }
 
+/// Sums over all clients, as they are scraped.
+fn lag(service: &Service) -> f64 {
+    service.metric("websocket_client_apply_lag_messages", &[])
+}
+
+/// What clients do not apply, or do not read, shows as that and as nothing else.
+fn a_slow_client_is_no_trouble_of_kafka_or_redis(service: &Service) {
+    assert!(lag(service) > 0.0 && service.metric("websocket_client_apply_lag_seconds", &[]) > 0.0);
+    assert!(service.metric("websocket_replay_messages_total", &[]) >= 100.0, "the replay shows as one");
+    eventually("no lag behind Kafka", BOUND, || match service.metric("websocket_kafka_consumer_lag", &[]) {
+        0.0 => Ok(()),
+        lag => Err(lag.to_string()),
+    });
+    assert_eq!(service.metric("websocket_infrastructure_errors_total", &[]), 0.0);
+    assert_eq!(service.metric("dashstream_websocket_redis_errors_total", &[]), 0.0);
+}
+
 /// Page by page it is the same list.
 fn comes_in_pages(service: &Service, total: usize) {
     let (mut paged, mut after) = (Vec::new(), json!("0"));
@@ -53,6 +70,8 @@ fn every_client_is_listed_with_its_state_positions_and_lag() {
     let topic = Topic::create(services::kafka(), "listed", 1);
     let config = Config::new(&topic)
         .set("REPLAY_MAX_TOTAL", 100)
+        .set("KAFKA_LAG_CHECK_INTERVAL_SECS", 1)
+        .set("WEBSOCKET_SEND_TIMEOUT_SECS", 120)
         .set("DASHSTREAM_WEB_SESSION_QUEUE_BYTES", 64 * 1024)
         .set("DASHSTREAM_WEB_SESSION_UNAPPLIED_BYTES", 256 * 1024);
     let service = Service::start_healthy(&config);
@@ -62,6 +81,10 @@ fn every_client_is_listed_with_its_state_positions_and_lag() {
     };
     let live = open("live", From::Latest, Value::Null);
     let frozen = open("frozen", From::Latest, Value::Null);
+    // One whose network takes nothing.
+    let deaf = Options { name: "deaf", receive_buffer: Some(4096), reports_applied: false, ..Options::default() };
+    let deaf = Client::connect(service.address(), deaf);
+    deaf.read(Reading::Stopped);
     let filter = json!({ "threads": vec!["listed"; 30], "types": ["event"] });
     let filtered = open("filtered", From::Latest, filter);
     let v1 = V1Client::connect(service.address(), Some(&json!({ "type": "resume", "from": "latest" })));
@@ -70,7 +93,7 @@ fn every_client_is_listed_with_its_state_positions_and_lag() {
     live.send(&json!({ "type": "applied", "offsets": { "0": "-1" } }));
     eventually("both reports to be taken", BOUND, || {
         let clients = by_name(&listing(&service, "")?);
-        match ["live", "frozen"].iter().all(|name| !clients[*name]["apply_lag"].is_null()) && clients.len() == 4 {
+        match ["live", "frozen"].iter().all(|name| !clients[*name]["apply_lag"].is_null()) && clients.len() == 5 {
             true => Ok(()),
             false => Err(format!("{clients:?}")),
         }
@@ -101,11 +124,16 @@ fn every_client_is_listed_with_its_state_positions_and_lag() {
     assert_eq!(clients["live"]["apply_lag"]["messages"], "0");
     assert_eq!(clients["live"]["address"], "127.0.0.1");
     assert_eq!(clients["live"]["filter"], Value::Null);
+    // Three kinds of slowness, three pictures: of applying, of the network, of a long replay.
     assert_eq!(at("frozen")["applied"], "0");
+    assert!(clients["frozen"]["queued_bytes"].as_u64().expect("a number") < 64 * 1024);
     let behind: i64 = clients["frozen"]["apply_lag"]["messages"].as_str().expect("a number").parse().expect("a number");
     assert!((1..RECORDS).contains(&behind), "{behind}");
     assert!(clients["frozen"]["apply_lag"]["seconds"].as_f64().expect("a number") > 0.0);
     assert_eq!(at("parked")["sent"], "100");
+    assert_eq!((&clients["parked"]["apply_lag"], &clients["parked"]["queued_bytes"]), (&Value::Null, &json!(0)));
+    assert_eq!(clients["deaf"]["apply_lag"], Value::Null);
+    assert!(clients["deaf"]["queued_bytes"].as_u64().expect("a number") > 16 * 1024, "{}", clients["deaf"]);
     let filter = &clients["filtered"]["filter"];
     assert_eq!(filter["threads"]["count"], 30);
     assert_eq!(filter["threads"]["first"].as_array().map(Vec::len), Some(20));
@@ -113,13 +141,18 @@ fn every_client_is_listed_with_its_state_positions_and_lag() {
     assert_eq!((&clients["v1"]["protocol"], &clients["v1"]["apply_lag"]), (&json!("v1"), &Value::Null));
 
     comes_in_pages(&service, clients.len());
+    a_slow_client_is_no_trouble_of_kafka_or_redis(&service);
     assert!(service.metrics().keys().all(|series| !series.contains("127.0.0.1")), "no series of a client");
 
     // Who leaves is gone.
-    drop((live, filtered, v1, parked, frozen));
+    drop((live, filtered, v1, parked, frozen, deaf));
     eventually("an empty list", BOUND, || match listing(&service, "")?["total"].as_u64() {
         Some(0) => Ok(()),
         total => Err(format!("{total:?}")),
+    });
+    eventually("their lag to be gone", BOUND, || match lag(&service) {
+        0.0 => Ok(()),
+        lag => Err(lag.to_string()),
     });
 }
 

@@ -116,6 +116,7 @@ impl Scenario<'_> {
             .set("KAFKA_BROKERS", around.kafka.proxy.address())
             .set("REDIS_URL", &around.redis.url)
             .set("DASHSTREAM_REDIS_KEY_PREFIX", &prefix)
+            .set("DASHSTREAM_KAFKA_SESSION_TIMEOUT_MS", 3_000)
             .set("DASHSTREAM_REDIS_RESPONSE_TIMEOUT_MS", 300)
             .set("DASHSTREAM_WEB_SESSION_QUEUE_BYTES", 64 * 1024)
             .set("REPLAY_BUFFER_MEMORY_SIZE", 500)
