@@ -79,7 +79,10 @@ impl Client {
             self.shared.count(name);
             match conduct {
                 Conduct::Reads => self.read(until, Duration::ZERO).await,
-                Conduct::ReadsSlowly => self.read(until, Duration::from_millis(self.random.u64(1..50))).await,
+                Conduct::ReadsSlowly => {
+                    let pause = Duration::from_millis(self.random.u64(1..50));
+                    self.read(until, pause).await;
+                }
                 Conduct::Stalls => tokio::time::sleep_until(until.into()).await,
                 Conduct::Leaves => {
                     self.socket = None;
@@ -88,8 +91,8 @@ impl Client {
                 Conduct::ComesAndGoes => {
                     for _ in 0..self.random.u32(2..8) {
                         self.socket = None;
-                        self.read(Instant::now() + Duration::from_millis(self.random.u64(5..100)), Duration::ZERO)
-                            .await;
+                        let stay = Duration::from_millis(self.random.u64(5..100));
+                        self.read(Instant::now() + stay, Duration::ZERO).await;
                     }
                 }
             }
