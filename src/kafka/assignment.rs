@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// The partitions of `topic` in a member's assignment; `None` when the bytes are no assignment.
-pub fn assigned(assignment: &[u8], topic: &str) -> Option<BTreeSet<i32>> {
+fn assigned(assignment: &[u8], topic: &str) -> Option<BTreeSet<i32>> {
     let mut bytes = assignment;
     let _version = take::<2>(&mut bytes)?;
     let mut found = BTreeSet::new();
@@ -28,7 +28,7 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 }
 
 /// Whether the members of a group leave one of `partitions` to nobody. Assignments that cannot be read prove nothing.
-pub fn leaves_out<'a>(assignments: impl IntoIterator<Item = &'a [u8]>, topic: &str, partitions: i32) -> bool {
+pub(super) fn leaves_out<'a>(assignments: impl IntoIterator<Item = &'a [u8]>, topic: &str, partitions: i32) -> bool {
     let mut all = BTreeSet::new();
     for assignment in assignments {
         match assigned(assignment, topic) {

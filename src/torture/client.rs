@@ -220,16 +220,15 @@ impl Client {
     }
 
     fn hello(&self, kind: &str) -> Value {
-        let mut hello = json!({ "type": kind, "from": "latest", "client": "dashstream-torture" });
+        const NAME: &str = "dashstream-torture";
         let last = self.ledger.last_offsets();
-        if !last.is_empty() {
-            hello["from"] = "cursor".into();
-            hello["lastOffsetsByPartition"] = json!(last);
-            hello["epoch"] = json!(self.ledger.epoch);
-        } else if !self.ledger.cursor().is_empty() {
-            hello["from"] = "earliest".into();
+        if last.is_empty() {
+            // Known partitions at offset 0: their start is where it is.
+            let from = if self.ledger.cursor().is_empty() { "latest" } else { "earliest" };
+            return json!({ "type": kind, "from": from, "client": NAME });
         }
-        hello
+        let epoch = &self.ledger.epoch;
+        json!({ "type": kind, "from": "cursor", "lastOffsetsByPartition": last, "epoch": epoch, "client": NAME })
     }
 
     async fn connect(&mut self) -> bool {

@@ -111,6 +111,5 @@ pub async fn run(settings: &Settings) -> Report {
     // What the others have by now, each must get.
     let goal = shared.lock().furthest.clone();
     join_all(clients.iter_mut().map(|client| client.reach(&goal))).await;
-    let report = shared.lock().report.clone();
-    report
+    std::mem::take(&mut shared.lock().report)
 }

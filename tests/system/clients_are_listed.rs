@@ -65,6 +65,31 @@ fn comes_in_pages(service: &Service, total: usize) {
     }
 }
 
+/// Three kinds of slowness, three pictures: of applying, of the network, of a long replay.
+fn shows_three_kinds_of_slowness(clients: &BTreeMap<String, Value>) {
+    let at = |name: &str| clients[name]["positions"]["0"].clone();
+    let queued = |name: &str| clients[name]["queued_bytes"].as_u64().expect("a number");
+    assert_eq!(at("frozen")["applied"], "0");
+    assert!(queued("frozen") < 64 * 1024);
+    let behind: i64 = clients["frozen"]["apply_lag"]["messages"].as_str().expect("a number").parse().expect("a number");
+    assert!((1..RECORDS).contains(&behind), "{behind}");
+    assert!(clients["frozen"]["apply_lag"]["seconds"].as_f64().expect("a number") > 0.0);
+    assert_eq!((at("parked")["sent"].as_str(), &clients["parked"]["apply_lag"]), (Some("100"), &Value::Null));
+    assert_eq!(clients["deaf"]["apply_lag"], Value::Null);
+    assert!(queued("deaf") > 16 * 1024, "{}", clients["deaf"]);
+}
+
+fn who_leaves_is_gone(service: &Service) {
+    eventually("an empty list", BOUND, || match listing(service, "")?["total"].as_u64() {
+        Some(0) => Ok(()),
+        total => Err(format!("{total:?}")),
+    });
+    eventually("their lag to be gone", BOUND, || match lag(service) {
+        0.0 => Ok(()),
+        lag => Err(lag.to_string()),
+    });
+}
+
 #[test]
 fn every_client_is_listed_with_its_state_positions_and_lag() {
     let topic = Topic::create(services::kafka(), "listed", 1);
@@ -93,7 +118,11 @@ fn every_client_is_listed_with_its_state_positions_and_lag() {
     live.send(&json!({ "type": "applied", "offsets": { "0": "-1" } }));
     eventually("both reports to be taken", BOUND, || {
         let clients = by_name(&listing(&service, "")?);
-        match ["live", "frozen"].iter().all(|name| !clients[*name]["apply_lag"].is_null()) && clients.len() == 5 {
+        match ["live", "frozen"]
+            .iter()
+            .all(|name| clients.get(*name).is_some_and(|client| !client["apply_lag"].is_null()))
+            && clients.len() == 5
+        {
             true => Ok(()),
             false => Err(format!("{clients:?}")),
         }
@@ -113,27 +142,19 @@ fn every_client_is_listed_with_its_state_positions_and_lag() {
         let is = |name: &str, state: &str| clients.get(name).is_some_and(|client| client["state"] == state);
         let states =
             is("live", "live") && is("filtered", "live") && is("frozen", "catching_up") && is("parked", "parked");
-        let applied = clients["live"]["positions"]["0"]["applied"] == *end;
-        match states && applied && is("v1", "live") {
+        let of = |name: &str| clients.get(name).cloned().unwrap_or_default();
+        let applied = of("live")["positions"]["0"]["applied"] == *end;
+        let sent = of("parked")["queued_bytes"] == 0;
+        match states && applied && sent && is("v1", "live") {
             true => Ok(clients),
             false => Err(format!("{clients:?}")),
         }
     });
-    let at = |name: &str| clients[name]["positions"]["0"].clone();
-    assert_eq!(at("live"), json!({ "start": "0", "sent": end, "applied": end }));
+    assert_eq!(clients["live"]["positions"]["0"], json!({ "start": "0", "sent": end, "applied": end }));
     assert_eq!(clients["live"]["apply_lag"]["messages"], "0");
     assert_eq!(clients["live"]["address"], "127.0.0.1");
     assert_eq!(clients["live"]["filter"], Value::Null);
-    // Three kinds of slowness, three pictures: of applying, of the network, of a long replay.
-    assert_eq!(at("frozen")["applied"], "0");
-    assert!(clients["frozen"]["queued_bytes"].as_u64().expect("a number") < 64 * 1024);
-    let behind: i64 = clients["frozen"]["apply_lag"]["messages"].as_str().expect("a number").parse().expect("a number");
-    assert!((1..RECORDS).contains(&behind), "{behind}");
-    assert!(clients["frozen"]["apply_lag"]["seconds"].as_f64().expect("a number") > 0.0);
-    assert_eq!(at("parked")["sent"], "100");
-    assert_eq!((&clients["parked"]["apply_lag"], &clients["parked"]["queued_bytes"]), (&Value::Null, &json!(0)));
-    assert_eq!(clients["deaf"]["apply_lag"], Value::Null);
-    assert!(clients["deaf"]["queued_bytes"].as_u64().expect("a number") > 16 * 1024, "{}", clients["deaf"]);
+    shows_three_kinds_of_slowness(&clients);
     let filter = &clients["filtered"]["filter"];
     assert_eq!(filter["threads"]["count"], 30);
     assert_eq!(filter["threads"]["first"].as_array().map(Vec::len), Some(20));
@@ -144,16 +165,8 @@ fn every_client_is_listed_with_its_state_positions_and_lag() {
     a_slow_client_is_no_trouble_of_kafka_or_redis(&service);
     assert!(service.metrics().keys().all(|series| !series.contains("127.0.0.1")), "no series of a client");
 
-    // Who leaves is gone.
     drop((live, filtered, v1, parked, frozen, deaf));
-    eventually("an empty list", BOUND, || match listing(&service, "")?["total"].as_u64() {
-        Some(0) => Ok(()),
-        total => Err(format!("{total:?}")),
-    });
-    eventually("their lag to be gone", BOUND, || match lag(&service) {
-        0.0 => Ok(()),
-        lag => Err(lag.to_string()),
-    });
+    who_leaves_is_gone(&service);
 }
 
 #[test]

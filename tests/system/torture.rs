@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 use crate::harness::client::{Client, From, Options, Reading};
 use crate::harness::eventually::{eventually, throughout};
@@ -266,6 +268,30 @@ fn run(seeds: impl IntoIterator<Item = u64>) {
 #[test]
 fn a_few_scenarios_keep_the_promise() {
     run(FEW);
+}
+
+#[test]
+fn clients_that_misbehave_by_the_command_line_are_given_everything_by_two_instances() {
+    let topic = Topic::create(services::kafka(), "torture", PARTITIONS as i32);
+    let config = Config::new(&topic)
+        .unset("KAFKA_GROUP_INSTANCE_ID")
+        .set("DASHSTREAM_WEB_SESSION_QUEUE_BYTES", 64 * 1024)
+        .set("REPLAY_BUFFER_MEMORY_SIZE", 500);
+    let instances = [Service::start_healthy(&config), Service::start_healthy(&config)];
+    let load = Load::start(&topic, 1_000);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dashstream"));
+    command.args(["torture", "--seed", "1", "--clients", "6", "--seconds", "8", "--patience", "60", "--json"]);
+    for instance in &instances {
+        command.args(["--at", instance.address()]);
+    }
+    let output = command.env_clear().output().expect("the binary can be run");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    println!("{report}");
+    assert_eq!((output.status.code(), &report["violations"]), (Some(0), &json!(0)), "{report}");
+    let published = load.stop();
+    let each = report["records"].as_u64().expect("a number") / 6;
+    assert!((500..=published.len() as u64).contains(&each), "{each} records at each client, {}", published.len());
+    assert!(report["connections"].as_u64() > Some(6) && report["faults"].as_object().is_some_and(|f| f.len() >= 4));
 }
 
 #[test]
