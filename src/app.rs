@@ -40,6 +40,7 @@ use crate::metrics::Metrics;
 use crate::pauses::Pauses;
 use crate::pipeline::credit::Credit;
 use crate::pipeline::dead_letter::Durability;
+use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::health::{DeadLettersBlocked, Facts};
 use crate::web::admin::Admin;
 use crate::web::admission::Admission;
@@ -82,6 +83,9 @@ pub enum StartError {
     /// A metric is declared twice.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// A pattern is too large when it is compiled.
+    #[error("a pattern of redact.patterns cannot be used: {0}")]
+    Pattern(#[from] regex::Error),
     /// Public keys of tokens cannot be used.
     #[error(transparent)]
     Keys(#[from] crate::web::auth::JwksError),
@@ -242,7 +246,8 @@ impl Service {
             monitor: Arc::clone(&monitor),
         };
         let sessions = Sessions::default();
-        let (history, tiers) = history(config, &ingest, &sessions)?;
+        let judge = judge_settings(config)?;
+        let (history, tiers) = history(config, &judge, &ingest, &sessions)?;
         let identity = identity(config);
         let parts = Parts {
             letter_queue,
@@ -252,7 +257,7 @@ impl Service {
             metrics,
             sessions,
             ingest,
-            judge: judge_settings(config),
+            judge,
             hash_seed: fastrand::u64(..),
             letters: letter_context(config, &identity, instance_id),
             store: store_settings(config),
@@ -438,11 +443,16 @@ impl Service {
 }
 
 /// The tiers below the memory window.
-fn history(config: &Config, ingest: &IngestParts, sessions: &Sessions) -> std::io::Result<(KafkaHistory, HistoryDeps)> {
+fn history(
+    config: &Config,
+    judge: &JudgeSettings,
+    ingest: &IngestParts,
+    sessions: &Sessions,
+) -> std::io::Result<(KafkaHistory, HistoryDeps)> {
     let board = ingest.board.clone();
     let history = KafkaHistory::start(HistoryParts {
         kafka: ingest.settings.clone(),
-        judge: judge_settings(config),
+        judge: judge.clone(),
         readers: config.replay.history_readers,
         cache_bytes: config.replay.history_cache_bytes,
         board: board.clone(),

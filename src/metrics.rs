@@ -98,6 +98,8 @@ metrics! {
         decode_errors: IntCounterVec "websocket_decode_errors_total" ["error_type": KINDS];
         /// Records with a null or empty value.
         payload_missing: IntCounter "websocket_kafka_payload_missing_total";
+        /// Good records of which something was blacked out.
+        redacted_records: IntCounter "dashstream_redacted_records_total";
         /// Faults of Kafka, the network or this service's Kafka clients; never of a record.
         infrastructure_errors: IntCounter "websocket_infrastructure_errors_total";
         /// The same faults by type.

@@ -101,6 +101,7 @@ impl DecodePolicy {
             }
             let value = record.value.map(|span| span.of(&batch.arena));
             let verdict = self.judge.judge(value, &mut judged.items);
+            judged.redacted.extend(self.judge.take_redacted().map(|value| (index, value)));
             if record.offset >= turn.count_from {
                 tally.note(verdict, turn.now);
             }
@@ -218,7 +219,9 @@ impl Handler<Ingested> for DecodePolicy {
         let already_judged = partition.judged.get();
         let now = Now::read();
         let turn = Turn { count_from: already_judged.unwrap_or(i64::MIN), duty_term, now };
-        let Judged { verdicts, items, held, parked, stands_at } = self.decode(&batch, turn);
+        let Judged { verdicts, items, held, parked, stands_at, redacted } = self.decode(&batch, turn);
+        self.deps.metrics.redacted_records.inc_by(redacted.len() as u64);
+        batch.replace(redacted);
         let counted = cut(&mut batch, stands_at);
         if !parked.is_empty() {
             self.set_aside.park(&batch, parked, duty_term, &permit);
@@ -262,6 +265,8 @@ struct Judged {
     parked: Vec<(RawRecord, Kind)>,
     /// The record at which ingest stands still; nothing from there on was judged.
     stands_at: Option<i64>,
+    /// What goes on instead of records, by their index.
+    redacted: Vec<(usize, Vec<u8>)>,
 }
 
 /// How it goes on after a record that cannot be processed.

@@ -1,5 +1,8 @@
 //! From the configuration to what each part asks for.
 
+use std::sync::Arc;
+
+use super::StartError;
 use crate::actors::client_session::SessionSettings;
 use crate::actors::history::HistorySettings;
 use crate::actors::replay_store::ReplayStoreSettings;
@@ -13,6 +16,7 @@ use crate::pipeline::backoff::Backoff;
 use crate::pipeline::dead_letter::LetterContext;
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::epoch::ResetPolicy;
+use crate::pipeline::redact::Rules;
 use crate::pipeline::restart::Intensity;
 use crate::pipeline::tags::Reading;
 use crate::web::status::Identity;
@@ -52,13 +56,15 @@ pub(super) fn identity(config: &Config) -> Identity {
     }
 }
 
-pub(super) fn judge_settings(config: &Config) -> JudgeSettings {
-    JudgeSettings {
+pub(super) fn judge_settings(config: &Config) -> Result<JudgeSettings, StartError> {
+    let rules = || Rules::new(&config.redact.fields, &config.redact.patterns).map(Arc::new);
+    Ok(JudgeSettings {
         max_payload_bytes: config.decode.max_payload_bytes,
         max_decompressed_bytes: config.decode.max_payload_bytes,
         legacy_framing: config.decode.legacy_framing,
         schema_versions: 1..=1,
-    }
+        redaction: config.redact.is_on().then(rules).transpose()?,
+    })
 }
 
 pub(super) fn session_settings(config: &Config) -> SessionSettings {

@@ -11,6 +11,8 @@ pub mod epoch;
 
 pub mod decode;
 
+pub mod redact;
+
 mod numbered;
 
 pub mod safe_judge;

@@ -33,6 +33,8 @@ mod control_frames;
 
 mod history;
 
+mod filters;
+
 mod idle_clients;
 
 mod actor_faults;
@@ -62,6 +64,9 @@ mod slow_clients;
 mod topic_changes;
 
 mod unprocessable_records;
+
+mod web_doors;
+
 mod endpoints_are_as_documented;
 
 mod metrics_are_as_documented;

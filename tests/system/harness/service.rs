@@ -130,7 +130,8 @@ impl Service {
                 panic!("the service ended with {status} before it listened");
             }
             let log = self.log();
-            let line = log.lines().find_map(|line| line.strip_prefix("listening on http://"));
+            let line = log.lines().find_map(|line| line.strip_prefix("listening on http"));
+            let line = line.map(|rest| rest.trim_start_matches('s').trim_start_matches("://"));
             line.map(|address| address.trim().to_owned()).ok_or_else(|| "no `listening on` line".to_owned())
         });
         self.address = address;
@@ -150,6 +151,14 @@ impl Service {
         &self.address
     }
 
+    /// `host:port` of the listener for operators.
+    #[track_caller]
+    pub fn operators_address(&self) -> String {
+        let log = self.log();
+        let line = log.lines().find_map(|line| line.strip_prefix("listening for operators on http://"));
+        line.expect("a listener for operators").trim().to_owned()
+    }
+
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -164,6 +173,17 @@ impl Service {
             ureq::Agent::config_builder().timeout_global(Some(HTTP_TIMEOUT)).http_status_as_error(false).build().into();
         let mut response =
             agent.get(format!("http://{}{path}", self.address)).call().map_err(|error| error.to_string())?;
+        let body = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
+        Ok((response.status().as_u16(), body))
+    }
+
+    /// As [`Service::get`], with headers.
+    pub fn get_with(&self, path: &str, headers: &[(&str, String)]) -> Result<(u16, String), String> {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().timeout_global(Some(HTTP_TIMEOUT)).http_status_as_error(false).build().into();
+        let request = agent.get(format!("http://{}{path}", self.address));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+        let mut response = request.call().map_err(|error| error.to_string())?;
         let body = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
         Ok((response.status().as_u16(), body))
     }
