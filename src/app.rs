@@ -3,6 +3,8 @@
 mod doors;
 mod facts;
 
+mod redis_tier;
+
 mod settings;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +16,7 @@ use actix_web::dev::ServerHandle;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use self::facts::{actor_facts, stands_at, stuck};
+use self::facts::{actor_facts, holds_all, stands_at, stuck};
 use self::settings::{
     connection, history_settings, identity, ingest_settings, judge_settings, letter_context, restart_settings,
     session_settings, store_settings,
@@ -49,6 +51,8 @@ use crate::web::status::{self, Identity, StatusSource};
 use crate::web::websocket::WebsocketDeps;
 use crate::wire::close_code::CloseCode;
 
+/// The value at which judging panics where sabotage is allowed.
+const SABOTAGED_VALUE: &[u8] = b"\0dashstream-test-panic";
 /// How often the windowed figures are sampled and stalled sockets are looked for.
 const TICK: Duration = Duration::from_secs(1);
 /// The share of the shutdown timeout that an orderly stop may use; what is cut off takes a moment to end, too.
@@ -98,6 +102,9 @@ pub enum StartError {
     /// A Kafka client refuses its settings.
     #[error("the Kafka settings cannot be used: {0}")]
     Kafka(#[from] crate::kafka::KafkaError),
+    /// The address of Redis cannot be used.
+    #[error(transparent)]
+    Redis(#[from] crate::redis::connect::ConnectError),
 }
 
 /// What may differ between a service and a test of it.
@@ -127,12 +134,8 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     let (events, mut next_event) = mpsc::channel(16);
     let mut doors = doors::bind(config)?;
     let port = doors.first().and_then(|door| door.listener.local_addr().ok()).map_or(config.web.port, |at| at.port());
-    if !config.redis.url.is_empty() {
-        tracing::warn!(
-            "redis.url is set, but history is kept in memory only: the Redis tier is not part of this version"
-        );
-    }
-    let service = Service::new(config, port, &events)?;
+    let mut service = Service::new(config, port, &events)?;
+    service.parts.judge.sabotaged_value = options.allow_sabotage.then_some(SABOTAGED_VALUE);
     let status = Arc::new(service.status());
     doors::encrypt(config, &mut doors, &service.parts.metrics)?;
     let web = service.web(config, &status)?;
@@ -238,19 +241,18 @@ impl Service {
             }),
             seat: Arc::default(),
         };
-        let lag = LagParts {
-            connection: ingest.settings.connection.clone(),
-            topic: config.kafka.topic.clone(),
-            interval: config.kafka.lag_check_interval,
-            board: board.clone(),
-            monitor: Arc::clone(&monitor),
-        };
+        let lag = lag_parts(config, &ingest);
         let sessions = Sessions::default();
         let judge = judge_settings(config)?;
-        let (history, tiers) = history(config, &judge, &ingest, &sessions)?;
+        let redis = redis_tier::parts(config, &links, &metrics);
+        let (history, mut tiers) = history(config, &judge, &ingest, &sessions)?;
+        if let Some(redis) = &redis {
+            tiers.redis = Some(Arc::new(redis_tier::reader(redis, &board)?));
+        }
         let identity = identity(config);
         let parts = Parts {
             letter_queue,
+            redis,
             pause: config.decode.on_error == OnDecodeError::Pause,
             links,
             board,
@@ -287,7 +289,9 @@ impl Service {
         let (draining, board) = (Arc::clone(&self.draining), self.parts.board.clone());
         let (pauses, letters) = (self.parts.ingest.pauses.clone(), self.parts.letter_queue.clone());
         let (started, stale) = (Instant::now(), self.stale_partition);
+        let alone = self.parts.ingest.settings.pause_partition_alone;
         let full_since = Mutex::new(None::<Instant>);
+        let redis = self.parts.redis.clone();
         let facts = move || {
             let kafka = monitor.status();
             let mut full_since = full_since.lock().unwrap_or_else(PoisonError::into_inner);
@@ -299,13 +303,14 @@ impl Service {
                 reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
                 not_member: (!kafka.member).then_some(kafka.not_member_for),
                 credit_exhausted: full_since.map(|since| since.elapsed()),
-                stuck: if pauses.all().is_empty() { stuck(&board, started, stale) } else { Vec::new() },
+                stuck: if holds_all(&pauses, alone) { Vec::new() } else { stuck(&board, &pauses, started, stale) },
                 stands_at: stands_at(&pauses),
                 dead_letters_blocked: letters.blocked().map(|blocked| DeadLettersBlocked {
                     since: blocked.since.elapsed(),
                     letters: blocked.letters,
                     partitions: blocked.partitions,
                 }),
+                redis_failing: redis.as_ref().and_then(redis_tier::failing),
                 actors: actor_facts(&state),
                 ..Facts::default()
             }
@@ -426,6 +431,13 @@ impl Service {
                 Err(error) => tracing::warn!(%error, "dead letters could not be drained"),
             }
         }
+        if let Some(redis) = &self.parts.redis {
+            let queue = &redis.writer.queue;
+            let left = deadline.saturating_duration_since(Instant::now()).clamp(Duration::from_millis(100), GOODBYE);
+            if tokio::time::timeout(left, queue.all_written()).await.is_err() {
+                tracing::warn!(chunks = queue.waiting(), "chunks that were not written to redis");
+            }
+        }
         self.parts.sessions.close_all(CloseCode::GoingAway, Instant::now());
         self.history.stop();
         let gone = async {
@@ -467,6 +479,16 @@ fn history(
         metrics: Arc::clone(ingest.monitor.metrics()),
     };
     Ok((history, tiers))
+}
+
+fn lag_parts(config: &Config, ingest: &IngestParts) -> LagParts {
+    LagParts {
+        connection: ingest.settings.connection.clone(),
+        topic: config.kafka.topic.clone(),
+        interval: config.kafka.lag_check_interval,
+        board: ingest.board.clone(),
+        monitor: Arc::clone(&ingest.monitor),
+    }
 }
 
 fn letter_queue(config: &Config, links: &Links, board: &Board, metrics: &Arc<Metrics>) -> Letters {

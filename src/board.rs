@@ -67,6 +67,8 @@ pub struct PartitionBoard {
     pub low_watermark: Cell,
     /// The term in which this instance owns the duties of the partition, 0 when it does not. Writer: `KafkaIngest`.
     pub duty_term: AtomicU64,
+    /// Where the duties of that term begin. Writer: `KafkaIngest`.
+    pub duty_from: Cell,
     /// When the last record passed `DecodePolicy`, Unix milliseconds, 0 for never. Writer: `DecodePolicy`.
     pub last_record_ms: AtomicI64,
 }
@@ -87,6 +89,7 @@ impl PartitionBoard {
             high_watermark: Cell::unknown(),
             low_watermark: Cell::unknown(),
             duty_term: AtomicU64::new(0),
+            duty_from: Cell::unknown(),
             last_record_ms: AtomicI64::new(0),
         }
     }

@@ -11,6 +11,7 @@
 //! - [`wire`]: bytes to types and back. No IO, no clock.
 //! - [`pipeline`]: every decision, as pure functions and state machines. No actix, no clock, no log.
 //! - [`kafka`]: the only place that knows rdkafka.
+//! - [`redis`]: the tier of the history that instances share; the only place that knows redis.
 //! - [`messages`], [`board`], [`pauses`]: what actors say to each other, the positions that they publish, the records at
 //!   which they stand still.
 //! - [`actors`]: thin shells around the pipeline, and the supervisor that keeps them alive.
@@ -24,6 +25,8 @@ pub mod wire;
 pub mod pipeline;
 
 pub mod kafka;
+
+pub mod redis;
 
 pub mod messages;
 

@@ -78,7 +78,12 @@ pub struct Tracked {
 #[rtype(result = "()")]
 pub struct LettersWaiting;
 
-/// `ReplayStore`, `DlqPublisher` → `KafkaIngest`: all duties of these offsets are done. Never awaited.
+/// `ReplayStore` → `RedisWriter`: there are chunks in the queue that both share. One at a time is under way.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ChunksWaiting;
+
+/// `ReplayStore`, `RedisWriter`, `DlqPublisher` → `KafkaIngest`: all duties of these offsets are done. Never awaited.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Settled {

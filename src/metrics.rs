@@ -18,6 +18,7 @@ const GAP_SIZES: &[f64] = &[1., 2., 5., 10., 25., 50., 100., 250., 500., 1000., 
 const POLL_SECONDS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10.];
 const APPLY_LAG_MESSAGES: &[f64] = &[0., 1., 10., 100., 1_000., 10_000., 100_000., 1_000_000.];
 const APPLY_LAG_SECONDS: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1., 5., 10., 30., 60., 300.];
+const REDIS_MS: &[f64] = &[1., 5., 10., 25., 50., 100., 250., 500., 1000., 2500., 5000.];
 const PAGE_RECORDS: &[f64] = &[0., 1., 10., 50., 100., 250., 500., 1_000., 2_500., 5_000., 10_000.];
 const PAGE_SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30.];
 const REPLAY_MS: &[f64] = &[1., 5., 10., 50., 100., 250., 500., 1000., 2500., 5000., 10000., 30000.];
@@ -61,6 +62,7 @@ const ACTORS: Values = Values::Closed(&[
     "ReplayStore",
     "DlqPublisher",
     "LagMonitor",
+    "RedisWriter",
     "History",
 ]);
 /// Why an actor was restarted.
@@ -78,6 +80,22 @@ const CLOSES: Values = Values::Closed(&[
     "hello_timeout",
     "token_expired",
 ]);
+/// Kinds of faults of Redis.
+const REDIS_FAULTS: Values = Values::Closed(&[
+    "timeout",
+    "unreachable",
+    "out_of_memory",
+    "read_only",
+    "refuses_writes",
+    "loading",
+    "cluster",
+    "authentication",
+    "corrupt",
+    "nameless_topic",
+    "other",
+]);
+/// Requests to Redis.
+const OPERATIONS: Values = Values::Closed(&["read", "write"]);
 /// Why a connection was refused.
 const REJECTIONS: Values =
     Values::Closed(&["total", "per_address", "origin", "unauthenticated", "token_expired", "forbidden", "no_keys"]);
@@ -187,6 +205,40 @@ metrics! {
         memory_hits: IntCounter "replay_buffer_memory_hits_total";
         /// Batches that the store refused because they would have left a hole; each restarts the reader.
         store_misaligned: IntCounter "dashstream_store_misaligned_total";
+        /// How much of its nearest bound a tier of the history uses: 1 is full, and the oldest part goes for what comes next.
+        /// For Redis it is the fullest partition that this instance writes.
+        retention_used: GaugeVec "dashstream_replay_retention_used_ratio" ["tier": Values::Closed(&["memory", "redis"])];
+    }
+
+    "Redis" {
+        /// 1 while Redis does what it should, 0 while writing fails or before it was reached; 0 without Redis.
+        redis_up: IntGauge "dashstream_redis_up";
+        /// Requests to Redis that failed.
+        redis_errors: IntCounter "dashstream_websocket_redis_errors_total";
+        /// The same by kind.
+        redis_errors_by_type: IntCounterVec "dashstream_redis_errors_by_type_total" ["error_type": REDIS_FAULTS];
+        /// Requests to Redis without an answer in time.
+        redis_timeouts: IntCounterVec "dashstream_redis_timeouts_total" ["operation": OPERATIONS];
+        /// Time of a page that was read, or of a batch that was written, failed ones included.
+        redis_latency: HistogramVec "dashstream_websocket_redis_latency_ms" ["operation": OPERATIONS] buckets REDIS_MS;
+        /// Records of a page that was read.
+        redis_page_records: Histogram "dashstream_redis_page_records" buckets PAGE_RECORDS;
+        /// Pages that Redis could give from the cursor on.
+        redis_hits: IntCounter "replay_buffer_redis_hits_total";
+        /// Pages that it could not.
+        redis_misses: IntCounter "replay_buffer_redis_misses_total";
+        /// Records that were not written because too much was waiting.
+        redis_write_dropped: IntCounter "replay_buffer_redis_write_dropped_total";
+        /// Writes to one partition that failed; they are tried again.
+        redis_write_failures: IntCounter "replay_buffer_redis_write_failures_total";
+        /// Chunks that were written, or were there already.
+        redis_blocks: IntCounterVec "dashstream_redis_blocks_total" ["result": Values::Closed(&["written", "known"])];
+        /// Bytes of the chunks that were written.
+        redis_written_bytes: IntCounter "dashstream_redis_written_bytes_total";
+        /// Bytes of chunks that wait to be written or are on their way.
+        redis_queued_bytes: IntGauge "dashstream_redis_queued_bytes";
+        /// Chunks that wait to be written or are on their way.
+        redis_queued_blocks: IntGauge "dashstream_redis_queued_blocks";
     }
 
     "History" {
@@ -196,11 +248,11 @@ metrics! {
         history_page_records: HistogramVec "dashstream_history_page_records" ["tier": TIERS] buckets PAGE_RECORDS;
         /// Time to the answer of each page, whatever it was.
         history_page_seconds: HistogramVec "dashstream_history_page_seconds" ["tier": TIERS] buckets PAGE_SECONDS;
-        /// Lookups in the cache of pages that were lately read from Kafka.
+        /// Pages that were found in the cache of what was lately read from Kafka (hit), or had to be read (miss).
         history_cache_lookups: IntCounterVec "dashstream_history_cache_lookups_total" ["result": Values::Closed(&["hit", "miss"])];
         /// Bytes in that cache.
         history_cache_bytes: IntGauge "dashstream_history_cache_bytes";
-        /// Questions that wait for a reader of history, or are being answered by one.
+        /// Questions about history that wait for one of its readers, or are being answered.
         history_questions: IntGauge "dashstream_history_open_questions";
     }
 

@@ -15,9 +15,9 @@ use actix_web_actors::ws::{self, WebsocketContext};
 use bytes::Bytes;
 
 use super::heartbeat::HeartbeatSource;
-use super::history::LogTimes;
 use super::link::Link;
 use super::session_queue::{QueueLimits, SessionQueue};
+use super::tiers::LogTimes;
 use crate::board::Board;
 use crate::messages::Leave;
 use crate::metrics::Metrics;

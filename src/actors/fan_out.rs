@@ -8,6 +8,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::redis_queue::RedisQueue;
 use super::session_queue::{Feeder, Forms, Joined, Offer, SessionQueue};
 use super::sessions::Sessions;
 use crate::board::{Board, PartitionBoard};
@@ -34,12 +35,40 @@ pub struct FanOut {
     wanted: Vec<ReadHistory>,
     board: Board,
     metrics: Arc<Metrics>,
+    redis: Option<RedisQueue>,
 }
 
 #[derive(Debug)]
 struct Partition {
     assembler: Assembler,
+    /// Whether something in the open chunk is ours to write.
+    ours: bool,
+    /// What is read again for the duties alone: it goes to Redis and to nobody else.
+    again: Option<Assembler>,
     board: Arc<PartitionBoard>,
+}
+
+impl Partition {
+    /// Takes a batch that lies below what was fanned out, for Redis alone.
+    fn write_again(&mut self, judged: Judged<'_>, redis: &RedisQueue) {
+        let origin = judged.batch.origin;
+        if redis.has(origin.partition, origin.next) {
+            return;
+        }
+        let mut sealed = Vec::new();
+        let continues = self.again.as_ref().is_some_and(|again| again.next() == origin.first);
+        if !continues {
+            let fresh = Assembler::new(origin.partition, origin.first);
+            sealed.extend(self.again.replace(fresh).and_then(|mut before| before.seal()));
+        }
+        if let Some(again) = &mut self.again {
+            // Cannot be refused: it ends where the batch begins.
+            let _ = again.take(judged, |chunk| sealed.push(chunk));
+        }
+        for chunk in sealed {
+            redis.push(Arc::new(chunk));
+        }
+    }
 }
 
 /// A batch that would leave a hole in the window.
@@ -71,7 +100,17 @@ impl FanOut {
             wanted: Vec::new(),
             board,
             metrics,
+            redis: None,
         }
+    }
+
+    /// The same, with a queue of chunks for Redis.
+    #[must_use]
+    pub fn with_redis(self, redis: Option<RedisQueue>) -> Self {
+        if let Some(redis) = &redis {
+            redis.forget_owed();
+        }
+        Self { redis, ..self }
     }
 
     /// Partitions are about to be read. A newer epoch ends the old one: nothing of it is ever served again.
@@ -88,6 +127,9 @@ impl FanOut {
             self.unsettled.clear();
         }
         self.epoch = opened.epoch.number;
+        if let Some(redis) = &self.redis {
+            redis.open_epoch(&opened.epoch);
+        }
         if self.partitions.is_empty() {
             // Also those who asked a predecessor, in vain.
             self.early.extend(self.sessions.all().into_iter().map(|session| session.queue));
@@ -101,7 +143,8 @@ impl FanOut {
                 board.stored.set(next);
             }
             if let Entry::Vacant(vacant) = self.partitions.entry(start.partition) {
-                vacant.insert(Partition { assembler: Assembler::new(start.partition, start.start), board });
+                let assembler = Assembler::new(start.partition, start.start);
+                vacant.insert(Partition { assembler, ours: false, again: None, board });
                 new.push((start.partition, start.start));
             }
         }
@@ -135,11 +178,24 @@ impl FanOut {
             return Err(hole(Misaligned { expected: crate::board::UNKNOWN, found: origin.first }));
         };
         let judged = Judged { batch: &decoded.batch, verdicts: &decoded.verdicts, findings: &findings };
+        let redis = self.redis.as_ref().filter(|_| decoded.duty_term != 0);
+        if let Some(redis) = redis {
+            let from = partition.board.duty_from.get().unwrap_or(origin.first);
+            redis.begin(origin.partition, decoded.duty_term, from);
+            if origin.first < partition.assembler.next() {
+                partition.write_again(judged, redis);
+            }
+            partition.ours = true;
+        }
         let mut full = Vec::new();
         partition.assembler.take(judged, |chunk| full.push(chunk)).map_err(hole)?;
         self.publish(full, now)?;
         if decoded.duty_term != 0 {
-            self.unsettled.push(Settled { origin, except: decoded.held, duty_term: decoded.duty_term });
+            let settled = Settled { origin, except: decoded.held, duty_term: decoded.duty_term };
+            match self.redis.as_ref().filter(|redis| redis.settles()) {
+                Some(redis) => redis.owe(settled, decoded.permit),
+                None => self.unsettled.push(settled),
+            }
         }
         Ok(())
     }
@@ -151,6 +207,13 @@ impl FanOut {
     pub fn flush(&mut self, now: Instant) -> Result<Vec<Settled>, Hole> {
         let sealed = self.partitions.values_mut().filter_map(|partition| partition.assembler.seal()).collect();
         self.publish(sealed, now)?;
+        for partition in self.partitions.values_mut() {
+            // The next chunk is ours when a batch says so.
+            partition.ours = false;
+            if let (Some(redis), Some(chunk)) = (&self.redis, partition.again.as_mut().and_then(Assembler::seal)) {
+                redis.push(Arc::new(chunk));
+            }
+        }
         for (partition, low, _) in self.window.bounds() {
             if let Some(partition) = self.partitions.get(&partition) {
                 partition.board.window_low.set(low);
@@ -158,6 +221,7 @@ impl FanOut {
         }
         self.metrics.window_bytes.set(i64::try_from(self.window.bytes()).unwrap_or(i64::MAX));
         self.metrics.window_records.set(i64::try_from(self.window.records()).unwrap_or(i64::MAX));
+        self.metrics.retention_used.with_label_values(&["memory"]).set(self.window.used_ratio());
         Ok(std::mem::take(&mut self.unsettled))
     }
 
@@ -283,6 +347,9 @@ impl FanOut {
         for chunk in &chunks {
             if let Some(partition) = self.partitions.get(&chunk.partition) {
                 partition.board.stored.set(chunk.next);
+                if let Some(redis) = self.redis.as_ref().filter(|_| partition.ours) {
+                    redis.push(Arc::clone(chunk));
+                }
             }
         }
         for queue in demoted {

@@ -12,54 +12,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, WrapFuture};
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
 use super::sessions::Sessions;
 use super::supervisor::{Guard, Pulse, supervised};
+use super::tiers::HistoryTier;
 use crate::board::Board;
-use crate::kafka::history::KafkaHistory;
 use crate::messages::ReadHistory;
 use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
-use crate::pipeline::page::{Page, PageRequest, TierError};
+use crate::pipeline::page::{Page, TierError};
 use crate::pipeline::replay_plan::{Limits, Source, Step};
-
-/// A tier below the memory window.
-pub trait HistoryTier: Send + Sync + std::fmt::Debug {
-    /// A page, at most the deadline away.
-    fn page(&self, request: PageRequest, deadline: Instant) -> BoxFuture<'static, Result<Page, TierError>>;
-}
-
-/// Where a time begins in the log.
-pub trait LogTimes: Send + Sync + std::fmt::Debug {
-    /// Partition and first offset at `time_ms` or later, of all partitions.
-    fn offsets_at(
-        &self,
-        epoch: u64,
-        time_ms: i64,
-        deadline: Instant,
-    ) -> BoxFuture<'static, Result<Vec<(i32, i64)>, TierError>>;
-}
-
-impl HistoryTier for KafkaHistory {
-    fn page(&self, request: PageRequest, deadline: Instant) -> BoxFuture<'static, Result<Page, TierError>> {
-        let history = self.clone();
-        Box::pin(async move { history.page(&request, deadline).await })
-    }
-}
-
-impl LogTimes for KafkaHistory {
-    fn offsets_at(
-        &self,
-        epoch: u64,
-        time_ms: i64,
-        deadline: Instant,
-    ) -> BoxFuture<'static, Result<Vec<(i32, i64)>, TierError>> {
-        let history = self.clone();
-        Box::pin(async move { history.offsets_at(epoch, time_ms, deadline).await })
-    }
-}
 
 /// Bounds.
 #[derive(Clone, Copy, Debug)]

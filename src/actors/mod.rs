@@ -20,9 +20,15 @@ pub mod replay_store;
 
 pub mod fan_out;
 
+pub mod redis_queue;
+
+pub mod redis_writer;
+
 pub mod dlq_publisher;
 
 pub mod lag_monitor;
+
+pub mod tiers;
 
 pub mod history;
 

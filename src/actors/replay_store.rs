@@ -10,6 +10,7 @@ use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 
 use super::fan_out::{FanOut, Hole};
 use super::link::Link;
+use super::redis_queue::RedisQueue;
 use super::sessions::Sessions;
 use super::supervisor::{Guard, Pulse, supervised};
 use crate::board::Board;
@@ -46,6 +47,8 @@ pub struct ReplayStoreDeps {
     pub board: Board,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Chunks for Redis, where there is one.
+    pub redis: Option<RedisQueue>,
     /// Touched at each heartbeat.
     pub pulse: Pulse,
     /// Reports the actor's end.
@@ -70,10 +73,11 @@ supervised!(ReplayStore);
 impl ReplayStore {
     /// A store that knows no partition yet.
     pub fn new(deps: ReplayStoreDeps) -> Self {
-        let ReplayStoreDeps { settings, generation, settled, sessions, history, board, metrics, pulse, guard } = deps;
+        let ReplayStoreDeps { settings, generation, settled, sessions, history, board, metrics, redis, pulse, guard } =
+            deps;
         let window = Window::new(settings.window_bytes, settings.window_records);
         Self {
-            fan_out: FanOut::new(generation, window, sessions, board, Arc::clone(&metrics)),
+            fan_out: FanOut::new(generation, window, sessions, board, Arc::clone(&metrics)).with_redis(redis),
             pacer: Pacer::new(settings.flush_interval),
             timer: None,
             settled,

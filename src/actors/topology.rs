@@ -15,6 +15,7 @@ use super::kafka_ingest::{self, IngestParts, KafkaIngest};
 use super::lag_monitor::{LagMonitor, LagParts};
 use super::letter_queue::Letters;
 use super::link::Link;
+use super::redis_writer::{RedisWriter, RedisWriterDeps};
 use super::replay_store::{ReplayStore, ReplayStoreDeps, ReplayStoreSettings};
 use super::sequence_tracker::{SequenceTracker, SequenceTrackerDeps};
 use super::sessions::Sessions;
@@ -22,7 +23,7 @@ use super::supervisor::{ChildSpec, GroupSpec, Pulse, Running, StartContext, Star
 use crate::board::Board;
 use crate::kafka::dlq_producer::DlqProducer;
 use crate::messages::{
-    Decoded, Ingested, Join, Leave, LettersWaiting, PartitionsOpened, ReadHistory, Settled, Tracked,
+    ChunksWaiting, Decoded, Ingested, Join, Leave, LettersWaiting, PartitionsOpened, ReadHistory, Settled, Tracked,
 };
 use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
@@ -30,6 +31,8 @@ use crate::pipeline::dead_letter::LetterContext;
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::restart::{Intensity, Policy, Strategy};
 use crate::pipeline::sequence::Limits;
+use crate::redis::settings::RedisSettings;
+use crate::redis::writer::Writer;
 
 /// A message on its way between two actors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +61,15 @@ pub const EDGES: &[Edge] = &[
     edge("DecodePolicy", "DlqPublisher", "LettersWaiting", "one; the letters: dlq.queue_letters, dlq.queue_bytes"),
     edge("DlqPublisher", "Kafka", "dead letters", "the same letters"),
     edge("ReplayStore", "KafkaIngest", "Settled", "never awaited; by the records in flight"),
+    edge("ReplayStore", "RedisWriter", "ChunksWaiting", "one; the chunks: redis.queue_bytes, redis.queue_chunks"),
+    edge("RedisWriter", "Redis", "chunks", "one batch of 4 MiB at a time, plus one chunk"),
+    edge("RedisWriter", "KafkaIngest", "Settled", "never awaited; by the records in flight"),
     edge("DlqPublisher", "KafkaIngest", "Settled", "never awaited; by the letters in flight"),
     edge("ClientSession", "ReplayStore", "Join", "one per session"),
     edge("ReplayStore", "History", "ReadHistory", "one per session that is behind the memory window"),
     edge("History", "ClientSession", "chunks", "web.session_queue_bytes, plus one page"),
-    edge("Kafka", "History", "pages", "8 at a time; replay.page_records each"),
+    edge("Kafka", "History", "pages", "128 at a time; replay.page_records each"),
+    edge("Redis", "History", "pages", "of the same 8; replay.page_records each"),
     edge("ReplayStore", "ClientSession", "chunks", "web.session_queue_bytes, plus one chunk"),
     edge("ClientSession", "browser", "frames", "128 KiB socket buffer"),
     edge("Kafka", "LagMonitor", "watermarks", "one poll at a time"),
@@ -87,6 +94,8 @@ pub struct Links {
     pub history: Link<ReadHistory>,
     /// `DlqPublisher`.
     pub dead_letters: Link<LettersWaiting>,
+    /// `RedisWriter`.
+    pub chunks: Link<ChunksWaiting>,
     /// `KafkaIngest`.
     pub settled: Link<Settled>,
     /// `KafkaIngest`, for the shutdown.
@@ -131,6 +140,8 @@ pub struct Parts {
     pub pause: bool,
     /// `ReplayStore`.
     pub store: ReplayStoreSettings,
+    /// `ReplayStore`, `RedisWriter`: the tier below the memory window, where there is one.
+    pub redis: Option<RedisParts>,
     /// `DlqPublisher`.
     pub letter_producer: Arc<DlqProducer>,
     /// `DlqPublisher`.
@@ -141,6 +152,15 @@ pub struct Parts {
     pub lag: LagParts,
     /// Restart limits.
     pub restarts: RestartSettings,
+}
+
+/// What writing to Redis is made of.
+#[derive(Clone, Debug)]
+pub struct RedisParts {
+    /// Where it is.
+    pub settings: RedisSettings,
+    /// The chunks that wait, and how they are written.
+    pub writer: RedisWriterDeps,
 }
 
 impl std::fmt::Debug for Parts {
@@ -163,8 +183,10 @@ pub fn groups(parts: &Parts) -> Vec<GroupSpec> {
         stop_timeout: STOP_TIMEOUT,
         children,
     };
+    let mut side = vec![dlq_publisher(parts), lag_monitor(parts), history(parts)];
+    side.extend(parts.redis.as_ref().map(|redis| redis_writer(parts, redis)));
     vec![
-        group("side", Strategy::OneForOne, vec![dlq_publisher(parts), lag_monitor(parts), history(parts)]),
+        group("side", Strategy::OneForOne, side),
         group(
             "pipeline",
             Strategy::RestForOne,
@@ -190,6 +212,7 @@ fn replay_store(parts: &Parts) -> ChildSpec {
             history: all.links.history.clone(),
             board: all.board.clone(),
             metrics: Arc::clone(&all.metrics),
+            redis: all.redis.as_ref().map(|redis| redis.writer.queue.clone()),
             pulse: life.pulse,
             guard: life.guard,
         };
@@ -278,6 +301,21 @@ fn dlq_publisher(parts: &Parts) -> ChildSpec {
         Ok(Running::of(&addr))
     };
     child("DlqPublisher", "side", parts, Box::new(start))
+}
+
+fn redis_writer(parts: &Parts, redis: &RedisParts) -> ChildSpec {
+    let (links, redis) = (parts.links.clone(), redis.clone());
+    let start = move |life: StartContext| {
+        let RedisParts { settings, writer: deps } = redis.clone();
+        let writer = Writer::new(settings, deps.state.clone(), Arc::clone(&deps.metrics))
+            .map_err(|error| StartError(error.to_string()))?;
+        let actor = |_: &mut _| RedisWriter::new(deps, writer, life.pulse, life.guard);
+        let addr = RedisWriter::start_in_arbiter(&life.arbiter, actor);
+        links.chunks.publish(&addr);
+        Ok(Running::of(&addr))
+    };
+    // A thread of its own: what it waits for keeps nobody else waiting.
+    child("RedisWriter", "redis", parts, Box::new(start))
 }
 
 fn history(parts: &Parts) -> ChildSpec {

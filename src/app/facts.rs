@@ -19,8 +19,14 @@ pub(super) fn stands_at(pauses: &Pauses) -> Vec<StandsAt> {
     pauses.all().iter().filter(|pause| pause.stands()).map(stands).collect()
 }
 
-/// Owned partitions whose log goes on while nothing of it was handled for longer than `stale`.
-pub(super) fn stuck(board: &Board, started: Instant, stale: Duration) -> Vec<i32> {
+/// Whether nothing at all is read because an operator has to answer: then nothing else is stuck.
+pub(super) fn holds_all(pauses: &Pauses, alone: bool) -> bool {
+    !alone && pauses.all().iter().any(|pause| pause.ours)
+}
+
+/// Owned partitions that are not paused, and whose log goes on while nothing of it was handled for longer than `stale`.
+pub(super) fn stuck(board: &Board, pauses: &Pauses, started: Instant, stale: Duration) -> Vec<i32> {
+    let paused: Vec<i32> = pauses.all().iter().map(|pause| pause.partition).collect();
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     board
         .partitions()
@@ -34,7 +40,10 @@ pub(super) fn stuck(board: &Board, started: Instant, stale: Duration) -> Vec<i32
                 }
                 _ => started.elapsed(),
             };
-            partition.duty_term.load(Ordering::Relaxed) != 0 && behind && age > stale
+            partition.duty_term.load(Ordering::Relaxed) != 0
+                && behind
+                && age > stale
+                && !paused.contains(&partition.partition)
         })
         .map(|partition| partition.partition)
         .collect()

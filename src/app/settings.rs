@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::StartError;
+use super::{StartError, redis_tier};
 use crate::actors::client_session::SessionSettings;
 use crate::actors::history::HistorySettings;
 use crate::actors::replay_store::ReplayStoreSettings;
 use crate::actors::session_queue::{QueueLimits, SlowPolicy};
 use crate::actors::topology::RestartSettings;
-use crate::config::sections::{AutoOffsetReset, Config, OnDecodeError, SlowClient};
+use crate::config::sections::{AutoOffsetReset, Config, OnDecodeError, PauseScope, SlowClient};
 use crate::kafka::batch::BatchLimits;
 use crate::kafka::connection::KafkaConnection;
 use crate::kafka::settings::IngestSettings;
@@ -22,7 +22,7 @@ use crate::pipeline::tags::Reading;
 use crate::web::status::Identity;
 
 /// Pages of history that are asked for at a time.
-const HISTORY_CONCURRENCY: usize = 8;
+const HISTORY_CONCURRENCY: usize = 128;
 
 pub(super) fn letter_context(config: &Config, identity: &Identity, instance: String) -> LetterContext {
     LetterContext {
@@ -53,6 +53,7 @@ pub(super) fn identity(config: &Config) -> Identity {
             OnDecodeError::Pause => "pause",
         },
         window_records: config.replay.memory_messages,
+        redis: (!config.redis.url.is_empty()).then(|| redis_tier::bounds(config)),
     }
 }
 
@@ -62,8 +63,8 @@ pub(super) fn judge_settings(config: &Config) -> Result<JudgeSettings, StartErro
         max_payload_bytes: config.decode.max_payload_bytes,
         max_decompressed_bytes: config.decode.max_payload_bytes,
         legacy_framing: config.decode.legacy_framing,
-        schema_versions: 1..=1,
         redaction: config.redact.is_on().then(rules).transpose()?,
+        ..JudgeSettings::default()
     })
 }
 
@@ -104,6 +105,7 @@ pub(super) fn ingest_settings(config: &Config, connection: KafkaConnection, inst
         commit_interval: kafka.commit_interval,
         metadata_interval: kafka.metadata_interval,
         session_timeout: kafka.session_timeout,
+        pause_partition_alone: config.decode.pause_scope == PauseScope::Partition,
         ..IngestSettings::new(connection, &kafka.topic, &kafka.group_id, instance_id)
     }
 }

@@ -11,6 +11,8 @@ mod default_config;
 
 pub mod demo;
 
+mod dlq;
+
 pub mod generate;
 
 mod ingest;
@@ -79,6 +81,7 @@ enum Command {
     CheckConfig(check_config::Args),
     DefaultConfig(default_config::Args),
     Ingest(ingest::Args),
+    Dlq(dlq::Args),
     Topology(topology::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -121,6 +124,7 @@ fn run(command: Command, environment: &Environment) -> anyhow::Result<Exit> {
         Command::CheckConfig(args) => check_config::run(&args, environment),
         Command::DefaultConfig(args) => default_config::run(&args),
         Command::Ingest(args) => ingest::run(&args, environment),
+        Command::Dlq(args) => dlq::run(&args, environment),
         Command::Topology(args) => topology::run(&args, environment),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),

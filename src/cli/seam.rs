@@ -1,6 +1,6 @@
 //! Where the command line meets the program: plain settings in, an exit code out.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -162,7 +162,8 @@ fn cancel_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn connection(config: &Config, client_id: &str) -> KafkaConnection {
+/// How a command reaches Kafka.
+pub(super) fn connection(config: &Config, client_id: &str) -> KafkaConnection {
     KafkaConnection {
         brokers: config.kafka.brokers.clone(),
         client_id: client_id.into(),
@@ -196,4 +197,10 @@ pub(super) fn topology(loaded: &Loaded, as_json: bool) -> String {
         text.push_str(&format!("{} = {}\n", setting.key, setting.value));
     }
     text
+}
+
+/// The time, in Unix milliseconds.
+pub(super) fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }

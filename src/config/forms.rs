@@ -92,6 +92,13 @@ pub const REDIS: Form = Form {
     check: check_redis,
 };
 
+/// A Sentinel, or a node of a cluster.
+pub const NODE: Form = Form { allowed: "addresses of the form host:port", empty: None, check: check_node };
+
+/// What others call something.
+pub const NAME: Form =
+    Form { allowed: "1 to 64 letters, digits, dots, hyphens, underscores and colons", empty: None, check: check_name };
+
 /// An OTLP collector.
 pub const OTLP: Form =
     Form { allowed: "http://host[:port][/path] or https://…", empty: Some("no export"), check: check_otlp };
@@ -183,6 +190,10 @@ fn check_jwks(text: &str) -> Result<String, String> {
     if !text.contains("://") {
         return check_path(text);
     }
+    // Also where an address parser would not look for them: what was meant as a password must not be shown as a path.
+    if text.contains('@') {
+        return Err("without user and password: public keys are no secret".into());
+    }
     let url = check_url(text, &["http", "https"])?;
     let near = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
@@ -192,9 +203,6 @@ fn check_jwks(text: &str) -> Result<String, String> {
     };
     if url.scheme() == "http" && !near {
         return Err("keys that come without TLS could be anybody's".into());
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("without user and password: public keys are no secret".into());
     }
     Ok(text.into())
 }
@@ -279,6 +287,27 @@ fn check_redis(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
+fn check_node(text: &str) -> Result<String, String> {
+    let node = check_brokers(text)?;
+    if node.contains(',') { Err("several in one".into()) } else { require_port(node) }
+}
+
+fn require_port(node: String) -> Result<String, String> {
+    match node.rsplit_once(':') {
+        Some((_, port)) if check_port(port).is_ok() => Ok(node),
+        _ => Err("the port is missing".into()),
+    }
+}
+
+fn check_name(text: &str) -> Result<String, String> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
+    if text.len() <= 64 && text.bytes().all(legal) {
+        Ok(text.into())
+    } else {
+        Err("too long, or another character".into())
+    }
+}
+
 fn check_otlp(text: &str) -> Result<String, String> {
     check_url(text, &["http", "https"]).map(|_| text.into())
 }
@@ -309,6 +338,10 @@ fn check_log_filter(text: &str) -> Result<String, String> {
         if !is_level && !is_target {
             return Err("a word that is no level; for a target write target=level".into());
         }
+    }
+    // The library that reads directives cuts them at bytes.
+    if !text.is_ascii() {
+        return Err("a directive holds a character that is not ASCII".into());
     }
     crate::telemetry::filter(text).map(|_| text.into()).map_err(|_| "a directive cannot be read".into())
 }

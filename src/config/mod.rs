@@ -9,6 +9,8 @@ pub mod secret;
 
 pub mod doors;
 
+pub mod replay;
+
 pub mod sections;
 
 mod units;

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::doors::{AuthConfig, ForwardedHeader, RedactConfig};
+use super::replay::{RedisConfig, ReplayConfig};
 use super::secret::{Secret, SecretUrl};
 use super::units::{milliseconds, seconds};
 use crate::kafka::security::KafkaSecurityConfig;
@@ -138,6 +139,8 @@ pub struct DecodeConfig {
     pub legacy_framing: bool,
     /// What happens at a record that cannot be processed.
     pub on_error: OnDecodeError,
+    /// What stops with `on_error = "pause"`.
+    pub pause_scope: PauseScope,
 }
 
 /// What happens at a record that cannot be processed.
@@ -148,6 +151,16 @@ pub enum OnDecodeError {
     Skip,
     /// Consumption stops at it.
     Pause,
+}
+
+/// What stands still at a record that cannot be processed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseScope {
+    /// Everything that this instance reads.
+    Consumer,
+    /// The record's partition.
+    Partition,
 }
 
 /// Section `dlq`.
@@ -179,40 +192,6 @@ pub enum DlqMode {
     BestEffort,
     /// The offset waits for the dead letter.
     FailClosed,
-}
-
-/// Section `replay`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReplayConfig {
-    /// Most records in the memory window.
-    pub memory_messages: usize,
-    /// Most bytes in the memory window.
-    pub memory_bytes: usize,
-    /// Most records sent for one resume.
-    pub max_total: u64,
-    /// Records of one page, over all partitions.
-    pub page_records: u32,
-    /// Time budget of one resume.
-    #[serde(rename = "timeout_secs", with = "seconds")]
-    pub timeout: Duration,
-    /// Threads that read history from Kafka.
-    pub history_readers: usize,
-    /// Bytes of lately read history that are kept.
-    pub history_cache_bytes: usize,
-}
-
-/// Section `redis`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RedisConfig {
-    /// Address; empty: no Redis.
-    pub url: SecretUrl,
-    /// Most records kept per partition.
-    pub max_sequences: u64,
-    /// How long records are kept.
-    #[serde(rename = "message_ttl_secs", with = "seconds")]
-    pub message_ttl: Duration,
 }
 
 /// Section `web`.

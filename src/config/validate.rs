@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::load::at_path;
 use super::problem::{Origin, Problem};
+use super::replay::{Durability, RedisTopology};
 use super::sections::Config;
 
 /// Settings that contradict each other.
@@ -27,6 +28,49 @@ impl Conflict {
         let message = if others.is_empty() { self.message } else { format!("{}; {}", self.message, others.join("; ")) };
         Problem { value: Some(shown(&self.path)), source: origin(&self.path), key: self.path, message }
     }
+}
+
+/// What contradicts itself about Redis and the doors.
+fn surroundings(config: &Config) -> Vec<Conflict> {
+    let mut conflicts = Vec::new();
+    let mut rule = |holds: bool, path: &str, with, message: &str| {
+        if !holds {
+            conflicts.push(Conflict { path: path.into(), with, message: message.into() });
+        }
+    };
+    let Config { dlq, web, .. } = config;
+    rule(
+        config.replay.durability == Durability::BestEffort || !config.redis.url.is_empty(),
+        "replay.durability",
+        &["redis.url"],
+        "needs a Redis",
+    );
+    rule(
+        config.redis.topology != RedisTopology::Cluster || database_of(config) == 0,
+        "redis.url",
+        &["redis.topology"],
+        "must name no database: a cluster has only one",
+    );
+    rule(
+        web.is_loopback() || config.auth.is_on() || web.allow_unauthenticated,
+        "web.host",
+        &["auth.jwt_secret", "auth.jwks", "web.allow_unauthenticated"],
+        "is open to its network, and nobody would have to say who they are: set up authentication (auth.jwt_secret or auth.jwks), \
+         or allow this with web.allow_unauthenticated = true",
+    );
+    rule(
+        web.tls_certificate.is_empty() == web.tls_key.is_empty(),
+        if web.tls_key.is_empty() { "web.tls_key" } else { "web.tls_certificate" },
+        &["web.tls_certificate", "web.tls_key"],
+        "certificate and key belong together",
+    );
+    rule(
+        !(config.redact.is_on() && dlq.include_payload),
+        "dlq.include_payload",
+        &["redact.fields", "redact.patterns"],
+        "must be false with rules of redaction: a record that cannot be read cannot be redacted either",
+    );
+    conflicts
 }
 
 /// Everything that contradicts itself.
@@ -80,25 +124,7 @@ pub(super) fn check(config: &Config) -> Vec<Conflict> {
         &["kafka.topic"],
         "must be set, because the source topic with -dlq appended is longer than the 249 characters that Kafka allows",
     );
-    rule(
-        web.is_loopback() || config.auth.is_on() || web.allow_unauthenticated,
-        "web.host",
-        &["auth.jwt_secret", "auth.jwks", "web.allow_unauthenticated"],
-        "is open to its network, and nobody would have to say who they are: set up authentication (auth.jwt_secret or auth.jwks), \
-         or allow this with web.allow_unauthenticated = true",
-    );
-    rule(
-        web.tls_certificate.is_empty() == web.tls_key.is_empty(),
-        if web.tls_key.is_empty() { "web.tls_key" } else { "web.tls_certificate" },
-        &["web.tls_certificate", "web.tls_key"],
-        "certificate and key belong together",
-    );
-    rule(
-        !(config.redact.is_on() && dlq.include_payload),
-        "dlq.include_payload",
-        &["redact.fields", "redact.patterns"],
-        "must be false with rules of redaction: a record that cannot be read cannot be redacted either",
-    );
+    conflicts.extend(surroundings(config));
     conflicts.extend(security(config));
     conflicts.extend(files(config));
     conflicts
@@ -114,6 +140,9 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             config.web.host
         ));
     }
+    if !config.redis.nodes.is_empty() && config.redis.topology == RedisTopology::Standalone {
+        warnings.push("redis.nodes has no effect, because redis.topology is standalone".into());
+    }
     if !loopback && config.auth.is_on() && config.web.tls_certificate.is_empty() {
         warnings.push(format!(
             "web.host is {} without TLS: tokens can be read on their way unless a proxy in front encrypts (web.tls_certificate)",
@@ -124,6 +153,12 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         warnings.push("telemetry.otlp_endpoint is set, but this version exports no spans".into());
     }
     warnings
+}
+
+/// The database that the address of Redis names.
+fn database_of(config: &Config) -> u16 {
+    let url = url::Url::parse(config.redis.url.reveal());
+    url.ok().and_then(|url| url.path().trim_matches('/').parse().ok()).unwrap_or(0)
 }
 
 fn security(config: &Config) -> Option<Conflict> {

@@ -103,6 +103,7 @@ impl Duties {
         }
         let board = self.board.partition(partition);
         board.settled.set(from);
+        board.duty_from.set(from);
         match committed {
             Some(offset) => {
                 state.committed.insert(partition, offset);

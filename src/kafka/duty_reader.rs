@@ -18,6 +18,7 @@ use super::reader::{ReaderParts, Stopped};
 use super::settings::RETRY;
 use super::topic::append_headers;
 use crate::messages::Ingested;
+use crate::pipeline::credit::Credit;
 use crate::pipeline::record::LossReason;
 
 const TURN: Duration = Duration::from_millis(100);
@@ -36,6 +37,10 @@ pub(super) struct DutyRange {
     /// The offset after the last one.
     pub to: i64,
 }
+
+/// Bytes in flight of such a reader. They are not those of the live reader: where records wait for Redis, what is live
+/// waits for what is read again, which could then never come.
+const IN_FLIGHT: usize = 8 << 20;
 
 struct Job {
     range: DutyRange,
@@ -59,6 +64,7 @@ pub(super) fn spawn_duty_reader(parts: ReaderParts, epoch: u64, ranges: Vec<Duty
 }
 
 fn read_ranges(parts: &ReaderParts, epoch: u64, ranges: Vec<DutyRange>) -> Result<(), KafkaError> {
+    let parts = &ReaderParts { credit: Credit::new(IN_FLIGHT.min(parts.credit.limit())), ..parts.clone() };
     let context = MonitorContext { client: "duty-reader", monitor: Arc::clone(&parts.monitor) };
     let mut config = parts.settings.reading_config("duties", PREFETCH_KIB);
     config.set("enable.partition.eof", "true");

@@ -154,10 +154,7 @@ impl KafkaHistory {
         if request.from >= request.until {
             return Ok(Page::default());
         }
-        let found = shared.cached(request);
-        let result = if found.is_some() { "hit" } else { "miss" };
-        shared.metrics().history_cache_lookups.with_label_values(&[result]).inc();
-        if let Some(page) = found {
+        if let Some(page) = shared.cached(request) {
             return Ok(page);
         }
         self.ask(deadline, |answer| {
@@ -184,11 +181,24 @@ impl KafkaHistory {
             put(Answer::new(sender, permit));
             answered.await.map_err(|_| ended())?
         };
-        let open = &self.0.shared.metrics().history_questions;
-        open.inc();
-        let answer = tokio::time::timeout_at(deadline.into(), answered).await.map_err(|_| TierError::Timeout);
-        open.dec();
-        answer?
+        let _open = OpenQuestion::new(self.0.shared.metrics());
+        tokio::time::timeout_at(deadline.into(), answered).await.map_err(|_| TierError::Timeout)?
+    }
+}
+
+/// A question that is counted until it is answered, or nobody waits for it any more.
+struct OpenQuestion<'a>(&'a Metrics);
+
+impl<'a> OpenQuestion<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.history_questions.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for OpenQuestion<'_> {
+    fn drop(&mut self) {
+        self.0.history_questions.dec();
     }
 }
 
@@ -215,6 +225,13 @@ impl Shared {
     }
 
     fn cached(&self, request: &PageRequest) -> Option<Page> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner).page(request)
+        let found = self.cache.lock().unwrap_or_else(PoisonError::into_inner).page(request);
+        if found.is_some() {
+            self.metrics().history_cache_lookups.with_label_values(&["hit"]).inc();
+        }
+        found
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,8 @@ pub mod history;
 
 pub mod dlq_producer;
 
+pub mod letters;
+
 pub mod load_producer;
 
 pub mod demo_broker;

@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
             current: 0,
             suspect: false,
             recoveries: 0,
-            standstill: Standstill::default(),
+            standstill: Standstill::new(parts.settings.pause_partition_alone),
         };
         reader.add(&opened.opening);
         reader.meet_again();

@@ -42,6 +42,8 @@ pub struct IngestSettings {
     pub assignment_wait: Duration,
     /// Bytes that librdkafka may hold ahead of the reader, in KiB.
     pub prefetch_kib: u32,
+    /// Whether a record at which ingest stands still stops its own partition alone.
+    pub pause_partition_alone: bool,
 }
 
 impl IngestSettings {
@@ -60,6 +62,7 @@ impl IngestSettings {
             session_timeout: Duration::from_secs(10),
             assignment_wait: Duration::from_secs(1),
             prefetch_kib: 16 * 1024,
+            pause_partition_alone: false,
         }
     }
 

@@ -1,8 +1,9 @@
 //! How the reader stands still at records that cannot be processed, and goes on.
 //!
 //! A partition that stands still is read again from its record on, once there is an answer. While an operator has to
-//! answer, nothing is read at all; what is on its way from other partitions is still delivered. While only another instance
-//! has to, the partition waits alone, or two instances could wait for each other for ever. It must not decide anything.
+//! answer, nothing is read at all, unless the settings say that the partition waits alone; what is on its way from other
+//! partitions is still delivered. While only another instance has to answer, the partition waits alone in any case, or two
+//! instances could wait for each other for ever. It must not decide anything.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +26,8 @@ const ASK_PERIOD: Duration = Duration::from_millis(500);
 /// What the reader has made of the table of pauses.
 #[derive(Default)]
 pub(super) struct Standstill {
+    /// A record stops its own partition alone.
+    alone: bool,
     version: u64,
     /// As last seen.
     pauses: Vec<Pause>,
@@ -33,9 +36,14 @@ pub(super) struct Standstill {
 }
 
 impl Standstill {
+    pub(super) fn new(alone: bool) -> Self {
+        Self { alone, ..Self::default() }
+    }
+
     /// Whether a partition must not be read.
     pub(super) fn holds(&self, partition: i32) -> bool {
-        self.pauses.iter().any(|pause| pause.stands() && (pause.ours || pause.partition == partition))
+        let holds = |pause: &Pause| pause.partition == partition || pause.ours && !self.alone;
+        self.pauses.iter().any(|pause| pause.stands() && holds(pause))
     }
 }
 

@@ -233,7 +233,8 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn rfc3339(unix_ms: i64) -> String {
+/// A time in Unix milliseconds, as letters tell it.
+pub fn rfc3339(unix_ms: i64) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000)
         .ok()
         .and_then(|time| time.format(&Rfc3339).ok())

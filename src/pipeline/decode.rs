@@ -105,6 +105,8 @@ pub struct JudgeSettings {
     pub schema_versions: RangeInclusive<u32>,
     /// What is blacked out of good records.
     pub redaction: Option<Arc<Rules>>,
+    /// A value at which judging fails in an unforeseen way: only tests of the whole service set it.
+    pub sabotaged_value: Option<&'static [u8]>,
 }
 
 impl Default for JudgeSettings {
@@ -116,6 +118,7 @@ impl Default for JudgeSettings {
             legacy_framing: false,
             schema_versions: 1..=1,
             redaction: None,
+            sabotaged_value: None,
         }
     }
 }

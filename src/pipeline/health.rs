@@ -35,6 +35,8 @@ pub struct Counts {
     pub dlq_failures: u64,
     /// Offsets lost before they could be read.
     pub lost_offsets: u64,
+    /// Records that were not written to Redis because too much was waiting.
+    pub redis_dropped: u64,
 }
 
 impl Counts {
@@ -48,6 +50,7 @@ impl Counts {
             send_timeout: self.send_timeout.saturating_sub(earlier.send_timeout),
             dlq_failures: self.dlq_failures.saturating_sub(earlier.dlq_failures),
             lost_offsets: self.lost_offsets.saturating_sub(earlier.lost_offsets),
+            redis_dropped: self.redis_dropped.saturating_sub(earlier.redis_dropped),
         }
     }
 }
@@ -108,6 +111,8 @@ pub struct Facts {
     pub stands_at: Vec<StandsAt>,
     /// Dead letters that cannot be written and hold the offsets of their records.
     pub dead_letters_blocked: Option<DeadLettersBlocked>,
+    /// Redis does not take history.
+    pub redis_failing: Option<RedisFailing>,
     /// The bytes in flight are at their limit for this long: a stage does not keep up or is stuck.
     pub credit_exhausted: Option<Duration>,
     /// Owned partitions that lie behind and in which nothing was handled for longer than is tolerated.
@@ -142,6 +147,19 @@ pub struct DeadLettersBlocked {
     pub letters: usize,
     /// The partitions whose offsets wait.
     pub partitions: Vec<i32>,
+}
+
+/// Redis does not take history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisFailing {
+    /// For how long.
+    pub since: Duration,
+    /// The kind of the fault.
+    pub fault: &'static str,
+    /// What it said.
+    pub error: String,
+    /// Whether offsets wait for it.
+    pub required: bool,
 }
 
 /// The verdict on the service.
@@ -220,6 +238,15 @@ pub fn assess(facts: &Facts) -> (Status, Vec<Reason>) {
         found(Status::Degraded, "dead_letters_blocked", detail, hint);
     }
     kafka(facts, &mut found);
+    if let Some(RedisFailing { since, fault, error, required }) = &facts.redis_failing {
+        let detail = format!("redis takes no history for {} s: {fault}: {error}", since.as_secs());
+        let hint = if *required {
+            "offsets are not committed until it does; it goes on by itself"
+        } else {
+            "clients are served from memory and Kafka; it goes on by itself"
+        };
+        found(Status::Degraded, "redis_unreachable", detail, hint);
+    }
     if let Some(since) = facts.credit_exhausted.filter(|since| *since >= Duration::from_secs(5)) {
         let detail = format!("the bytes in flight have been at their limit for {} s", since.as_secs());
         found(Status::Degraded, "pipeline_full", detail, "a stage does not keep up; see dashstream_in_flight_bytes");
@@ -294,6 +321,10 @@ fn rates(window: &Counts, found: &mut impl FnMut(Status, &'static str, String, &
         let detail = format!("{} dead letters were lost", window.dlq_failures);
         found(Status::Degraded, "dead_letters_lost", detail, "check that the dead-letter topic exists and is writable");
     }
+    if window.redis_dropped > 0 {
+        let detail = format!("{} records were not written to redis", window.redis_dropped);
+        found(Status::Degraded, "redis_writes_dropped", detail, "clients get them from Kafka; see redis_unreachable");
+    }
     if window.lost_offsets > 0 {
         let detail = format!("{} offsets were gone before they could be read", window.lost_offsets);
         found(Status::Degraded, "offsets_lost", detail, "retention is shorter than the backlog; raise it or scale out");
@@ -330,6 +361,7 @@ mod tests {
         let window = |counts| Facts { window: counts, ..fine() };
         let stands = |ours| StandsAt { partition: 2, offset: 7, kind: "internal", ours, since: secs(9) };
         let blocked = DeadLettersBlocked { since: secs(3), letters: 5, partitions: vec![0, 2] };
+        let redis = |required| RedisFailing { since: secs(1), fault: "timeout", error: "no answer".into(), required };
         let table = [
             (Facts { draining: true, ..fine() }, Status::Draining, "draining"),
             (Facts { stands_at: vec![stands(true)], ..fine() }, Status::Paused, "paused"),
@@ -355,6 +387,9 @@ mod tests {
             ),
             (window(Counts { dlq_failures: 1, ..Counts::default() }), Status::Degraded, "dead_letters_lost"),
             (window(Counts { lost_offsets: 1, ..Counts::default() }), Status::Degraded, "offsets_lost"),
+            (Facts { redis_failing: Some(redis(false)), ..fine() }, Status::Degraded, "redis_unreachable"),
+            (Facts { redis_failing: Some(redis(true)), ..fine() }, Status::Degraded, "redis_unreachable"),
+            (window(Counts { redis_dropped: 1, ..Counts::default() }), Status::Degraded, "redis_writes_dropped"),
         ];
         for (facts, status, code) in table {
             assert_eq!(codes(&facts), (status, vec![code]), "{facts:?}");

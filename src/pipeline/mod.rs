@@ -19,6 +19,8 @@ pub mod safe_judge;
 
 pub mod dead_letter;
 
+pub mod letters;
+
 pub mod letter_pace;
 
 pub mod sequence;
@@ -32,6 +34,10 @@ pub mod page;
 pub mod replay_plan;
 
 pub mod window;
+
+pub mod write_order;
+
+pub mod retention;
 
 pub mod tags;
 

@@ -24,7 +24,12 @@ impl SafeJudge {
     pub fn judge(&mut self, value: Option<&[u8]>, items: &mut Vec<SequenceItem>) -> Verdict {
         let items_start = items.len();
         let fresh = || Judge::new(self.settings.clone(), self.hash_seed);
-        unwinding(&mut self.judge, fresh, |judge| judge.judge(value, items)).unwrap_or_else(|| {
+        let sabotaged = self.settings.sabotaged_value.is_some() && value == self.settings.sabotaged_value;
+        let judge = |judge: &mut Judge| {
+            assert!(!sabotaged, "judging was told to fail at this value");
+            judge.judge(value, items)
+        };
+        unwinding(&mut self.judge, fresh, judge).unwrap_or_else(|| {
             items.truncate(items_start);
             Verdict::Unprocessable(Kind::Internal)
         })

@@ -262,6 +262,12 @@ impl Window {
         self.records - self.dropped_of_oldest as usize
     }
 
+    /// How much of the bound that is nearest is used, from 0 to about 1.
+    pub fn used_ratio(&self) -> f64 {
+        let bytes = self.bytes as f64 / self.max_bytes.max(1) as f64;
+        bytes.max(self.records() as f64 / self.max_records.max(1) as f64)
+    }
+
     /// Partition, first offset kept and end, ascending by partition.
     pub fn bounds(&self) -> impl Iterator<Item = (i32, i64, i64)> {
         self.partitions.iter().map(|(partition, window)| (*partition, window.low, window.next))

@@ -14,6 +14,7 @@ use crate::actors::sessions::Sessions;
 use crate::board::Board;
 use crate::metrics::Metrics;
 use crate::pipeline::health::{self, Counts, Facts, Reason, Samples, StandsAt, Status};
+use crate::pipeline::retention::Bounds;
 
 /// What never changes while the process runs.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Identity {
     pub decode_error_policy: &'static str,
     /// Bounds of the memory window.
     pub window_records: usize,
+    /// Bounds of the Redis tier, where there is one.
+    pub redis: Option<Bounds>,
 }
 
 /// Everything that the endpoints look at.
@@ -98,6 +101,7 @@ impl StatusSource {
             send_timeout: metrics.send_timeout.get(),
             dlq_failures: metrics.dlq_lost.get(),
             lost_offsets: sum(&metrics.lost_offsets, &["retention"]),
+            redis_dropped: metrics.redis_write_dropped.get(),
         }
     }
 
@@ -191,7 +195,14 @@ impl StatusSource {
                 "dead_letters_lost_last_120s": facts.window.dlq_failures,
             },
             "replay_buffer": {
-                "redis_enabled": false,
+                "redis_enabled": self.identity.redis.is_some(),
+                "redis_up": self.metrics.redis_up.get() == 1,
+                "redis_hits": self.metrics.redis_hits.get(),
+                "redis_misses": self.metrics.redis_misses.get(),
+                "redis_write_dropped": self.metrics.redis_write_dropped.get(),
+                "redis_write_failures": self.metrics.redis_write_failures.get(),
+                "redis_message_ttl_secs": self.identity.redis.map(|redis| redis.age_ms / 1_000),
+                "redis_max_sequences": self.identity.redis.map(|redis| redis.offsets),
                 "memory_hits": self.metrics.memory_hits.get(),
                 "memory_buffer_size": self.metrics.window_records.get(),
                 "memory_buffer_bytes": self.metrics.window_bytes.get(),

@@ -21,6 +21,8 @@ pub mod frame_gate;
 
 pub mod stream_frame;
 
+pub mod stream_parse;
+
 pub mod ws_frame;
 
 /// The telemetry messages of the producers, generated from `proto/dashstream.proto`.

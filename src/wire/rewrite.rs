@@ -60,7 +60,7 @@ pub trait Rewriter {
 ///
 /// # Errors
 /// When the bytes are not a message of the schema.
-pub fn rewrite(bytes: &[u8], rewriter: &mut impl Rewriter) -> Result<Option<Vec<u8>>, Invalid> {
+pub fn rewrite(bytes: &[u8], rewriter: &mut dyn Rewriter) -> Result<Option<Vec<u8>>, Invalid> {
     let root = Place { outer: None, name: "" };
     body(bytes, ROOT, &root, rewriter, DEPTH_LIMIT)
 }
@@ -76,7 +76,7 @@ fn body(
     bytes: &[u8],
     message: u8,
     place: &Place<'_>,
-    rewriter: &mut impl Rewriter,
+    rewriter: &mut dyn Rewriter,
     depth: u32,
 ) -> Result<Option<Vec<u8>>, Invalid> {
     let depth = depth.checked_sub(1).ok_or(Invalid)?;
@@ -107,9 +107,7 @@ fn body(
                 written += raw.len();
             }
             (Some(out), Fate::Replace(new)) => {
-                // The key stands before the old length.
-                let (_, after_key) = key_len(head)?;
-                out.extend_from_slice(after_key);
+                out.extend_from_slice(only_key(head)?);
                 put_varint(out, new.len() as u64);
                 out.extend_from_slice(&new);
                 written = out.len();
@@ -136,7 +134,7 @@ fn field(
     wire: u8,
     rest: &mut &[u8],
     place: &Place<'_>,
-    rewriter: &mut impl Rewriter,
+    rewriter: &mut dyn Rewriter,
     depth: u32,
     context: &Context,
 ) -> Result<(Fate, usize), Invalid> {
@@ -178,7 +176,7 @@ fn map_entry(
     bytes: &[u8],
     entry: u8,
     place: &Place<'_>,
-    rewriter: &mut impl Rewriter,
+    rewriter: &mut dyn Rewriter,
     depth: u32,
 ) -> Result<Option<Vec<u8>>, Invalid> {
     let (mut rest, mut name) = (bytes, &[][..]);
@@ -195,14 +193,14 @@ fn map_entry(
 }
 
 /// Hands the value of a map entry on as if it stood in the place of the entry, and leaves the key as it is.
-struct OnlyValue<'a, R> {
-    rewriter: &'a mut R,
+struct OnlyValue<'a> {
+    rewriter: &'a mut dyn Rewriter,
     named: &'a Place<'a>,
 }
 
-impl<R: Rewriter> OnlyValue<'_, R> {
+impl OnlyValue<'_> {
     /// `named.value.rest` is `named.rest` to the outside.
-    fn within<T>(&mut self, place: &Place<'_>, tell: impl FnOnce(&mut R, &Place<'_>) -> T) -> T {
+    fn within<T>(&mut self, place: &Place<'_>, tell: impl FnOnce(&mut dyn Rewriter, &Place<'_>) -> T) -> T {
         let mut below = Vec::new();
         let mut at = *place;
         while let Some(outer) = at.outer {
@@ -224,7 +222,7 @@ fn rebuild<T>(place: &Place<'_>, below: &[&str], tell: impl FnOnce(&Place<'_>) -
     }
 }
 
-impl<R: Rewriter> Rewriter for OnlyValue<'_, R> {
+impl Rewriter for OnlyValue<'_> {
     fn value(&mut self, place: &Place<'_>, leaf: Leaf, value: &[u8]) -> Option<Vec<u8>> {
         let is_key = place.name == "key" && place.outer.is_some_and(|outer| std::ptr::eq(outer, self.named));
         if is_key { None } else { self.within(place, |rewriter, place| rewriter.value(place, leaf, value)) }
@@ -303,12 +301,11 @@ fn number_value(wire: u8, rest: &mut &[u8]) -> Result<(), Invalid> {
     }
 }
 
-/// Splits the bytes of a key, and of the length behind it, after the key.
-fn key_len(head: &[u8]) -> Result<(&[u8], &[u8]), Invalid> {
+/// The bytes of the key, which stands before the length of a value.
+fn only_key(head: &[u8]) -> Result<&[u8], Invalid> {
     let mut rest = head;
     key(&mut rest)?;
-    let key = head.get(..head.len() - rest.len()).ok_or(Invalid)?;
-    Ok((rest, key))
+    head.get(..head.len() - rest.len()).ok_or(Invalid)
 }
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {

@@ -121,9 +121,10 @@ fn zero_and_limits_of_a_file_are_those_of_the_variables() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn texts_of_a_wrong_form_are_refused() {
     let long = "x".repeat(250);
-    let bad: [(&str, &[&str]); 29] = [
+    let bad: [(&str, &[&str]); 35] = [
         (
             "kafka.brokers",
             &[
@@ -154,6 +155,7 @@ fn texts_of_a_wrong_form_are_refused() {
         ("kafka.security.ssl_endpoint_algorithm", &["", "http"]),
         ("kafka.security.ssl_ca_location", &["/does/not/exist.pem"]),
         ("decode.on_error", &["", "drop", "stop"]),
+        ("decode.pause_scope", &["", "all", "record"]),
         ("dlq.mode", &["", "best-effort", "closed"]),
         ("web.admin_token", &["short", "sixteen characters", "tökentökentöken"]),
         ("web.host", &["0.0.0.0", "::", "10.0.0.1", "dash.example.com", "::ffff:10.0.0.1"]),
@@ -181,7 +183,12 @@ fn texts_of_a_wrong_form_are_refused() {
             "web.trusted_proxies",
             &[",", "10.0.0.0/33", "10.0.0.1/8", "proxy", "10.0.0.1,", "10.0.0.1;10.0.0.2", "::/129"],
         ),
-        ("telemetry.log", &["", "loud", "inf", "warning", "dashstream=loud", "a=b=c", ","]),
+        ("replay.durability", &["", "best-effort", "always", "required"]),
+        ("redis.topology", &["", "replicated"]),
+        ("redis.nodes", &[",", "h", "h:", "h:0", "redis://h:1", "h:1;h:2", "::1:1"]),
+        ("redis.sentinel_master", &["", "a b", "a/b", "ä"]),
+        ("redis.key_prefix", &["", "a b", "{a}", "ä", &long]),
+        ("telemetry.log", &["", "loud", "inf", "warning", "dashstream=loud", "a=b=c", ",", " \u{d81}["]),
     ];
     for (path, values) in bad {
         let setting = table::by_path(path).unwrap();
@@ -237,7 +244,7 @@ fn a_variable_that_is_not_text_is_refused_for_every_setting() {
 #[test]
 fn settings_that_contradict_each_other_are_named_with_their_sources() {
     type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
-    let cases: [Case; 12] = [
+    let cases: [Case; 14] = [
         (
             &[("DASHSTREAM_WEB_IDLE_TIMEOUT_SECS", "15")],
             "web.idle_timeout_secs = 15",
@@ -260,6 +267,8 @@ fn settings_that_contradict_each_other_are_named_with_their_sources() {
             "supervisor.backoff_base_ms = 100",
         ),
         (&[("KAFKA_TOPIC", "a"), ("KAFKA_DLQ_TOPIC", "a")], "dlq.topic", "variable KAFKA_TOPIC"),
+        (&[("DASHSTREAM_REPLAY_DURABILITY", "required")], "replay.durability = \"required\"", "redis.url"),
+        (&[("DASHSTREAM_REDIS_TOPOLOGY", "cluster"), ("REDIS_URL", "redis://h/1")], "redis.url", "redis.topology"),
         (&[("KAFKA_SASL_PASSWORD", "x")], "kafka.security.sasl_username", "kafka.security.protocol = \"plaintext\""),
         (&[("KAFKA_SSL_KEY_PASSWORD", "x")], "kafka.security.ssl_key_password = \"***\"", "ssl_key_location"),
         (&[("WEBSOCKET_HOST", "0.0.0.0")], "web.host = \"0.0.0.0\"", "web.allow_unauthenticated = false (default)"),

@@ -94,6 +94,8 @@ fn a_wrong_command_line_is_a_usage_error() {
         &["demo", "--tenants", "0"],
         &["demo", "--seed", "-1"],
         &["completions", "cobol"],
+        &["dlq", "replay", "--yes"],
+        &["dlq", "list", "--since", "yesterday"],
     ] {
         let output = dashstream(arguments, &[]);
         let message = text(&output.stderr);
@@ -105,10 +107,11 @@ fn a_wrong_command_line_is_a_usage_error() {
 #[test]
 fn every_command_explains_itself_with_an_example() {
     let commands = ["serve", "demo", "generate", "check-config", "default-config", "topology", "completions", "man"];
-    for command in commands {
-        let output = dashstream(&[command, "--help"], &[]);
-        assert_eq!(output.status.code(), Some(0), "{command}");
-        assert!(text(&output.stdout).contains("Example"), "{command}");
+    let dlq = ["list", "inspect", "replay", "discard"].map(|command| vec!["dlq", command]);
+    for command in commands.into_iter().map(|command| vec![command]).chain(dlq).chain([vec!["dlq"]]) {
+        let output = dashstream(&[&command[..], &["--help"]].concat(), &[]);
+        assert_eq!(output.status.code(), Some(0), "{command:?}");
+        assert!(text(&output.stdout).contains("Example"), "{command:?}");
     }
     assert_eq!(dashstream(&["--version"], &[]).status.code(), Some(0));
 }

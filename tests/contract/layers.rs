@@ -5,6 +5,7 @@ use std::io::Write;
 use dashstream::config::environment::Environment;
 use dashstream::config::load::{Flag, Loaded, load};
 use dashstream::config::problem::Origin;
+use dashstream::config::replay::{Durability, RedisTopology};
 use dashstream::config::secret::{Secret, SecretUrl};
 use dashstream::config::sections::{AddressFamily, AutoOffsetReset, DlqMode, LogFormat, OnDecodeError};
 use dashstream::config::setting::{Kind, Literal, Setting};
@@ -42,6 +43,8 @@ fn samples(setting: &Setting) -> Option<[(String, serde_json::Value); 2]> {
         }
         // Half a security setting is refused; they have a test of their own.
         (path, ..) if path.starts_with("kafka.security.") => None,
+        // So is a tier that is required but not there.
+        ("replay.durability", ..) => None,
         (_, Kind::Choice(names), Literal::Text(default)) => {
             let other = names.iter().find(|name| **name != default)?;
             Some([(other.to_ascii_uppercase(), json!(other)), (default.to_owned(), json!(default))])
@@ -50,6 +53,12 @@ fn samples(setting: &Setting) -> Option<[(String, serde_json::Value); 2]> {
         ("kafka.topic" | "kafka.group_id" | "kafka.group_instance_id" | "kafka.cluster_id" | "dlq.topic", ..) => {
             same("one", "two")
         }
+        ("redis.sentinel_master" | "redis.key_prefix", ..) => same("one", "two:2"),
+        ("redis.sentinel_password", ..) => Some(["one", "two"].map(|password| (password.into(), json!("***")))),
+        ("redis.nodes", ..) => Some([
+            ("a:1, [::1]:2".into(), json!(["a:1", "[::1]:2"])),
+            ("10.0.0.1:26379".into(), json!(["10.0.0.1:26379"])),
+        ]),
         ("redis.url", ..) => same("redis://h:1/2", "rediss://h"),
         ("telemetry.otlp_endpoint", ..) => same("http://h:4317", "https://h/v1"),
         ("telemetry.log", ..) => same("warn", "info,dashstream=debug"),
@@ -155,6 +164,8 @@ fn a_process_with_variables_alone_is_fully_configured() {
             ("KAFKA_SSL_KEY_PASSWORD", "other"),
             ("KAFKA_SSL_ENDPOINT_ALGORITHM", "none"),
             ("REDIS_URL", "redis://:pw@redis:6379/1"),
+            ("DASHSTREAM_REDIS_TOPOLOGY", "Sentinel"),
+            ("DASHSTREAM_REPLAY_DURABILITY", "REQUIRED"),
             ("WEBSOCKET_HOST", "0.0.0.0"),
             ("DASHSTREAM_WEB_ALLOW_UNAUTHENTICATED", "true"),
             ("WEBSOCKET_PORT", "0"),
@@ -176,6 +187,8 @@ fn a_process_with_variables_alone_is_fully_configured() {
         (SecurityProtocol::SaslSsl, Some(SaslMechanism::ScramSha512))
     );
     assert_eq!((&security.sasl_password, &security.ssl_key_password), (&Secret::new("secret"), &Secret::new("other")));
+    assert_eq!(config.redis.topology, RedisTopology::Sentinel);
+    assert_eq!(config.replay.durability, Durability::Required);
     assert_eq!(config.redis.url, SecretUrl::new("redis://:pw@redis:6379/1"));
     assert_eq!((config.web.host.as_str(), config.web.port), ("0.0.0.0", 0));
     assert_eq!(config.telemetry.log_format, LogFormat::Json);

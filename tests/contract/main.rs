@@ -14,6 +14,8 @@
     reason = "a test fails by panicking, prints what it found, and is no library"
 )]
 
+mod alerts;
+
 mod bad_values;
 
 mod command_line;

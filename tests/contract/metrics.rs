@@ -9,6 +9,8 @@ use dashstream::metrics::{Declared, Metrics, Values};
 use dashstream::pipeline::dead_letter::Loss;
 use dashstream::pipeline::decode::Kind;
 use dashstream::pipeline::restart::Cause;
+use dashstream::redis::fault::Fault;
+use dashstream::redis::state::Operation;
 use dashstream::web::admission::Refused;
 use dashstream::web::auth::Denied;
 use dashstream::wire::close_code::CloseCode;
@@ -94,7 +96,10 @@ fn label_values_are_those_of_the_code() {
         values("dashstream_sessions_opened_total", "protocol"),
         [Dialect::V1, Dialect::V2].map(Dialect::as_str).into()
     );
-    let outside = ["Kafka", "ClientSession", "browser"];
+    assert_eq!(values("dashstream_redis_errors_by_type_total", "error_type"), Fault::ALL.map(Fault::as_str).into());
+    let operations = [Operation::Read, Operation::Write].map(Operation::as_str);
+    assert_eq!(values("dashstream_redis_timeouts_total", "operation"), operations.into());
+    let outside = ["Kafka", "Redis", "ClientSession", "browser"];
     let actors: BTreeSet<_> =
         EDGES.iter().flat_map(|edge| [edge.from, edge.to]).filter(|name| !outside.contains(name)).collect();
     assert_eq!(values("dashstream_actor_up", "actor"), actors);

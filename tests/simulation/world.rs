@@ -327,7 +327,9 @@ impl World {
                 let next = p.stored.get().unwrap_or(0);
                 let low = p.window_low.get().unwrap_or(0);
                 let oldest = p.low_watermark.get().unwrap_or(0).min(low);
-                Known { partition: p.partition, oldest, low, next, end: next }
+                // While a new store generation rebuilds its window, the end of the log is not known to it: nothing is beyond it.
+                let end = self.log.end(p.partition).max(next);
+                Known { partition: p.partition, oldest, low, next, end }
             })
             .collect();
         let resume = Resume {
@@ -339,11 +341,6 @@ impl World {
             filter: FilterChange::Keep,
         };
         let same_epoch = named_epoch.is_none_or(|epoch| epoch == self.log.epoch);
-        // While a new store generation rebuilds its window, the end of the log is not known to it: nothing is beyond it.
-        let known: Vec<Known> = known
-            .into_iter()
-            .map(|known| Known { end: self.log.end(known.partition).max(known.end), ..known })
-            .collect();
         let start = start::decide(&resume, same_epoch, &[], &known);
         let oldest = |partition| start.oldest.contains(&partition);
         let starts: Vec<_> = start.begins.iter().map(|begin| (begin.partition, begin.from)).collect();

@@ -1,5 +1,6 @@
 //! Every way into a secured Kafka works for every client of the service, and what cannot work says so.
 
+use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::authority::Authority;
@@ -123,6 +124,15 @@ fn each_listener_is_entered_by_every_client_of_the_service() {
             if known == 2 { Ok(()) } else { Err(known.to_string()) }
         });
         assert!(!service.log().contains("-secret"), "no password is in the log");
+        // Commands take the same door.
+        let listed = Command::new(env!("CARGO_BIN_EXE_dashstream"))
+            .args(["dlq", "list", "--json"])
+            .env_clear()
+            .envs(config.variables())
+            .output()
+            .expect("the binary can be run");
+        let lines = String::from_utf8_lossy(&listed.stdout).lines().count();
+        assert!(listed.status.success() && lines == published.bad(), "{listed:?}");
     }
 }
 

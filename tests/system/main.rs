@@ -31,6 +31,10 @@ mod connection_limits;
 
 mod control_frames;
 
+mod dashboards_show_live_data;
+
+mod dead_letter_tools;
+
 mod history;
 
 mod filters;
@@ -43,7 +47,17 @@ mod a_client_that_stops_reading_harms_nobody;
 
 mod kafka_cut;
 
+mod redaction;
+
+mod redis_tier;
+
 mod kafka_absent;
+
+mod kafka_history;
+
+#[path = "../kafka_ingest/support.rs"]
+#[allow(dead_code, reason = "a toolbox of another test binary")]
+mod ingest_support;
 
 mod kafka_doors;
 
@@ -62,6 +76,8 @@ mod sigterm_under_load;
 mod slow_clients;
 
 mod topic_changes;
+
+mod unprocessable_matrix;
 
 mod unprocessable_records;
 

@@ -25,6 +25,43 @@ const PARTITIONS: i32 = 2;
 /// Families that this test does not move, each with the test that does, or with why nothing can.
 const MOVED_ELSEWHERE: &[(&str, &str)] = &[
     ("dashstream_build_info", "constant by its nature"),
+    ("dashstream_redis_up", "tests/redis_tier/faults.rs::a_server_that_is_gone_is_told_at_once_and_found_again"),
+    ("dashstream_websocket_redis_errors_total", "tests/redis_tier/faults.rs::each_refusal_has_a_name"),
+    ("dashstream_redis_errors_by_type_total", "tests/redis_tier/faults.rs::each_refusal_has_a_name"),
+    ("replay_buffer_redis_write_failures_total", "tests/redis_tier/faults.rs::each_refusal_has_a_name"),
+    (
+        "dashstream_redis_timeouts_total",
+        "tests/redis_tier/faults.rs::a_server_that_hangs_costs_its_deadline_and_nothing_else",
+    ),
+    ("dashstream_redis_page_records", "tests/redis_tier/coverage.rs::page_sizes_hits_and_misses_are_counted"),
+    ("replay_buffer_redis_hits_total", "tests/redis_tier/coverage.rs::page_sizes_hits_and_misses_are_counted"),
+    ("replay_buffer_redis_misses_total", "tests/redis_tier/coverage.rs::page_sizes_hits_and_misses_are_counted"),
+    (
+        "replay_buffer_redis_write_dropped_total",
+        "src/actors/redis_queue/tests.rs::a_full_queue_drops_the_oldest_and_counts_its_records",
+    ),
+    // What waits for milliseconds is easily missed by a scrape.
+    (
+        "dashstream_redis_queued_blocks",
+        "src/actors/redis_queue/tests.rs::a_full_queue_drops_the_oldest_and_counts_its_records",
+    ),
+    ("dashstream_redis_queued_bytes", "src/actors/redis_queue/tests.rs::bytes_are_bounded_too"),
+    (
+        "dashstream_filtered_sessions",
+        "tests/system/filters.rs::a_client_gets_exactly_what_its_filter_names_live_and_replayed",
+    ),
+    (
+        "dashstream_jwks_reads_total",
+        "tests/system/web_doors.rs::public_keys_come_from_an_address_over_tls_and_new_ones_are_found",
+    ),
+    (
+        "dashstream_tls_renewals_total",
+        "tests/system/web_doors.rs::the_listener_speaks_tls_and_takes_a_renewed_certificate_without_a_restart",
+    ),
+    (
+        "dashstream_redacted_records_total",
+        "tests/system/redaction.rs::what_is_blacked_out_is_so_live_in_history_and_in_redis",
+    ),
     ("dashstream_store_misaligned_total", "only a defect of the service moves it"),
     (
         // Letters that fail at once are in flight too shortly for a scrape.
@@ -54,6 +91,24 @@ const MOVED_ELSEWHERE: &[(&str, &str)] = &[
     (
         "dashstream_dlq_retries_total",
         "src/actors/dlq_publisher.rs::a_passing_error_is_retried_a_bounded_number_of_times",
+    ),
+    (
+        "dashstream_history_pages_total",
+        "tests/system/kafka_history.rs::a_cluster_that_does_not_answer_costs_the_deadline_and_no_more",
+    ),
+    ("dashstream_history_page_records", "tests/system/kafka_history.rs::a_page_ends_with_its_bytes"),
+    ("dashstream_history_page_seconds", "tests/system/kafka_history.rs::a_page_ends_with_its_bytes"),
+    (
+        "dashstream_history_open_questions",
+        "tests/system/kafka_history.rs::a_cluster_that_does_not_answer_costs_the_deadline_and_no_more",
+    ),
+    (
+        "dashstream_history_cache_lookups_total",
+        "tests/system/kafka_history.rs::many_clients_that_page_over_the_same_range_share_one_reading",
+    ),
+    (
+        "dashstream_history_cache_bytes",
+        "tests/system/kafka_history.rs::many_clients_that_page_over_the_same_range_share_one_reading",
     ),
     (
         "dashstream_lost_offsets_total",

@@ -203,7 +203,7 @@ fn answer(stream: &mut impl std::io::Read) -> (u16, String) {
 }
 
 /// What a client sees that trusts `authority` alone: the certificate, and the answer to a GET.
-fn over_tls(authority: &Authority, address: &str, path: &str) -> Result<(Vec<u8>, u16), String> {
+fn over_tls(authority: &Authority, address: &str, path: &str) -> Result<(Vec<u8>, u16, String), String> {
     let mut roots = rustls::RootCertStore::empty();
     let own = CertificateDer::from_pem_slice(authority.certificate().as_bytes()).expect("a certificate");
     roots.add(own).expect("an authority");
@@ -220,9 +220,9 @@ fn over_tls(authority: &Authority, address: &str, path: &str) -> Result<(Vec<u8>
     let mut stream = rustls::Stream::new(&mut session, &mut socket);
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
-    let (status, _) = answer(&mut stream);
+    let (status, body) = answer(&mut stream);
     let shown = session.peer_certificates().and_then(|chain| chain.first()).map(|first| first.to_vec());
-    Ok((shown.unwrap_or_default(), status))
+    Ok((shown.unwrap_or_default(), status, body))
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn the_listener_speaks_tls_and_takes_a_renewed_certificate_without_a_restart() {
         .set("DASHSTREAM_WEB_TLS_KEY", key.display())
         .set("DASHSTREAM_WEB_TLS_RELOAD_SECS", 1);
     let service = Service::start(&config);
-    let (first, status) = over_tls(&authority, service.address(), "/live").expect("an encrypted answer");
+    let (first, status, _) = over_tls(&authority, service.address(), "/live").expect("an encrypted answer");
     assert_eq!(status, 200);
     assert!(over_tls(&Authority::new(), service.address(), "/live").is_err(), "who does not trust it is not served");
     assert_ne!(http(service.address(), "GET", "/live", &[], "").0, 200, "nothing is served in the clear");
@@ -253,9 +253,15 @@ fn the_listener_speaks_tls_and_takes_a_renewed_certificate_without_a_restart() {
     assert_eq!(over_tls(&authority, service.address(), "/live").expect("the old one").0, first);
     put(&["127.0.0.1"]);
     eventually("the renewed certificate", BOUND, || match over_tls(&authority, service.address(), "/live")? {
-        (shown, 200) if shown != first => Ok(()),
-        (_, status) => Err(format!("the old one, {status}")),
+        (shown, 200, _) if shown != first => Ok(()),
+        (_, status, _) => Err(format!("the old one, {status}")),
     });
+    let (_, _, metrics) = over_tls(&authority, service.address(), "/metrics").expect("an encrypted answer");
+    for result in ["ok", "failed"] {
+        let sample = format!("dashstream_tls_renewals_total{{result=\"{result}\"}}");
+        let line = metrics.lines().find(|line| line.starts_with(&sample)).expect("each result is counted");
+        assert!(!line.ends_with(" 0"), "{line}");
+    }
     // A session that was open before goes on.
     Producer::new(services::kafka()).publish(&topic.name, [records::good("t", 1)]);
     assert!(socket.hear_binary(), "the open session gets the record");
@@ -367,6 +373,11 @@ fn public_keys_come_from_an_address_over_tls_and_new_ones_are_found() {
     eventually("the second key", BOUND, || come_in(&service, &second, "two"));
     assert!(come_in(&service, &first, "one").expect_err("the first key is gone").contains("401"));
 
+    let (_, metrics) = service.get_with("/metrics", &shown(&signed_by(&second, "two"))).expect("/metrics answers");
+    let sample = r#"dashstream_jwks_reads_total{result="ok"} "#;
+    let line = metrics.lines().find(|line| line.starts_with(sample)).expect("reads are counted");
+    assert!(line.trim_start_matches(sample).parse::<f64>().expect("a number") >= 2.0, "{line}");
+
     // Keys of an address that nobody vouches for are not taken, and nobody comes in meanwhile.
     let doubting = Service::start(&config);
     assert!(come_in(&doubting, &second, "two").expect_err("no keys").contains("503"));
@@ -385,7 +396,7 @@ fn signing_key(kid: &str) -> (EcdsaKeyPair, Value) {
 
 fn signed_by(pair: &EcdsaKeyPair, kid: &str) -> String {
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let claims = json!({"exp": in_seconds(600), "tenants": ["a"]});
+    let claims = json!({"exp": in_seconds(600), "tenants": ["a"], "scope": "dashstream:observe"});
     let message = format!("{}.{}", part(json!({"alg": "ES256", "kid": kid})), part(claims));
     let signature = pair.sign(&SystemRandom::new(), message.as_bytes()).expect("a signature");
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))

@@ -80,7 +80,7 @@ export async function until<T>(
   what: string,
   look: () => Promise<T> | T,
   holds: (seen: T) => boolean,
-  limitMs = 20_000,
+  limitMs = 40_000,
 ): Promise<T> {
   const deadline = Date.now() + limitMs;
   for (;;) {

@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { FakeServer, FindingKind, GapReason, SkipReason } from "../testing/fake_server";
+import { type FakeOptions, FakeServer, FindingKind, GapReason, SkipReason } from "../testing/fake_server";
 import { eventValue, framed } from "../testing/messages";
 import {
   type Browser,
@@ -54,10 +54,12 @@ async function open(query = ""): Promise<void> {
 }
 
 function produce(count: number, partition = 0, thread = "run-1"): void {
-  for (let i = 0; i < count; i += 1) {
-    sequence += 1n;
-    server.record(partition, eventValue(thread, sequence));
-  }
+  server.together(() => {
+    for (let i = 0; i < count; i += 1) {
+      sequence += 1n;
+      server.record(partition, eventValue(thread, sequence));
+    }
+  });
 }
 
 const recordCount = async (): Promise<string> => (await figures(page)).Records ?? "";
@@ -247,6 +249,180 @@ describe("a lost connection", () => {
     expect(await page.locator(".alert").allInnerTexts()).toEqual([
       expect.stringContaining("stored position was unreadable"),
     ]);
+  });
+});
+
+describe("history", () => {
+  const progress = () => page.locator('[data-testid="history-progress"]');
+  const button = (name: string) => page.getByRole("button", { name, exact: true });
+  const systemRows = (): Promise<string[]> =>
+    page.$$eval(".row-history, .row-live, .row-gap, .row-hole, .row-reset", (rows) =>
+      rows.map((row) => (row as HTMLElement).innerText.replaceAll("\n", " ")),
+    );
+  const live = () =>
+    until(
+      "live",
+      () => streamSignal(page),
+      (text) => text === "live",
+    );
+
+  const focused = () => page.evaluate(() => document.activeElement?.textContent);
+
+  /** Another service in place of the usual one, with a log of its own. */
+  async function serveWith(options: FakeOptions): Promise<void> {
+    await server.stop();
+    server = new FakeServer({ partitions: 4, heartbeatMs: 300, page: DIST, ...options });
+    await server.start();
+  }
+
+  test("is loaded on request only, in parts, and goes over into what is live without a hole", async () => {
+    await serveWith({ maxTotal: 500, pageSize: 100 });
+    produce(700, 0);
+    produce(600, 3);
+    await open();
+    expect(await recordCount()).toBe("0");
+    await button("From the beginning").click();
+    await waitForRecords(1300);
+    await live();
+    expect(server.resumes).toMatchObject([
+      { from: "earliest" },
+      { from: "cursor", epoch: "epoch-1", lastOffsetsByPartition: { "0": "499" } },
+      { from: "cursor", lastOffsetsByPartition: { "0": "699", "3": "299" } },
+    ]);
+    produce(3, 3);
+    await waitForRecords(1303);
+    expect((await positions(page)).get(3)).toBe(603n);
+    expect(await systemRows()).toEqual(["live Live from here on, after 1,300 records of history"]);
+    expect((await figures(page))["Lost offsets"]).toBe("0");
+    await page.getByRole("grid").focus();
+    await page.keyboard.press("Home");
+    await until(
+      "the first row",
+      systemRows,
+      (rows) => rows[0] === "history From the beginning on; the list begins anew",
+    );
+    await picture(page, "history");
+  });
+
+  test("shows how far it has come, and is left by keyboard with a word on what is left out", async () => {
+    await serveWith({ pageSize: 50, pages: 10 });
+    produce(9_000);
+    await open();
+    const box = await page.getByRole("grid").boundingBox();
+    await button("From the beginning").focus();
+    await page.keyboard.press("Enter");
+    await until(
+      "progress",
+      () => progress().innerText(),
+      (text) => text === "History from the beginning: 5 %, 8,500 left",
+    );
+    expect(await page.getByRole("progressbar", { name: "History loaded" }).count()).toBe(1);
+    expect(await page.getByRole("grid").boundingBox()).toEqual(box);
+    expect((await figures(page))["Apply lag"]).toMatch(/^8500 · \d/);
+    await picture(page, "history-progress");
+    await until("the focus on the way back", focused, (text) => text === "Back to live");
+    await page.keyboard.press("Enter");
+    await live();
+    await until("the focus where it was", focused, (text) => text === "From the beginning");
+    expect(await systemRows()).toEqual([
+      expect.stringContaining("gap Partition 0: 8,500 offsets passed over, 500 to 8999 (jumped)"),
+    ]);
+    produce(2);
+    await waitForRecords(502);
+    await until(
+      "no lag",
+      async () => (await figures(page))["Apply lag"],
+      (lag) => lag === "0 · 0 s",
+    );
+  });
+
+  test("begins at a time, near or as it is typed in", async () => {
+    const now = Date.now();
+    for (let minutes = 120; minutes > 0; minutes -= 10) {
+      sequence += 1n;
+      server.record(0, eventValue("run-1", sequence), [], now - minutes * 60_000 + 30_000);
+    }
+    await open();
+    await button("Last hour").click();
+    await waitForRecords(6);
+    await button("Last 15 min").click();
+    await waitForRecords(1);
+    const field = page.getByLabel("From", { exact: true });
+    expect(await button("Load").isDisabled()).toBe(true);
+    await field.fill("2999-01-01T00:00");
+    expect(await button("Load").isDisabled()).toBe(true);
+    const local = new Date(now - 35 * 60_000);
+    const text = new Date(local.getTime() - local.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
+    await field.fill(text);
+    await field.press("Enter");
+    await waitForRecords(3);
+    await live();
+    expect(server.resumes.at(-1)).toMatchObject({
+      from: "time",
+      time: String(Math.trunc(local.getTime() / 1000) * 1000),
+    });
+    expect(await systemRows()).toEqual([
+      expect.stringMatching(/^history From .*2\d{3}.* on/),
+      "live Live from here on, after 3 records of history",
+    ]);
+  });
+
+  test("that takes the service too long is asked for again", async () => {
+    server.timeouts = Number.POSITIVE_INFINITY;
+    produce(50);
+    await open();
+    await button("From the beginning").click();
+    await until(
+      "the wait",
+      () => progress().innerText(),
+      (text) => /needs longer, asking again in \d+ s/.test(text),
+    );
+    await picture(page, "history-waits");
+    server.timeouts = 0;
+    await waitForRecords(50);
+    await live();
+    expect(server.resumes.slice(0, 2)).toMatchObject([{ from: "earliest" }, { from: "cursor" }]);
+  });
+
+  test("goes on where it was over a reload and over a restart", async () => {
+    await serveWith({ pageSize: 50, pages: 6 });
+    produce(2_000);
+    await open();
+    await button("From the beginning").click();
+    await waitForRecords(300);
+    await page.reload();
+    server.allowPages(4);
+    await waitForRecords(200);
+    expect(server.hellos.at(-1)).toMatchObject({
+      from: "cursor",
+      epoch: "epoch-1",
+      lastOffsetsByPartition: { "0": "299" },
+    });
+    await server.stop(1001);
+    server.allowPages(1_000);
+    await server.start();
+    await waitForRecords(1_700);
+    await live();
+    expect(await systemRows()).toEqual(["live Live from here on; 1,700 records made up for"]);
+    expect((await positions(page)).get(0)).toBe(2_000n);
+  });
+
+  test("that retention has taken is a gap, and the position moves on", async () => {
+    await open();
+    produce(10);
+    await waitForRecords(10);
+    await server.stop();
+    produce(40);
+    server.trim(0, 40);
+    await server.start();
+    await until("all rows", systemRows, (rows) => rows.length === 3);
+    expect(await systemRows()).toEqual([
+      expect.stringContaining("gap Partition 0: 30 offsets lost, 10 to 39 (retention)"),
+      expect.stringContaining("reset Partition 0: the position was moved (retention); goes on at 40"),
+      "live Live from here on; 10 records made up for",
+    ]);
+    expect(await page.locator(".alert-warning").innerText()).toContain("goes on at offset 40");
+    expect((await figures(page))["Lost offsets"]).toBe("30");
   });
 });
 

@@ -101,11 +101,15 @@ const count = async (label: string): Promise<bigint> => BigInt((await figures(pa
 
 async function openLive(url: string): Promise<void> {
   await page.goto(url);
+  await openedLive();
+}
+
+async function openedLive(): Promise<void> {
   await until(
     "the page is live",
     () => streamSignal(page),
     (text) => text === "live",
-    30_000,
+    60_000,
   );
 }
 
@@ -199,29 +203,96 @@ describe.skipIf(!hasBinary)("a demo that starts anew", () => {
   });
 });
 
+/** A topic of its own, a service for it that is not started yet, and a producer. */
+async function ownTopic(settings: Record<string, string> = {}): Promise<Own> {
+  const port = await freePort();
+  const topic = `page-${port}-${Date.now()}`;
+  const env = {
+    KAFKA_BROKERS: KAFKA ?? "",
+    KAFKA_TOPIC: topic,
+    KAFKA_GROUP_ID: topic,
+    WEBSOCKET_PORT: String(port),
+    ...settings,
+  };
+  const url = `http://127.0.0.1:${port}`;
+  return {
+    url,
+    produce: (args) => run(["generate", "--partitions", "4", ...args], env),
+    async serve() {
+      const service = run(["serve"], env);
+      await until(
+        "the service answers",
+        () => answers(url),
+        (isUp) => isUp,
+      );
+      return service;
+    },
+  };
+}
+
+interface Own {
+  url: string;
+  produce(args: string[]): ChildProcess;
+  serve(): Promise<ChildProcess>;
+}
+
+describe.skipIf(!hasBinary || KAFKA === undefined)("history", () => {
+  test("from before the page and from before the service is loaded on request, in parts, and a reload keeps the place", async () => {
+    // Nearly all of it has left the memory of the service, and it takes four questions.
+    const limits = {
+      REPLAY_BUFFER_MEMORY_SIZE: "100",
+      REPLAY_MAX_TOTAL: "400",
+      DASHSTREAM_REPLAY_PAGE_RECORDS: "150",
+    };
+    const { url, produce, serve } = await ownTopic(limits);
+    await stopped(produce(["--count", "1000", "--unlimited"]));
+    await serve();
+    await openLive(url);
+    expect([await count("Records"), await total()]).toEqual([0n, 1000n]);
+    await stopped(produce(["--count", "500", "--unlimited", "--seed", "2"]));
+    const everything = (records: bigint) =>
+      until(
+        `${records} records`,
+        () => count("Records"),
+        (seen) => seen >= records,
+        60_000,
+      );
+    const clean = async () => {
+      expect(await count("Lost offsets")).toBe(0n);
+      expect(await count("Unreadable")).toBe(0n);
+      expect(await page.locator(".row-gap, .row-hole, .row-reset, .alert").count()).toBe(0);
+    };
+    await everything(500n);
+    expect(await count("Records")).toBe(500n);
+
+    await page.getByRole("button", { name: "From the beginning" }).click();
+    await everything(1500n);
+    await openedLive();
+    // The log begins at 0 everywhere: as many records as offsets, so none is missing and none came twice.
+    expect([await count("Records"), await total()]).toEqual([1500n, 1500n]);
+    expect(await page.locator(".row-live").innerText()).toContain("after 1,500 records of history");
+    await clean();
+    await picture(page, "service-history");
+
+    const before = await positions(page);
+    await page.reload();
+    await openedLive();
+    expect([await count("Records"), await positions(page)]).toEqual([0n, before]);
+    await stopped(produce(["--count", "50", "--unlimited", "--seed", "3"]));
+    await everything(50n);
+    expect([await count("Records"), await total()]).toEqual([50n, 1550n]);
+    await clean();
+  });
+});
+
 describe.skipIf(!hasBinary || KAFKA === undefined)("a service that restarts", () => {
   test.each([
     ["in order", "SIGTERM"],
     ["by kill -9", "SIGKILL"],
   ] as const)("%s is caught up with, without a hole or a duplicate", async (_, signal) => {
-    const port = await freePort();
-    const url = `http://127.0.0.1:${port}`;
-    const topic = `page-${port}-${Date.now()}`;
-    const env = {
-      KAFKA_BROKERS: KAFKA ?? "",
-      KAFKA_TOPIC: topic,
-      KAFKA_GROUP_ID: topic,
-      WEBSOCKET_PORT: String(port),
-    };
-    const produce = (args: string[]) => run(["generate", "--partitions", "4", ...args], env);
+    const { url, produce, serve } = await ownTopic();
     await stopped(produce(["--count", "50", "--unlimited"]));
-    let service = run(["serve"], env);
-    await until(
-      "the service answers",
-      () => answers(url),
-      (isUp) => isUp,
-      30_000,
-    );
+    const service = await serve();
     await openLive(url);
     const [recordsAtStart, positionAtStart] = [await count("Records"), await total()];
     const producer = produce(["--rate", "300", "--seed", "2"]);
@@ -239,13 +310,8 @@ describe.skipIf(!hasBinary || KAFKA === undefined)("a service that restarts", ()
     );
     // Produced while nobody serves.
     await new Promise((resolve) => setTimeout(resolve, 1500));
-    service = run(["serve"], env);
-    await until(
-      "live again",
-      () => streamSignal(page),
-      (text) => text === "live",
-      60_000,
-    );
+    await serve();
+    await openedLive();
     const after = await count("Records");
     await until(
       "new records",

@@ -17,7 +17,7 @@ const root = document.getElementById("root");
 if (root !== null) {
   createRoot(root).render(
     <StrictMode>
-      <App store={store} commands={{ retryNow: () => client.retryNow(), jumpToLive: () => client.jumpToLive() }} />
+      <App store={store} commands={{ retryNow: () => client.retryNow(), goTo: (place) => client.goTo(place) }} />
     </StrictMode>,
   );
 }

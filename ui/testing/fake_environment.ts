@@ -117,9 +117,10 @@ export class FakeEnvironment implements Environment {
   #timers = new Map<number, { at: number; action: () => void }>();
   #nextTimer = 1;
 
-  constructor(storage?: MemoryStore) {
+  /** Storage of the tab, and that which it shares with other tabs. */
+  constructor(storage?: MemoryStore, shared?: MemoryStore) {
     this.storage = storage ?? this.storage;
-    this.store = new CursorStore([this.storage]);
+    this.store = new CursorStore(shared === undefined ? [this.storage] : [this.storage, shared]);
   }
 
   readonly record = (event: StreamEvent): void => {

@@ -33,6 +33,10 @@ interface Partition {
 interface Session {
   socket: WebSocket;
   next: Map<number, bigint>;
+  state: "replaying" | "live" | "parked";
+  /** Of the replay that is under way. */
+  replayed: number;
+  pages: number;
 }
 
 interface Hello {
@@ -41,6 +45,7 @@ interface Hello {
   lastOffsetsByPartition?: Record<string, string>;
   default?: string;
   epoch?: string;
+  time?: string;
 }
 
 const FRAME_LIMIT = 200;
@@ -51,19 +56,29 @@ export interface FakeOptions {
   heartbeatMs?: number;
   /** First offset of every partition. */
   low?: bigint;
+  /** Most offsets of one replay, as `REPLAY_MAX_TOTAL`. */
+  maxTotal?: number;
+  /** Offsets of one page of a replay, and how many pages are sent before `allowPages` allows for more. */
+  pageSize?: number;
+  pages?: number;
   /** Folder with the built page, served at `/`. */
   page?: string;
 }
 
 export class FakeServer {
   readonly hellos: Hello[] = [];
+  readonly resumes: Hello[] = [];
   readonly applied: Record<string, string>[] = [];
+  /** So many replays run out of time before their first page. */
+  timeouts = 0;
   ingest: { status: string; reasons: string[] } = { status: "healthy", reasons: [] };
   epoch = "epoch-1";
   namespace = "fake-cluster/fake-topic";
   #partitions = new Map<number, Partition>();
   #sessions = new Set<Session>();
   #holes = new Map<number, { times: number }>();
+  #pages: number;
+  #isHeld = false;
   #http: Server | null = null;
   #ws: WebSocketServer | null = null;
   #timer: ReturnType<typeof setInterval> | null = null;
@@ -71,8 +86,10 @@ export class FakeServer {
   port = 0;
 
   constructor(options: FakeOptions = {}) {
-    this.#options = { partitions: 4, port: 0, heartbeatMs: 500, low: 0n, page: null, ...options };
+    const replay = { maxTotal: 10_000, pageSize: 1_000, pages: Number.POSITIVE_INFINITY };
+    this.#options = { partitions: 4, port: 0, heartbeatMs: 500, low: 0n, page: null, ...replay, ...options };
     this.port = this.#options.port;
+    this.#pages = this.#options.pages;
     for (let partition = 0; partition < this.#options.partitions; partition += 1) {
       this.#partitions.set(partition, { low: this.#options.low, entries: [] });
     }
@@ -142,8 +159,16 @@ export class FakeServer {
     partition: number,
     value: Uint8Array,
     findings: { kind: FindingKind; expected: bigint; found: bigint }[] = [],
+    timestampMs = Date.now(),
   ): void {
-    this.#append(partition, { type: "record", value, timestampMs: Date.now(), findings });
+    this.#append(partition, { type: "record", value, timestampMs, findings });
+  }
+
+  /** Retention: the oldest offsets of the partition are gone. */
+  trim(partition: number, count: number): void {
+    const trimmed = this.#partition(partition);
+    trimmed.low += BigInt(count);
+    trimmed.entries.splice(0, count);
   }
 
   skip(partition: number, count: number, reason = SkipReason.NO_RECORD): void {
@@ -158,6 +183,14 @@ export class FakeServer {
       this.#partition(partition).entries.push({ type: "gap", reason });
     }
     this.#pushAll();
+  }
+
+  /** Replays go on for so many pages more. */
+  allowPages(count: number): void {
+    this.#pages += count;
+    for (const session of this.#sessions) {
+      this.#replay(session);
+    }
   }
 
   /** A defect: the next `times` frames of the partition leave out their first offset without a word. */
@@ -231,7 +264,13 @@ export class FakeServer {
   #onText(socket: WebSocket, frame: Hello & { offsets?: Record<string, string> }): void {
     if (frame.type === "hello") {
       this.hellos.push(frame);
-      this.#onHello(socket, frame);
+      this.#begin({ socket, next: new Map(), state: "parked", replayed: 0, pages: 0 }, frame);
+    } else if (frame.type === "resume") {
+      this.resumes.push(frame);
+      const session = [...this.#sessions].find((open) => open.socket === socket);
+      if (session !== undefined) {
+        this.#begin(session, frame);
+      }
     } else if (frame.type === "applied" && frame.offsets !== undefined) {
       this.applied.push(frame.offsets);
     } else if (frame.type === "ping") {
@@ -239,12 +278,12 @@ export class FakeServer {
     }
   }
 
-  #onHello(socket: WebSocket, hello: Hello): void {
-    const session: Session = { socket, next: new Map() };
-    const isStale = hello.epoch !== undefined && hello.epoch !== this.epoch;
+  #begin(session: Session, asked: Hello): void {
+    const { socket } = session;
+    const isStale = asked.epoch !== undefined && asked.epoch !== this.epoch;
     const partitions: Record<string, { from: string; low: string; next: string }> = {};
     for (const [number, { low }] of this.#partitions) {
-      const from = isStale ? low : this.#startOf(hello, number);
+      const from = isStale ? low : this.#startOf(asked, number);
       session.next.set(number, from);
       partitions[number] = { from: String(from), low: String(low), next: String(this.end(number)) };
     }
@@ -264,39 +303,110 @@ export class FakeServer {
         send(socket, { type: "cursor_reset", partition, reason: "epoch", nextOffset: String(next) });
       }
     }
+    session.state = "replaying";
+    session.replayed = 0;
+    session.pages = 0;
     this.#sessions.add(session);
-    this.#push(session);
-    send(socket, { type: "replay_complete", mode: "partition", from: hello.from, totalReplayed: 0, capped: false });
+    this.#replay(session);
     this.#heartbeat();
   }
 
+  /** Page after page, to the end of the log or as far as one replay goes. */
+  #replay(session: Session): void {
+    const { pageSize, maxTotal } = this.#options;
+    while (session.state === "replaying") {
+      if (this.#left(session) === 0n) {
+        this.#complete(session, "live");
+      } else if (this.timeouts > 0) {
+        this.timeouts -= 1;
+        send(session.socket, { type: "error", code: "replay_timeout", message: "history could not be read in time" });
+        this.#complete(session, "parked");
+      } else if (session.replayed >= maxTotal) {
+        this.#complete(session, "parked");
+      } else if (this.#pages > 0) {
+        this.#pages -= 1;
+        session.replayed += this.#push(session, Math.min(pageSize, maxTotal - session.replayed));
+        this.#tellProgress(session);
+      } else {
+        return;
+      }
+    }
+  }
+
+  #tellProgress(session: Session): void {
+    session.pages += 1;
+    const remaining = this.#left(session);
+    const percent = Number((BigInt(session.replayed) * 100n) / (BigInt(session.replayed) + remaining));
+    const { pages: page, replayed: totalReplayed } = session;
+    send(session.socket, { type: "replay_progress", page, totalReplayed, remaining: String(remaining), percent });
+  }
+
+  #complete(session: Session, state: "live" | "parked"): void {
+    session.state = state;
+    const capped = state === "parked";
+    send(session.socket, { type: "replay_complete", mode: "partition", totalReplayed: session.replayed, capped });
+  }
+
+  #left(session: Session): bigint {
+    let left = 0n;
+    for (const [partition, next] of session.next) {
+      left += this.end(partition) - next;
+    }
+    return left;
+  }
+
   #startOf(hello: Hello, partition: number): bigint {
-    const { low } = this.#partition(partition);
+    const { low, entries } = this.#partition(partition);
     if (hello.from === "latest") {
       return this.end(partition);
+    }
+    if (hello.from === "time") {
+      const at = entries.findIndex((entry) => entry.type === "record" && entry.timestampMs >= Number(hello.time));
+      return at < 0 ? this.end(partition) : low + BigInt(at);
     }
     const last = hello.from === "cursor" ? hello.lastOffsetsByPartition?.[partition] : undefined;
     return last === undefined ? low : BigInt(last) + 1n;
   }
 
+  /** What happens to the log within `action` is sent after it, in few frames. */
+  together(action: () => void): void {
+    this.#isHeld = true;
+    action();
+    this.#isHeld = false;
+    this.#pushAll();
+  }
+
   #pushAll(): void {
+    if (this.#isHeld) {
+      return;
+    }
     for (const session of this.#sessions) {
-      this.#push(session);
+      if (session.state === "live") {
+        this.#push(session, Number.POSITIVE_INFINITY);
+      }
     }
   }
 
-  #push(session: Session): void {
+  /** Sends at most so many offsets, of all partitions in turn. Returns how many. */
+  #push(session: Session, allowed: number): number {
+    let sent = 0;
     for (const partition of this.#partitions.keys()) {
       let next = session.next.get(partition) ?? 0n;
-      while (next < this.end(partition)) {
-        next = this.#pushFrame(session, partition, next);
+      while (next < this.end(partition) && sent < allowed) {
+        const before = next;
+        next = this.#pushFrame(session, partition, next, Math.min(FRAME_LIMIT, allowed - sent));
+        sent += Number(next - before);
       }
       session.next.set(partition, next);
     }
+    return sent;
   }
 
-  #pushFrame(session: Session, partition: number, from: bigint): bigint {
+  #pushFrame(session: Session, partition: number, from: bigint, limit: number): bigint {
     const { low, entries } = this.#partition(partition);
+    if (from < low) {
+      return this.#pushRetention(session, partition, from, low);
+    }
     const hole = this.#holes.get(partition);
     let first = from;
     if (hole !== undefined && hole.times > 0 && from + 1n < this.end(partition)) {
@@ -304,12 +414,27 @@ export class FakeServer {
       first = from + 1n;
     }
     const start = Number(first - low);
-    const chunk = entries.slice(start, start + FRAME_LIMIT);
-    const items = toItems(chunk, first);
+    const chunk = entries.slice(start, start + limit);
     const next = first + BigInt(chunk.length);
-    const frame = create(FrameSchema, { partition, firstOffset: first, nextOffset: next, items });
-    session.socket.send(toBinary(FrameSchema, frame));
+    this.#sendFrame(session, partition, first, next, toItems(chunk, first));
     return next;
+  }
+
+  /** Retention has passed the session's position. */
+  #pushRetention(session: Session, partition: number, from: bigint, low: bigint): bigint {
+    const gap: Entry[] = Array.from({ length: Number(low - from) }, () => ({
+      type: "gap",
+      reason: GapReason.RETENTION,
+    }));
+    this.#sendFrame(session, partition, from, low, toItems(gap, from));
+    const { epoch } = this;
+    send(session.socket, { type: "cursor_reset", partition, reason: "retention", epoch, nextOffset: String(low) });
+    return low;
+  }
+
+  #sendFrame(session: Session, partition: number, firstOffset: bigint, nextOffset: bigint, items: Item[]): void {
+    const frame = create(FrameSchema, { partition, firstOffset, nextOffset, items });
+    session.socket.send(toBinary(FrameSchema, frame));
   }
 
   #heartbeat(): void {

@@ -1,7 +1,7 @@
 // Frames of the server, for tests.
 
 import { create, toBinary } from "@bufbuild/protobuf";
-import { FrameSchema } from "../src/wire/generated/stream_pb";
+import { FrameSchema, GapReason } from "../src/wire/generated/stream_pb";
 import { eventValue } from "./messages";
 
 /** A frame of records at `[first, next)`. */
@@ -14,6 +14,14 @@ export function frameOf(partition: number, first: bigint, next: bigint): ArrayBu
   }
   const frame = create(FrameSchema, { partition, firstOffset: first, nextOffset: next, items });
   return toBinary(FrameSchema, frame).slice().buffer;
+}
+
+/** A frame that says that `[first, next)` is lost to retention. */
+export function gapFrame(partition: number, first: bigint, next: bigint): ArrayBuffer {
+  const value = { firstOffset: first, nextOffset: next, reason: GapReason.RETENTION };
+  const items = [{ kind: { case: "gap" as const, value } }];
+  return toBinary(FrameSchema, create(FrameSchema, { partition, firstOffset: first, nextOffset: next, items })).slice()
+    .buffer;
 }
 
 /** A welcome that begins each partition at the offset given. */

@@ -193,6 +193,13 @@ pub(super) const DECODE: Section = Section {
             &["skip", "pause"],
             "What happens at a record that cannot be processed: skip writes a dead letter and goes on, pause stops there.",
         ),
+        choice(
+            "decode.pause_scope",
+            "DASHSTREAM_DECODE_PAUSE_SCOPE",
+            "consumer",
+            &["consumer", "partition"],
+            "What stops with pause: all that this instance reads, or only the partition of the record.",
+        ),
     ],
 };
 

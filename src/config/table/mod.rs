@@ -7,6 +7,8 @@ mod doors;
 
 mod ingest;
 
+mod history;
+
 mod serve;
 
 use std::ops::RangeInclusive;
@@ -30,8 +32,8 @@ pub static SECTIONS: [&Section; 11] = [
     &ingest::SECURITY,
     &ingest::DECODE,
     &ingest::DLQ,
-    &serve::REPLAY,
-    &serve::REDIS,
+    &history::REPLAY,
+    &history::REDIS,
     &serve::WEB,
     &doors::AUTH,
     &doors::REDACT,

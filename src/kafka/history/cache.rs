@@ -39,11 +39,6 @@ impl Cache {
         self.bytes
     }
 
-    /// Whether it keeps anything at all.
-    pub(super) const fn is_off(&self) -> bool {
-        self.max_bytes == 0
-    }
-
     /// Keeps a chunk. A newer epoch empties the cache, an older one is not kept.
     pub(super) fn keep(&mut self, epoch: u64, chunk: &Arc<Chunk>) {
         if epoch > self.epoch {
@@ -73,7 +68,8 @@ impl Cache {
         }
     }
 
-    /// A page of what is kept from the request's first offset on. It may end early.
+    /// A page of what is kept from the request's first offset on. It may end early, but holds at least half of what was asked
+    /// for: less is no help for whoever has to ask again.
     pub(super) fn page(&mut self, request: &PageRequest) -> Option<Page> {
         if request.epoch != self.epoch {
             return None;
@@ -93,7 +89,8 @@ impl Cache {
             bytes += taken.message().len();
             chunks.push(taken);
         }
-        (!chunks.is_empty()).then_some(Page { chunks, low: None })
+        let enough = cursor >= request.until || records <= request.max_records / 2 || bytes >= request.max_bytes / 2;
+        (enough && !chunks.is_empty()).then_some(Page { chunks, low: None })
     }
 
     /// The chunk that covers an offset.

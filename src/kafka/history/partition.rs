@@ -4,12 +4,13 @@
 //! It must not know Kafka's client.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::queue::PageJob;
+use super::queue::{Answer, PageJob};
 use crate::kafka::batch::{BatchBuilder, BatchLimits, RecordView};
 use crate::pipeline::assemble::{Assembler, Judged};
 use crate::pipeline::decode::{JudgeSettings, SequenceItem, Verdict};
-use crate::pipeline::page::{Page, TierError};
+use crate::pipeline::page::{Page, PageRequest, TierError};
 use crate::pipeline::safe_judge::SafeJudge;
 use crate::pipeline::window::Chunk;
 
@@ -34,7 +35,9 @@ impl Judging {
 /// The reading of one page, and of what is there behind it.
 #[derive(Debug)]
 pub(super) struct PartitionRead {
-    pub(super) job: PageJob,
+    request: PageRequest,
+    deadline: Instant,
+    answer: Option<Answer<Page>>,
     /// The log did not end below this when the reading began, as far as the live reader had come.
     known_end: i64,
     /// Bytes that may be taken beyond the page, for the next one.
@@ -54,9 +57,12 @@ pub(super) struct PartitionRead {
 
 impl PartitionRead {
     pub(super) fn new(job: PageJob, known_end: i64, ahead_bytes: usize) -> Self {
-        let (partition, from) = (job.request.partition, job.request.from);
+        let PageJob { request, deadline, answer } = job;
+        let (partition, from) = (request.partition, request.from);
         Self {
-            job,
+            request,
+            deadline,
+            answer: Some(answer),
             known_end,
             ahead_bytes,
             builder: BatchBuilder::new(partition, from),
@@ -78,7 +84,12 @@ impl PartitionRead {
 
     /// Whether there is nothing to answer yet, and somebody waits for it.
     pub(super) fn is_wanted(&self) -> bool {
-        self.page.is_none() && !self.job.answer.is_given_up()
+        self.page.is_none() && self.answer.as_ref().is_some_and(|answer| !answer.is_given_up())
+    }
+
+    /// Until when somebody waits.
+    pub(super) const fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// Whether nothing more is taken.
@@ -91,8 +102,8 @@ impl PartitionRead {
         if self.closed || record.offset < self.position() {
             return;
         }
-        if record.offset >= self.job.request.until {
-            self.finish_at(judging, self.job.request.until);
+        if record.offset >= self.request.until {
+            self.finish_at(judging, self.request.until);
             return;
         }
         // Nobody looks at keys and headers of history.
@@ -104,7 +115,7 @@ impl PartitionRead {
         self.records = self.records.saturating_add(1);
         self.bytes = self.bytes.saturating_add(value_bytes);
         if self.page.is_none() {
-            if self.records >= self.job.request.max_records || self.bytes >= self.job.request.max_bytes {
+            if self.records >= self.request.max_records || self.bytes >= self.request.max_bytes {
                 self.complete(judging);
                 self.bytes = 0;
                 self.closed = self.ahead_bytes == 0;
@@ -117,7 +128,7 @@ impl PartitionRead {
     /// The log ends here for now: up to what is known to be in it, the rest holds no record.
     pub(super) fn end_of_log(&mut self, judging: &mut Judging) {
         if !self.closed {
-            self.finish_at(judging, self.job.request.until.min(self.known_end).max(self.position()));
+            self.finish_at(judging, self.request.until.min(self.known_end).max(self.position()));
         }
     }
 
@@ -129,7 +140,7 @@ impl PartitionRead {
         }
         if position < low {
             // Perhaps retention came between two reads of this page; then what was read is the page.
-            self.low = (position == self.job.request.from).then_some(low);
+            self.low = (position == self.request.from).then_some(low);
         } else if position <= self.known_end {
             // The live reader has been further: this is another log.
             self.failed = Some(TierError::EpochOver);
@@ -166,7 +177,7 @@ impl PartitionRead {
     }
 
     fn judge(&mut self, judging: &mut Judging) {
-        let Some((mut batch, _)) = self.builder.finish(self.job.request.epoch, None) else { return };
+        let Some((mut batch, _)) = self.builder.finish(self.request.epoch, None) else { return };
         let Judging { judge, verdicts, items } = judging;
         verdicts.clear();
         let mut redacted = Vec::new();
@@ -190,14 +201,15 @@ impl PartitionRead {
         if self.failed.is_none() { &self.chunks } else { &[] }
     }
 
-    /// Answers whoever waits. A reading that was not completed is not answered: its deadline has passed.
-    pub(super) fn answer(self, epoch: Result<(), TierError>) {
-        let Self { job, chunks, page, low, failed, .. } = self;
-        let answer = match (epoch, failed, page) {
-            (Err(error), ..) | (Ok(()), Some(error), _) => Err(error),
-            (Ok(()), None, Some(count)) => Ok(Page { chunks: chunks.into_iter().take(count).collect(), low }),
+    /// Answers whoever waits, once. A reading that was not completed has passed its deadline.
+    pub(super) fn answer(&mut self, epoch: &Result<(), TierError>) {
+        let Some(answer) = self.answer.take() else { return };
+        answer.send(match (epoch, &self.failed, self.page) {
+            (Err(error), ..) | (Ok(()), Some(error), _) => Err(error.clone()),
+            (Ok(()), None, Some(count)) => {
+                Ok(Page { chunks: self.chunks.iter().take(count).cloned().collect(), low: self.low })
+            }
             (Ok(()), None, None) => Err(TierError::Timeout),
-        };
-        job.answer.send(answer);
+        });
     }
 }

@@ -39,6 +39,9 @@ impl<T> Answer<T> {
     }
 }
 
+/// Who asks for many partitions does so at once: the first question does not begin a round of its own.
+const GATHER: Duration = Duration::from_micros(200);
+
 /// A page that somebody waits for.
 #[derive(Debug)]
 pub(super) struct PageJob {
@@ -121,6 +124,14 @@ impl Queue {
     pub(super) fn take(&self, timeout: Duration) -> Taken {
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
+        if state.questions.is_empty() && !timeout.is_zero() {
+            state = self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0;
+            if !state.questions.is_empty() {
+                drop(state);
+                std::thread::sleep(GATHER);
+                state = self.lock();
+            }
+        }
         loop {
             if state.closed {
                 return Taken::Closed;

@@ -39,7 +39,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
                 let answer = seat.for_epoch(shared, asked.epoch).and_then(|open| {
                     let epoch = shared.parts.board.epoch();
                     if epoch.number == asked.epoch {
-                        shared.offsets(&open.consumer, &epoch, &asked)
+                        shared.offsets(&open.clients.asking, &epoch, &asked)
                     } else {
                         Err(TierError::EpochOver)
                     }
@@ -87,12 +87,14 @@ fn pages(shared: &Shared, seat: &mut Seat, judging: &mut Judging, jobs: Vec<Page
             None => unread.push(job),
         }
     }
+    let misses = shared.metrics().history_cache_lookups.with_label_values(&["miss"]);
+    misses.inc_by(u64::try_from(unread.len()).unwrap_or(u64::MAX));
     let Some(asked) = unread.first().map(|job| job.request.epoch) else { return };
     let epoch = shared.parts.board.epoch();
     let open = if epoch.number == asked { seat.for_epoch(shared, asked) } else { Err(TierError::EpochOver) };
     match open {
         Ok(open) => {
-            if Round::new(shared, &open.consumer, judging, epoch, unread).run() == Left::Suspect {
+            if Round::new(shared, &open.clients, judging, epoch, unread).run() == Left::Suspect {
                 seat.replace();
             }
         }
@@ -106,8 +108,15 @@ struct Seat {
     replaced: Option<Instant>,
 }
 
+/// The clients of a reader.
+pub(super) struct Clients {
+    pub(super) reading: BaseConsumer<MonitorContext>,
+    /// On its own connection: an answer does not wait behind records that are on their way.
+    pub(super) asking: BaseConsumer<MonitorContext>,
+}
+
 struct Open {
-    consumer: BaseConsumer<MonitorContext>,
+    clients: Clients,
     epoch: u64,
     used: Instant,
 }
@@ -119,8 +128,8 @@ impl Seat {
             self.empty();
         }
         if self.consumer.is_none() {
-            let consumer = connect(shared).map_err(|error| TierError::Unavailable(error.to_string()))?;
-            self.consumer = Some(Open { consumer, epoch, used: Instant::now() });
+            let clients = connect(shared).map_err(|error| TierError::Unavailable(error.to_string()))?;
+            self.consumer = Some(Open { clients, epoch, used: Instant::now() });
         }
         self.consumer.as_ref().ok_or_else(|| TierError::Unavailable("no consumer".into()))
     }
@@ -129,7 +138,10 @@ impl Seat {
     fn idle(&mut self) {
         match &self.consumer {
             Some(open) if open.used.elapsed() > IDLE => self.empty(),
-            Some(open) => serve_events(&open.consumer, Duration::ZERO),
+            Some(open) => {
+                serve_events(&open.clients.reading, Duration::ZERO);
+                serve_events(&open.clients.asking, Duration::ZERO);
+            }
             None => {}
         }
     }
@@ -149,15 +161,19 @@ impl Seat {
     }
 }
 
-fn connect(shared: &Shared) -> KafkaResult<BaseConsumer<MonitorContext>> {
+fn connect(shared: &Shared) -> KafkaResult<Clients> {
     let context = MonitorContext { client: "history", monitor: Arc::clone(&shared.parts.monitor) };
     let mut config = shared.parts.kafka.reading_config("history", PREFETCH_KIB);
     config
         .set("enable.partition.eof", "true")
-        // A page is small, and several partitions share an answer.
-        .set("fetch.message.max.bytes", "262144")
-        .set("fetch.max.bytes", "4194304")
+        // Kafka sends whole batches, and of all partitions but one only those that fit here. Producers make them of up to
+        // 1 MB: with less room, a fetch would bring one partition at a time.
+        .set("fetch.message.max.bytes", "1114112")
+        .set("fetch.max.bytes", "8388608")
         // Where the log has nothing more, that is to be told soon; nothing is fetched between pages.
-        .set("fetch.wait.max.ms", "10");
-    config.create_with_context(context)
+        .set("fetch.wait.max.ms", "1");
+    Ok(Clients {
+        reading: config.create_with_context(context.clone())?,
+        asking: shared.parts.kafka.asking_config("history-asking").create_with_context(context)?,
+    })
 }

@@ -16,6 +16,7 @@ use rdkafka::topic_partition_list::Offset;
 use super::Shared;
 use super::partition::{Judging, PartitionRead};
 use super::queue::PageJob;
+use super::reader::Clients;
 use crate::board::Epoch;
 use crate::kafka::batch::RecordView;
 use crate::kafka::errors::{ErrorType, classify_error};
@@ -27,12 +28,10 @@ use crate::pipeline::page::TierError;
 
 /// The longest that a reader does not notice that nobody waits any more.
 const TURN: Duration = Duration::from_millis(50);
-/// So much is taken beyond a page when it is there already, for the next one.
-const AHEAD_BYTES: usize = 256 * 1024;
-/// The same over all partitions.
-const ROUND_AHEAD_BYTES: usize = 4 * 1024 * 1024;
-/// The cache must hold so many of them.
-const AHEAD_SHARE: usize = 16;
+/// So much of a partition is taken beyond a page when it is there already, for the next one.
+const AHEAD_BYTES: usize = 1024 * 1024;
+/// The part of the cache that one round may fill so.
+const AHEAD_SHARE: usize = 4;
 /// How long the topic's id is waited for.
 const ID_WAIT: Duration = Duration::from_secs(1);
 /// So often it is asked for.
@@ -50,7 +49,7 @@ pub(super) enum Left {
 /// A round while it goes on.
 pub(super) struct Round<'a> {
     shared: &'a Shared,
-    consumer: &'a BaseConsumer<MonitorContext>,
+    clients: &'a Clients,
     judging: &'a mut Judging,
     epoch: Epoch,
     /// By partition.
@@ -64,13 +63,12 @@ pub(super) struct Round<'a> {
 impl<'a> Round<'a> {
     pub(super) fn new(
         shared: &'a Shared,
-        consumer: &'a BaseConsumer<MonitorContext>,
+        clients: &'a Clients,
         judging: &'a mut Judging,
         epoch: Epoch,
         jobs: Vec<PageJob>,
     ) -> Self {
-        let cache = shared.parts.cache_bytes / AHEAD_SHARE;
-        let ahead = AHEAD_BYTES.min(cache).min(ROUND_AHEAD_BYTES / jobs.len().max(1));
+        let ahead = AHEAD_BYTES.min(shared.parts.cache_bytes / AHEAD_SHARE / jobs.len().max(1));
         let boards = shared.parts.board.partitions();
         let known_end = |partition: i32| {
             let board = boards.iter().find(|board| board.partition == partition)?;
@@ -81,22 +79,26 @@ impl<'a> Round<'a> {
             (partition, PartitionRead::new(job, known_end(partition).unwrap_or(0), ahead))
         });
         let reads = reads.collect();
-        Self { shared, consumer, judging, epoch, reads, recoveries: 0, came: false, fatal: false }
+        Self { shared, clients, judging, epoch, reads, recoveries: 0, came: false, fatal: false }
     }
 
-    /// Reads and answers.
+    /// Reads and answers, and keeps for the next page what came along with this one.
     pub(super) fn run(mut self) -> Left {
         self.read();
-        let _ = self.consumer.unassign();
+        let in_vain = !self.came && self.reads.values().any(PartitionRead::is_wanted);
         let checked = self.check_epoch();
-        if checked.is_ok() {
-            self.keep();
+        for read in self.reads.values_mut() {
+            read.answer(&checked);
         }
-        let wanted = self.reads.values().any(PartitionRead::is_wanted);
-        for read in self.reads.into_values() {
-            read.answer(checked.clone());
+        if checked.is_ok() && self.shared.parts.cache_bytes > 0 {
+            // What came after the check needs one of its own.
+            let unchecked = self.ahead();
+            if !unchecked || self.check_epoch().is_ok() {
+                self.keep();
+            }
         }
-        if self.fatal || (wanted && !self.came) { Left::Suspect } else { Left::Good }
+        let _ = self.clients.reading.unassign();
+        if self.fatal || in_vain { Left::Suspect } else { Left::Good }
     }
 
     fn read(&mut self) {
@@ -104,21 +106,29 @@ impl<'a> Round<'a> {
             return;
         }
         while let Some(left) = self.time_left() {
-            match self.consumer.poll(left.min(TURN)) {
+            match self.clients.reading.poll(left.min(TURN)) {
                 Some(Ok(message)) => self.take(&message),
                 Some(Err(error)) => self.trouble(&error),
                 None => {}
             }
         }
-        // What is there already is taken along.
-        while self.reads.values().any(|read| !read.is_closed())
-            && let Some(Ok(message)) = self.consumer.poll(Duration::ZERO)
-        {
-            self.take(&message);
+    }
+
+    /// Takes what is there already, but waits for nothing. Answers whether there was anything.
+    fn ahead(&mut self) -> bool {
+        let chunks = |round: &Self| round.reads.values().map(|read| read.chunks().len()).sum::<usize>();
+        let before = chunks(self);
+        while self.reads.values().any(|read| !read.is_closed()) {
+            match self.clients.reading.poll(Duration::ZERO) {
+                Some(Ok(message)) => self.take(&message),
+                Some(Err(error @ KafkaError::PartitionEOF(_))) => self.trouble(&error),
+                _ => break,
+            }
         }
-        for read in self.reads.values_mut().filter(|read| !read.is_wanted() && !read.is_closed()) {
+        for read in self.reads.values_mut() {
             read.close(self.judging);
         }
+        chunks(self) > before
     }
 
     /// How long somebody still waits for something; `None`: nobody does.
@@ -126,7 +136,7 @@ impl<'a> Round<'a> {
         if self.fatal || self.shared.stop.is_stopped() {
             return None;
         }
-        let deadline = self.reads.values().filter(|read| read.is_wanted()).map(|read| read.job.deadline).max()?;
+        let deadline = self.reads.values().filter(|read| read.is_wanted()).map(|read| read.deadline()).max()?;
         deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 
@@ -153,7 +163,7 @@ impl<'a> Round<'a> {
             let mut list = TopicPartitionList::with_capacity(1);
             list.add_partition(&self.shared.parts.kafka.topic, partition);
             // Not a pause: that would outlive the assignment. If it goes on being fetched, that is only a waste.
-            let _ = self.consumer.incremental_unassign(&list);
+            let _ = self.clients.reading.incremental_unassign(&list);
         }
     }
 
@@ -200,7 +210,7 @@ impl<'a> Round<'a> {
         self.recoveries += 1;
         let partitions: Vec<i32> =
             self.reads.iter().filter(|(_, read)| !read.is_closed()).map(|(partition, _)| *partition).collect();
-        match watermarks(self.consumer, &self.shared.parts.kafka.topic, &partitions, left.min(ASK)) {
+        match watermarks(&self.clients.asking, &self.shared.parts.kafka.topic, &partitions, left.min(ASK)) {
             Ok(marks) => {
                 for mark in marks {
                     if let Some(read) = self.reads.get_mut(&mark.partition) {
@@ -224,7 +234,7 @@ impl<'a> Round<'a> {
             let _ =
                 list.add_partition_offset(&self.shared.parts.kafka.topic, *partition, Offset::Offset(read.position()));
         }
-        let result = self.consumer.assign(&list);
+        let result = self.clients.reading.assign(&list);
         if let Err(error) = &result {
             self.shared.parts.monitor.fault("history", "assign partitions", error, "");
             self.fatal = true;
@@ -240,14 +250,11 @@ impl<'a> Round<'a> {
         if self.reads.values().all(|read| read.chunks().is_empty()) {
             return self.shared.is_current(self.epoch.number);
         }
-        self.shared.check_topic(self.consumer, &self.epoch)
+        self.shared.check_topic(&self.clients.asking, &self.epoch)
     }
 
     fn keep(&self) {
         let mut cache = self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.is_off() {
-            return;
-        }
         for chunk in self.reads.values().flat_map(PartitionRead::chunks) {
             cache.keep(self.epoch.number, chunk);
         }

@@ -1,12 +1,5 @@
 //! The plan against its rules, and against a model of tiers that fail, lose and answer in part.
 
-#![allow(
-    clippy::cast_sign_loss,
-    clippy::cast_possible_truncation,
-    clippy::too_many_lines,
-    reason = "partitions are small indices here, and the model is one loop"
-)]
-
 use std::collections::BTreeMap;
 
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -275,15 +268,14 @@ proptest! {
         let mut taken = vec![0_i64; sizes.len()];
         for (number, page) in pages.iter().enumerate() {
             prop_assert!(page.values().sum::<u32>() <= records);
-            for (partition, part) in page {
-                served.insert(*partition, number);
-                taken[*partition as usize] += i64::from(*part);
-            }
-            for partition in 0..sizes.len() {
-                if taken[partition] < sizes[partition] {
-                    let last = served.get(&(partition as i32)).map_or(0, |last| last + 1);
-                    prop_assert!(number + 1 - last <= round, "partition {} waits since page {}", partition, last);
+            for (partition, (taken, size)) in (0..).zip(taken.iter_mut().zip(&sizes)) {
+                if let Some(part) = page.get(&partition) {
+                    served.insert(partition, number + 1);
+                    *taken += i64::from(*part);
                 }
+                let last = served.get(&partition).copied().unwrap_or(0);
+                let waits = number + 1 - last;
+                prop_assert!(*taken == *size || waits <= round, "partition {} waits since page {}", partition, last);
             }
         }
         prop_assert_eq!(taken, sizes);
@@ -368,6 +360,12 @@ struct Scene {
     kafka_told: bool,
 }
 
+impl Scene {
+    fn kafka(&self) -> Real {
+        Real { off: false, has: vec![(self.kafka_low, i64::MAX)], told: self.kafka_told }
+    }
+}
+
 fn scene() -> impl Strategy<Value = Scene> {
     let base = prop_oneof![Just(0_i64), Just((1_i64 << 53) - 20), Just(i64::MAX - 500)];
     (base, 0..110_i64, 0..100_i64, 0..20_i64, ranges(), any::<[bool; 3]>(), 0..60_i64).prop_map(
@@ -387,93 +385,115 @@ fn scene() -> impl Strategy<Value = Scene> {
     )
 }
 
-/// Runs a session over scenes to its join. Every offset is covered once and in order because each step begins at the
-/// cursor and moves it; what is left to check is that each step was allowed.
-fn run(mut scenes: Vec<Scene>, records: u32, dice: &[u64], gives_up: bool) -> Result<(), TestCaseError> {
-    let mut roll = dice.iter().copied().cycle();
-    let mut roll = move || roll.next().unwrap_or(7);
-    let kafka = |scene: &Scene| Real { off: false, has: vec![(scene.kafka_low, i64::MAX)], told: scene.kafka_told };
-    let mut lines: Vec<Line> = (0..)
-        .zip(&scenes)
-        .map(|(partition, scene)| Line {
+/// A session in a world that moves on.
+struct Session<'a> {
+    scenes: Vec<Scene>,
+    lines: Vec<Line>,
+    dice: std::iter::Cycle<std::iter::Copied<std::slice::Iter<'a, u64>>>,
+}
+
+impl<'a> Session<'a> {
+    fn new(scenes: Vec<Scene>, dice: &'a [u64]) -> Self {
+        let lines = (0..).zip(&scenes).map(|(partition, scene)| Line {
             partition,
             cursor: scene.cursor,
             window: Some(scene.window),
             redis: scene.redis.as_known(),
-            kafka: kafka(scene).as_known(),
-        })
-        .collect();
-    let (mut turn, mut idle) = (Turn::default(), 0);
-    for page_number in 0..5_000 {
-        // The world moves on for a while.
-        if page_number < 60 && roll() % 4 == 0 {
-            for (scene, line) in scenes.iter_mut().zip(&mut lines) {
-                let moved = (roll() % 5).cast_signed();
-                scene.window = (scene.window.0 + moved, scene.window.1 + moved);
-                scene.kafka_low = (scene.kafka_low + (roll() % 3).cast_signed()).min(scene.window.1);
-                let trimmed = scene.base + (roll() % 40).cast_signed();
-                scene.redis.trim(trimmed);
-                line.window = Some(scene.window);
-            }
-        }
-        let patience = if gives_up && idle > 3 { Patience::Spent } else { Patience::Left };
-        let planned = plan(&lines, Limits { records, bytes: 1 << 20 }, turn, patience);
-        turn = planned.turn;
-        prop_assert!(parts(&planned).values().sum::<u32>() <= records);
-        if planned.join {
-            prop_assert!(planned.steps.is_empty() && planned.waiting.is_empty());
-            prop_assert!(lines.iter().zip(&scenes).all(|(line, scene)| line.cursor >= scene.window.0));
-            return Ok(());
-        }
-        idle = if planned.steps.is_empty() { idle + 1 } else { 0 };
-        for partition in &planned.waiting {
-            let line = &lines[*partition as usize];
-            prop_assert!(line.redis.is_failing() || line.kafka.is_failing(), "a wait for nobody: {:?}", line);
-        }
-        for step in &planned.steps {
-            let index = step.partition() as usize;
-            let (scene, line) = (&scenes[index], &mut lines[index]);
-            match *step {
-                Step::Read { source, from, until, max_records, .. } => {
-                    prop_assert!(from == line.cursor && until > from && max_records > 0);
-                    let real = match source {
-                        Source::Memory => Real { off: false, has: vec![scene.window], told: true },
-                        Source::Redis => scene.redis.clone(),
-                        Source::Kafka => kafka(scene),
-                    };
-                    prop_assert!(!real.off, "a tier is asked that is not there");
-                    let end = if source == Source::Memory { scene.window.1 } else { scene.window.0 };
-                    prop_assert!(until <= end, "never past the window");
-                    prop_assert!(source != Source::Memory || from >= scene.window.0);
-                    let answer =
-                        real.answer(from, until, max_records, if source == Source::Memory { 7 } else { roll() });
-                    if line.answered(source, until, &answer) {
-                        let next = answer.ok().and_then(|page| page.next()).unwrap_or(from);
-                        prop_assert!(next > from);
-                        line.cursor = next;
-                    }
-                }
-                Step::Gap { from, to, reason, .. } => {
-                    prop_assert!(from == line.cursor && to > from && to <= scene.window.0);
-                    if reason == GapReason::Retention {
-                        prop_assert!(to <= scene.kafka_low, "Kafka has some of {}..{}", from, to);
-                        let kept = (from..to).find(|offset| !scene.redis.off && scene.redis.has(*offset));
-                        prop_assert_eq!(kept, None, "Redis has some of {}..{}", from, to);
-                    } else {
-                        prop_assert_eq!(patience, Patience::Spent, "given up too early");
-                        prop_assert!(line.redis.is_failing() || line.kafka.is_failing());
-                    }
-                    line.cursor = to;
-                }
-            }
-        }
-        if planned.steps.is_empty() || roll() % 3 == 0 {
-            let wait_longer = gives_up && roll() % 2 == 0;
-            lines.iter_mut().filter(|_| !wait_longer).for_each(Line::retry);
+            kafka: scene.kafka().as_known(),
+        });
+        let lines = lines.collect();
+        Self { scenes, lines, dice: dice.iter().copied().cycle() }
+    }
+
+    fn roll(&mut self) -> u64 {
+        self.dice.next().unwrap_or(7)
+    }
+
+    /// Windows move up, and retention takes something of both tiers.
+    fn move_on(&mut self) {
+        for index in 0..self.scenes.len() {
+            let [moved, low, trimmed] = [5, 3, 40].map(|sides| (self.roll() % sides).cast_signed());
+            let scene = &mut self.scenes[index];
+            scene.window = (scene.window.0 + moved, scene.window.1 + moved);
+            scene.kafka_low = (scene.kafka_low + low).min(scene.window.1);
+            scene.redis.trim(scene.base + trimmed);
+            self.lines[index].window = Some(scene.window);
         }
     }
-    prop_assert!(false, "no end: {:?}", lines);
-    Ok(())
+
+    /// Does a step, if it is allowed.
+    fn carry_out(&mut self, step: &Step, patience: Patience) -> Result<(), TestCaseError> {
+        let index = usize::try_from(step.partition()).unwrap();
+        let dice = self.roll();
+        let (scene, line) = (&self.scenes[index], &mut self.lines[index]);
+        match *step {
+            Step::Read { source, from, until, max_records, .. } => {
+                prop_assert!(from == line.cursor && until > from && max_records > 0);
+                // Memory never fails.
+                let (real, end, dice) = match source {
+                    Source::Memory => (Real { off: false, has: vec![scene.window], told: true }, scene.window.1, 7),
+                    Source::Redis => (scene.redis.clone(), scene.window.0, dice),
+                    Source::Kafka => (scene.kafka(), scene.window.0, dice),
+                };
+                prop_assert!(!real.off, "a tier is asked that is not there");
+                prop_assert!(until <= end, "never past the window");
+                prop_assert!(source != Source::Memory || from >= scene.window.0);
+                let answer = real.answer(from, until, max_records, dice);
+                if line.answered(source, until, &answer) {
+                    let next = answer.ok().and_then(|page| page.next()).unwrap_or(from);
+                    prop_assert!(next > from);
+                    line.cursor = next;
+                }
+            }
+            Step::Gap { from, to, reason, .. } => {
+                prop_assert!(from == line.cursor && to > from && to <= scene.window.0);
+                if reason == GapReason::Retention {
+                    prop_assert!(to <= scene.kafka_low, "Kafka has some of {}..{}", from, to);
+                    let kept = (from..to).find(|offset| !scene.redis.off && scene.redis.has(*offset));
+                    prop_assert_eq!(kept, None, "Redis has some of {}..{}", from, to);
+                } else {
+                    prop_assert_eq!(patience, Patience::Spent, "given up too early");
+                    prop_assert!(line.redis.is_failing() || line.kafka.is_failing());
+                }
+                line.cursor = to;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs to the join. Every offset is covered once and in order because each step begins at the cursor and moves it; what
+    /// is left to check is that each step was allowed, and that it ends.
+    fn run(mut self, records: u32, gives_up: bool) -> Result<(), TestCaseError> {
+        let (mut turn, mut idle) = (Turn::default(), 0);
+        for page_number in 0..5_000 {
+            if page_number < 60 && self.roll().is_multiple_of(4) {
+                self.move_on();
+            }
+            let patience = if gives_up && idle > 3 { Patience::Spent } else { Patience::Left };
+            let planned = plan(&self.lines, Limits { records, bytes: 1 << 20 }, turn, patience);
+            turn = planned.turn;
+            prop_assert!(parts(&planned).values().sum::<u32>() <= records);
+            if planned.join {
+                prop_assert!(planned.steps.is_empty() && planned.waiting.is_empty());
+                prop_assert!(self.lines.iter().zip(&self.scenes).all(|(line, scene)| line.cursor >= scene.window.0));
+                return Ok(());
+            }
+            idle = if planned.steps.is_empty() { idle + 1 } else { 0 };
+            for line in self.lines.iter().filter(|line| planned.waiting.contains(&line.partition)) {
+                prop_assert!(line.redis.is_failing() || line.kafka.is_failing(), "a wait for nobody: {:?}", line);
+            }
+            for step in &planned.steps {
+                self.carry_out(step, patience)?;
+            }
+            if (planned.steps.is_empty() || self.roll().is_multiple_of(3))
+                && !(gives_up && self.roll().is_multiple_of(2))
+            {
+                self.lines.iter_mut().for_each(Line::retry);
+            }
+        }
+        prop_assert!(false, "no end: {:?}", self.lines);
+        Ok(())
+    }
 }
 
 proptest! {
@@ -484,7 +504,7 @@ proptest! {
     ) {
         // Dice that only ever fail would be a tier that never answers.
         let dice: Vec<u64> = dice.into_iter().chain([7, 23, 15]).collect();
-        run(scenes, records, &dice, gives_up)?;
+        Session::new(scenes, &dice).run(records, gives_up)?;
     }
 }
 

@@ -250,7 +250,7 @@ fn public_keys_are_found_by_their_name_and_kind() {
 #[test]
 fn a_public_key_is_never_taken_for_a_secret() {
     let (_, jwk) = ec("one");
-    let auth = from_file(&jwks(&json!([jwk.clone()]))).unwrap();
+    let auth = from_file(&jwks(&json!([jwk]))).unwrap();
     for secret in [jwk["x"].as_str().unwrap().to_owned(), jwk.to_string()] {
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         let sign = |message: &[u8]| hmac::sign(&key, message).as_ref().to_vec();

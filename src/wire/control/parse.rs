@@ -68,22 +68,7 @@ fn resume(fields: &Map<String, Value>, dialect: Dialect) -> Result<Resume, Frame
             return Err(FrameError::field("mode", format!("{:?} is no mode; use \"partition\"", cut(other, 32))));
         }
     }
-    let from = match (text("from")?, dialect) {
-        (Some("latest"), _) => From::Latest,
-        (Some("earliest"), _) => From::Earliest,
-        (Some("cursor"), _) | (None, Dialect::V1) => From::Cursor,
-        (Some("time"), Dialect::V2) => From::Time(time(fields.get("time"))?),
-        (None, Dialect::V2) => {
-            return Err(FrameError::field("from", "\"latest\", \"earliest\", \"cursor\" or \"time\" is required"));
-        }
-        (Some(other), _) => {
-            let known = match dialect {
-                Dialect::V1 => "\"latest\", \"earliest\" or \"cursor\"",
-                Dialect::V2 => "\"latest\", \"earliest\", \"cursor\" or \"time\"",
-            };
-            return Err(FrameError::field("from", format!("{:?} is unknown; use {known}", cut(other, 32))));
-        }
-    };
+    let from = strategy(text("from")?, fields, dialect)?;
     let epoch = text("epoch")?.map(|epoch| CursorEpoch::Name(cut(epoch, 512).to_owned()));
     let (last_applied, epoch) = match (from, text("cursor")?, fields.get("lastOffsetsByPartition")) {
         (From::Cursor, Some(_), Some(Value::Object(_))) => {
@@ -126,6 +111,25 @@ fn resume(fields: &Map<String, Value>, dialect: Dialect) -> Result<Resume, Frame
         epoch,
         client: text("client")?.map(|client| cut(client, 64).to_owned()),
         filter: filter::parse(fields)?,
+    })
+}
+
+fn strategy(from: Option<&str>, fields: &Map<String, Value>, dialect: Dialect) -> Result<From, FrameError> {
+    Ok(match (from, dialect) {
+        (Some("latest"), _) => From::Latest,
+        (Some("earliest"), _) => From::Earliest,
+        (Some("cursor"), _) | (None, Dialect::V1) => From::Cursor,
+        (Some("time"), Dialect::V2) => From::Time(time(fields.get("time"))?),
+        (None, Dialect::V2) => {
+            return Err(FrameError::field("from", "\"latest\", \"earliest\", \"cursor\" or \"time\" is required"));
+        }
+        (Some(other), _) => {
+            let known = match dialect {
+                Dialect::V1 => "\"latest\", \"earliest\" or \"cursor\"",
+                Dialect::V2 => "\"latest\", \"earliest\", \"cursor\" or \"time\"",
+            };
+            return Err(FrameError::field("from", format!("{:?} is unknown; use {known}", cut(other, 32))));
+        }
     })
 }
 

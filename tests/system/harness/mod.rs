@@ -20,9 +20,13 @@ pub mod load;
 
 pub mod producer;
 
+pub mod prometheus;
+
 pub mod proxy;
 
 pub mod raw;
+
+pub mod redis_streams;
 
 pub mod records;
 

@@ -10,6 +10,12 @@ use dashstream::wire::telemetry::{
     AttributeValue, DashStreamMessage, Event, EventBatch, EventType, Header, MessageType,
 };
 use prost::Message as _;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::topic::{KAFKA_TIMEOUT, Topic};
 
 const FRAMING_PLAIN: u8 = 0x00;
 const FRAMING_ZSTD: u8 = 0x01;
@@ -147,6 +153,73 @@ pub fn bomb(thread: &str, size: usize) -> Outgoing {
     Outgoing::new(thread, Some(compressed(&vec![0; size])), Expect::Skip(SkipReason::DecompressedTooLarge))
 }
 
+/// A zstd frame of `len` equal bytes, written by hand so that it can declare any size, or none.
+pub fn zstd_frame(len: usize, declared: Option<u32>) -> Vec<u8> {
+    const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+    const WINDOW: u8 = 0x58;
+    const BLOCK: usize = 128 * 1024;
+    let mut frame = MAGIC.to_vec();
+    match declared {
+        Some(size) => {
+            frame.extend([0x80, WINDOW]);
+            frame.extend(size.to_le_bytes());
+        }
+        None => frame.extend([0x00, WINDOW]),
+    }
+    let mut left = len;
+    loop {
+        let block = left.min(BLOCK);
+        left -= block;
+        // A block of one byte, repeated; the lowest bit says that it is the last one.
+        let header = u32::try_from(block).expect("a block is small") << 3 | 0b010 | u32::from(left == 0);
+        frame.extend(&header.to_le_bytes()[..3]);
+        frame.push(b'x');
+        if left == 0 {
+            return frame;
+        }
+    }
+}
+
+/// Frames behind the zstd framing byte.
+pub fn of_frames(thread: &str, frames: &[Vec<u8>], expect: SkipReason) -> Outgoing {
+    let value = [&[FRAMING_ZSTD][..], &frames.concat()].concat();
+    Outgoing::new(thread, Some(value), Expect::Skip(expect))
+}
+
+/// A value at which a service that was started with sabotage allowed fails to judge.
+pub fn sabotaged(thread: &str) -> Outgoing {
+    Outgoing::new(thread, Some(b"\0dashstream-test-panic".to_vec()), Expect::Skip(SkipReason::Internal))
+}
+
+/// Every way in which a record cannot be processed by a service that takes `limit` bytes and may be sabotaged: a name, and
+/// the record.
+pub fn every_cause(thread: &str, limit: usize) -> Vec<(&'static str, Outgoing)> {
+    use SkipReason::{DecompressedTooLarge, DecompressionFailed};
+    let declared = |size: usize| Some(u32::try_from(size).expect("small"));
+    let frames = |frames: &[Vec<u8>], expect| of_frames(thread, frames, expect);
+    let half = zstd_frame(limit / 2, declared(limit / 2));
+    let small = zstd_frame(5, declared(5));
+    vec![
+        ("null", null(thread)),
+        ("empty", empty(thread)),
+        ("oversized", oversized(thread, 2 * limit)),
+        ("unknown framing", unknown_framing(thread)),
+        ("no zstd", broken_zstd(thread)),
+        ("cut zstd", frames(&[half[..half.len() - 3].to_vec()], DecompressionFailed)),
+        ("size below the truth", frames(&[zstd_frame(10, declared(9))], DecompressionFailed)),
+        ("size above the truth", frames(&[zstd_frame(10, declared(11))], DecompressionFailed)),
+        ("two frames within the limit", frames(&[small.clone(), small.clone()], DecompressionFailed)),
+        ("declared bomb", frames(&[zstd_frame(64 * limit, declared(64 * limit))], DecompressedTooLarge)),
+        ("undeclared bomb", frames(&[zstd_frame(64 * limit, None)], DecompressedTooLarge)),
+        ("bomb with a false size", frames(&[zstd_frame(64 * limit, declared(5))], DecompressedTooLarge)),
+        ("bomb of several frames", frames(&[half.clone(), half, small], DecompressedTooLarge)),
+        ("garbage", garbage(thread)),
+        ("no message", hollow(thread)),
+        ("schema version", of_schema_version(thread, 99)),
+        ("judge fails", sabotaged(thread)),
+    ]
+}
+
 /// A well-formed message with `padding` bytes, for a service whose limit is lower.
 pub fn oversized(thread: &str, padding: usize) -> Outgoing {
     Outgoing { expect: Expect::Skip(SkipReason::PayloadTooLarge), ..good_of_size(thread, 1, padding) }
@@ -205,4 +278,41 @@ fn header(thread: &str, sequence: u64, kind: MessageType) -> Header {
         schema_version: 1,
         ..Header::default()
     }
+}
+
+/// A record as it lies in Kafka.
+#[derive(Debug)]
+pub struct Stored {
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+/// The records of a partition from an offset on, to the end that it has now.
+#[track_caller]
+pub fn read(topic: &Topic, partition: i32, from: i64) -> Vec<Stored> {
+    let (_, end) = topic.watermarks(partition);
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &topic.kafka)
+        .set("group.id", "-")
+        .set("enable.auto.commit", "false")
+        .create()
+        .expect("valid consumer settings");
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&topic.name, partition, Offset::Offset(from)).expect("a valid offset");
+    consumer.assign(&list).expect("the topic can be read");
+    let (mut stored, mut position) = (Vec::new(), from);
+    while position < end {
+        let message = consumer.poll(KAFKA_TIMEOUT).expect("a record in time").expect("a readable record");
+        position = message.offset() + 1;
+        let headers = message.headers();
+        let headers =
+            headers.map(|all| all.iter().map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec())).collect());
+        stored.push(Stored {
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(Bytes::copy_from_slice),
+            headers: headers.unwrap_or_default(),
+        });
+    }
+    stored
 }

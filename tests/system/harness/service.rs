@@ -74,6 +74,11 @@ impl Config {
             .set("DASHSTREAM_SUPERVISOR_HEARTBEAT_TIMEOUT_SECS", "2")
     }
 
+    /// Everything that is set.
+    pub const fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
     /// The consumer group.
     pub fn group(&self) -> &str {
         self.get("KAFKA_GROUP_ID")

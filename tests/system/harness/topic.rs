@@ -123,6 +123,27 @@ impl Topic {
         self.consumer("-").fetch_watermarks(&self.name, partition, KAFKA_TIMEOUT).map_err(|error| error.to_string())
     }
 
+    /// The keys of the records of a partition that lie in `[from, until)`; a later record must be there.
+    pub fn keys_of_some(&self, partition: i32, from: i64, until: i64) -> Vec<String> {
+        let consumer = self.consumer("-");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, partition, Offset::Offset(from)).expect("a valid offset");
+        consumer.assign(&list).expect("an assignment");
+        let mut keys = Vec::new();
+        eventually("a record behind the range", KAFKA_TIMEOUT, || {
+            loop {
+                match consumer.poll(Duration::from_millis(100)) {
+                    Some(Ok(message)) if message.offset() >= until => return Ok(()),
+                    Some(Ok(message)) => {
+                        keys.push(String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned());
+                    }
+                    other => return Err(format!("{:?}", other.map(|found| found.is_ok()))),
+                }
+            }
+        });
+        keys
+    }
+
     /// The keys of all records, in the order of their partitions and offsets.
     pub fn keys(&self) -> Vec<String> {
         let consumer = self.consumer("-");

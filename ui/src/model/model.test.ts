@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { frameOf } from "../../testing/frames";
-import type { StreamEvent } from "../stream/events";
+import type { Mode, StreamEvent } from "../stream/events";
 import { type DecodedFrame, decodeFrame, type RangeItem } from "../wire/frame";
 import type { RunTouch } from "../wire/summary";
 import { FilteredRows, parseFilter } from "./filter";
@@ -18,7 +18,10 @@ const start = (partition: number, from: bigint) => ({ partition, from, low: 0n, 
 function model(): Model {
   const made = new Model({ maxRows: 100, maxRowBytes: 1_000_000, maxRuns: 10 });
   const partitions = [start(0, 0n), start(1, 0n)];
-  made.apply({ type: "welcome", topic: "t", epoch: "e", heartbeatMs: 1000, resumed: false, partitions }, 0);
+  made.apply(
+    { type: "welcome", topic: "t", epoch: "e", heartbeatMs: 1000, mode: "first", history: null, partitions },
+    0,
+  );
   return made;
 }
 
@@ -43,7 +46,10 @@ describe("rows", () => {
     made.apply(records(0, 0n, 2n), 1);
     made.apply(ranges(2n, 9n, [{ type: "gap", first: 2n, next: 9n, reason: "retention" }]), 2);
     made.apply({ type: "hole", partition: 0, first: 9n, next: 10n, reason: "unexplained" }, 3);
-    made.apply({ type: "reset", partition: 0, reason: "topic_recreated", before: 10n, nextOffset: 0n }, 4);
+    made.apply(
+      { type: "reset", partition: 0, reason: "topic_recreated", newEpoch: true, before: 10n, nextOffset: 0n },
+      4,
+    );
     expect(rowsOf(made).map((row) => row.type)).toEqual(["note", "record", "record", "gap", "hole", "reset"]);
     expect(made.totals).toMatchObject({ records: 2, lost: 8n });
     expect(made.partitions.list()[0]).toMatchObject({ next: 0n, lost: 8n, resets: 1, records: 2 });
@@ -79,6 +85,204 @@ describe("rows", () => {
   });
 });
 
+describe("a load of history", () => {
+  const starts = (from: bigint, next: bigint) => [
+    { partition: 0, from, low: 0n, next },
+    { partition: 1, from: 0n, low: 0n, next: 0n },
+  ];
+  const welcome = (mode: Mode, from: bigint, next: bigint): StreamEvent => ({
+    type: "welcome",
+    topic: "t",
+    epoch: "e",
+    heartbeatMs: 1000,
+    mode,
+    history: mode === "history" ? { from: "earliest" } : null,
+    partitions: starts(from, next),
+  });
+  const gap: StreamEvent = ranges(3n, 9n, [{ type: "gap", first: 3n, next: 9n, reason: "retention" }]);
+  const reset = (reason: string, newEpoch: boolean): StreamEvent => ({
+    type: "reset",
+    partition: 0,
+    reason,
+    newEpoch,
+    before: 9n,
+    nextOffset: newEpoch ? 0n : 9n,
+  });
+  const waiting: StreamEvent = {
+    type: "status",
+    status: { state: "waiting", untilMs: 9, attempt: 1, reason: "the connection was lost" },
+  };
+
+  // Frames in, rows and progress out. Each begins with a list that has live records already.
+  const table: [string, StreamEvent[], string[], object | null][] = [
+    [
+      "is announced before it is answered",
+      [{ type: "wish", history: { from: "earliest" } }],
+      ["note", "record", "record"],
+      { records: 0, remaining: null, percent: null },
+    ],
+    ["begins the list anew", [welcome("history", 0n, 40n)], ["history"], { records: 0, remaining: 40n, percent: 0 }],
+    [
+      "comes on with what is applied",
+      [welcome("history", 0n, 40n), records(0, 0n, 10n)],
+      ["history", ...Array<string>(10).fill("record")],
+      { records: 10, remaining: 30n, percent: 25 },
+    ],
+    [
+      "believes the service about what is left, and never goes back",
+      [welcome("history", 0n, 40n), records(0, 0n, 10n), { type: "progress", remaining: 90n }],
+      ["history", ...Array<string>(10).fill("record")],
+      { records: 10, remaining: 90n, percent: 25 },
+    ],
+    [
+      "goes on in parts without a word",
+      [welcome("history", 0n, 40n), records(0, 0n, 3n), welcome("on", 3n, 43n)],
+      ["history", "record", "record", "record"],
+      { records: 3, remaining: 40n, percent: 7 },
+    ],
+    [
+      "says a gap of retention and where it goes on",
+      [welcome("history", 0n, 9n), records(0, 0n, 3n), gap, reset("retention", false)],
+      ["history", "record", "record", "record", "gap", "reset"],
+      { records: 3, remaining: 0n, percent: 99 },
+    ],
+    [
+      "does not know what is left when offsets start again",
+      [welcome("history", 0n, 40n), records(0, 0n, 1n), reset("topic_recreated", true)],
+      ["history", "record", "reset"],
+      { records: 1, remaining: null, percent: null },
+    ],
+    [
+      "outlives a lost connection",
+      [
+        { type: "status", status: { state: "catching_up" } },
+        welcome("history", 0n, 40n),
+        records(0, 0n, 1n),
+        waiting,
+        welcome("resume", 1n, 40n),
+      ],
+      ["history", "record", "note", "note"],
+      { history: { from: "earliest" }, records: 1, remaining: 39n, percent: 2 },
+    ],
+    [
+      "ends with where live begins",
+      [welcome("history", 0n, 2n), records(0, 0n, 2n), { type: "caught_up" }],
+      ["history", "record", "record", "live"],
+      null,
+    ],
+    [
+      "ends also when there was nothing",
+      [welcome("history", 0n, 0n), { type: "caught_up" }],
+      ["history", "live"],
+      null,
+    ],
+    [
+      "that is given up names what is left out",
+      [
+        welcome("history", 0n, 40n),
+        records(0, 0n, 1n),
+        { type: "wish", history: null },
+        welcome("jump", 40n, 40n),
+        { type: "hole", partition: 0, first: 1n, next: 40n, reason: "jumped" },
+        { type: "caught_up" },
+      ],
+      ["history", "record", "note", "hole"],
+      null,
+    ],
+    [
+      "is not what a reconnect is, which ends with where live begins if it brought something",
+      [welcome("resume", 2n, 4n), records(0, 2n, 4n), { type: "caught_up" }],
+      ["note", "record", "record", "note", "record", "record", "live"],
+      null,
+    ],
+    [
+      "is not what a reconnect is, which says nothing of live if nothing was missed",
+      [welcome("resume", 2n, 2n), { type: "caught_up" }],
+      ["note", "record", "record", "note"],
+      null,
+    ],
+  ];
+  test.each(table)("%s", (_, events, rows, loading) => {
+    const made = model();
+    made.apply(records(0, 0n, 2n), 1);
+    for (const event of events) {
+      made.apply(event, 2);
+    }
+    expect(rowsOf(made).map((row) => row.type)).toEqual(rows);
+    const view = made.loading?.view() ?? null;
+    if (loading === null) {
+      expect(view).toBeNull();
+    } else {
+      expect(view).toMatchObject(loading);
+    }
+  });
+
+  test("counts what is shown from its beginning on, runs and partitions included", () => {
+    const made = model();
+    made.apply(records(0, 0n, 5n), 1);
+    made.apply(welcome("history", 2n, 5n), 2);
+    expect([made.totals.records, made.runs.size, made.rows.forgotten]).toEqual([0, 0, 0]);
+    made.apply(records(0, 2n, 5n), 3);
+    expect(made.totals.records).toBe(3);
+    expect(made.partitions.list()[0]).toMatchObject({ next: 5n, records: 3 });
+  });
+
+  test("keeps no more rows than the list holds, and counts those that it has not kept", () => {
+    const made = model();
+    made.apply(welcome("history", 0n, 500n), 2);
+    made.apply(records(0, 0n, 500n), 3);
+    expect([made.rows.length, made.rows.forgotten]).toEqual([100, 401]);
+  });
+});
+
+describe("apply lag", () => {
+  const heartbeat = (end: bigint): StreamEvent => ({
+    type: "heartbeat",
+    heartbeat: {
+      type: "heartbeat",
+      serverTimeMs: 0,
+      nextOffsets: new Map([[0, end]]),
+      status: "healthy",
+      reasons: [],
+    },
+  });
+
+  test("is what the page knows of and has not applied, and for how long", () => {
+    const made = model();
+    const lag = (nowMs: number) => made.partitions.applyLag(nowMs);
+    expect(lag(50)).toEqual({ offsets: 0n, ms: 0 });
+    made.apply(heartbeat(4n), 100);
+    made.apply(heartbeat(6n), 300);
+    expect(lag(500)).toEqual({ offsets: 6n, ms: 400 });
+    made.apply(records(0, 0n, 3n), 510);
+    expect(lag(510)).toEqual({ offsets: 3n, ms: 410 });
+    // The oldest announcement is met: the newer one counts.
+    made.apply(records(0, 3n, 5n), 520);
+    expect(lag(520)).toEqual({ offsets: 1n, ms: 220 });
+    made.apply(records(0, 5n, 8n), 530);
+    expect(lag(900)).toEqual({ offsets: 0n, ms: 0 });
+  });
+
+  test("ends with a reset and with a jump", () => {
+    const reset: StreamEvent = {
+      type: "reset",
+      partition: 0,
+      reason: "topic_recreated",
+      newEpoch: true,
+      before: 0n,
+      nextOffset: 0n,
+    };
+    const jump: StreamEvent = { type: "hole", partition: 0, first: 0n, next: 9n, reason: "jumped" };
+    for (const end of [reset, jump]) {
+      const made = model();
+      made.apply(heartbeat(9n), 100);
+      made.apply(end, 200);
+      expect(made.partitions.applyLag(300)).toEqual({ offsets: 0n, ms: 0 });
+      expect(made.partitions.list()[0]?.lost).toBe(0n);
+    }
+  });
+});
+
 describe("positions", () => {
   test("lag is the distance to the service's end, never negative, unknown when nothing is known", () => {
     const made = model();
@@ -99,7 +303,15 @@ describe("positions", () => {
   test("partitions that are gone after a reconnect disappear", () => {
     const made = model();
     made.apply(
-      { type: "welcome", topic: "t", epoch: "e2", heartbeatMs: 1000, resumed: true, partitions: [start(1, 0n)] },
+      {
+        type: "welcome",
+        topic: "t",
+        epoch: "e2",
+        heartbeatMs: 1000,
+        mode: "resume",
+        history: null,
+        partitions: [start(1, 0n)],
+      },
       1,
     );
     expect(made.partitions.list().map((state) => state.partition)).toEqual([1]);

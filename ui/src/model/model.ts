@@ -1,13 +1,24 @@
 // The state of the page: stream events in, rows and figures out. No React, no clock, no browser.
 
-import type { ConnectionStatus, StreamEvent } from "../stream/events";
+import type { ConnectionStatus, Mode, PartitionStart, StreamEvent } from "../stream/events";
 import type { DecodedFrame } from "../wire/frame";
 import { Alerts } from "./alerts";
+import { Loading } from "./loading";
 import { Partitions } from "./partitions";
 import { Pipeline } from "./pipeline";
 import { Rate } from "./rates";
 import { Ring } from "./ring";
-import { mergeSkips, noteRow, type RangeRow, type Row, rangeRow, recordRow } from "./rows";
+import {
+  historyRow,
+  liveRow,
+  mergeSkips,
+  noteRow,
+  type RangeRow,
+  type Row,
+  rangeRow,
+  recordRow,
+  resetRow,
+} from "./rows";
 import { Runs } from "./runs";
 
 export interface Limits {
@@ -26,6 +37,8 @@ export interface Totals {
   skipped: bigint;
 }
 
+const NOTHING: Readonly<Totals> = { records: 0, undecodable: 0, findings: 0, lost: 0n, skipped: 0n };
+
 export class Model {
   readonly rows: Ring<Row>;
   readonly runs: Runs;
@@ -34,10 +47,12 @@ export class Model {
   readonly alerts = new Alerts();
   readonly recordRate = new Rate();
   readonly byteRate = new Rate();
-  readonly totals: Totals = { records: 0, undecodable: 0, findings: 0, lost: 0n, skipped: 0n };
+  readonly totals: Totals = { ...NOTHING };
   connection: ConnectionStatus = { state: "connecting", attempt: 0 };
   topic = "";
   backlog = { frames: 0, bytes: 0 };
+  /** What the page waits for until it is live. */
+  loading: Loading | null = null;
   #nextId = 1;
   #wasConnected = false;
 
@@ -52,17 +67,17 @@ export class Model {
       case "status":
         this.#onStatus(event.status);
         return;
+      case "wish":
+        this.loading = event.history === null ? null : new Loading(event.history, nowMs);
+        return;
       case "welcome":
-        this.topic = event.topic;
-        this.pipeline.expect(event.heartbeatMs);
-        this.partitions.begin(event.partitions, event.resumed);
-        this.#noteConnected(event.resumed);
+        this.#onWelcome(event, nowMs);
         return;
       case "data":
         this.#onData(event.frame, event.waitedMs, nowMs);
         return;
       case "partition_added":
-        this.partitions.add(event.start);
+        this.partitions.add(event.start, nowMs);
         this.#note("info", `Partition ${event.start.partition} was added to the topic.`);
         return;
       case "reset":
@@ -71,11 +86,15 @@ export class Model {
       case "hole":
         this.#onHole(event);
         return;
+      case "progress":
+        this.loading?.left(event.remaining);
+        return;
       case "caught_up":
+        this.#onCaughtUp();
         return;
       case "heartbeat":
         this.pipeline.hear(event.heartbeat.status, event.heartbeat.reasons, nowMs);
-        this.partitions.ends(event.heartbeat.nextOffsets);
+        this.partitions.ends(event.heartbeat.nextOffsets, nowMs);
         return;
       case "backlog":
         this.backlog = { frames: event.frames, bytes: event.bytes };
@@ -110,13 +129,51 @@ export class Model {
     }
   }
 
-  #noteConnected(resumed: boolean): void {
-    if (this.#wasConnected || resumed) {
-      this.#note("info", resumed ? "Connected; going on where this page stopped." : "Connected at the newest event.");
+  #onWelcome(event: StreamEvent & { type: "welcome" }, nowMs: number): void {
+    const { mode, history, partitions } = event;
+    this.topic = event.topic;
+    this.pipeline.expect(event.heartbeatMs);
+    if (history !== null) {
+      this.#beginAnew();
+      this.rows.push(historyRow(this.#id(), history));
+      this.loading = new Loading(history, nowMs);
+    } else if (mode === "jump" || mode === "first") {
+      this.loading = null;
     } else {
+      // A lost connection does not end a load of history.
+      this.loading ??= new Loading(null, nowMs);
+    }
+    const goesOn = mode === "resume" || mode === "on";
+    this.partitions.begin(partitions, goesOn, nowMs);
+    this.loading?.left(distance(partitions));
+    this.#noteConnected(mode);
+  }
+
+  /** What is shown begins anew, at another place of the same stream. */
+  #beginAnew(): void {
+    this.rows.clear();
+    this.runs.clear();
+    this.partitions.clear();
+    Object.assign(this.totals, NOTHING);
+  }
+
+  #noteConnected(mode: Mode): void {
+    if (mode === "resume") {
+      this.#note("info", "Connected; going on where this page stopped.");
+    } else if (mode === "jump" || (mode === "first" && this.#wasConnected)) {
+      this.#note("info", "Connected at the newest event.");
+    } else if (mode === "first") {
       this.#note("info", "Connected for the first time; showing what arrives from now on.");
     }
     this.#wasConnected = true;
+  }
+
+  #onCaughtUp(): void {
+    const { loading } = this;
+    this.loading = null;
+    if (loading !== null && (loading.history !== null || loading.records > 0)) {
+      this.rows.push(liveRow(this.#id(), loading.records, loading.history !== null));
+    }
   }
 
   #onData(frame: DecodedFrame, waitedMs: number, nowMs: number): void {
@@ -142,27 +199,36 @@ export class Model {
     this.totals.records += records;
     this.totals.lost += lost;
     this.partitions.applied(frame.partition, frame.next, records, lost, waitedMs);
+    this.loading?.applied(frame.next - frame.first, records);
     this.recordRate.add(records, nowMs);
     this.byteRate.add(frame.bytes, nowMs);
   }
 
   #onReset(event: StreamEvent & { type: "reset" }): void {
-    const { partition, reason, before, nextOffset } = event;
-    this.partitions.reset(partition, nextOffset);
-    this.rows.push({ type: "reset", id: this.#id(), bytes: 400, partition, reason, before, nextOffset });
+    const { partition, reason, newEpoch, nextOffset } = event;
+    this.partitions.reset(partition, nextOffset, newEpoch);
+    this.rows.push(resetRow(this.#id(), event));
+    if (newEpoch) {
+      // What was left belonged to the log that is gone.
+      this.loading?.left(null);
+    }
+    const what = newEpoch
+      ? "; stored positions were dropped"
+      : reason === "retention"
+        ? "; what lies before it is no longer kept"
+        : "";
     this.alerts.raise(
       `reset:${reason}`,
       "warning",
-      `The stream was reset (${reason}). Partition ${partition} goes on at offset ${nextOffset}; stored positions were dropped.`,
+      `The stream was reset (${reason}). Partition ${partition} goes on at offset ${nextOffset}${what}.`,
     );
   }
 
   #onHole(event: StreamEvent & { type: "hole" }): void {
     const { partition, first, next, reason } = event;
-    this.partitions.lose(partition, first, next);
-    if (reason !== "jumped") {
-      this.totals.lost += next - first;
-    }
+    const lost = reason === "jumped" ? 0n : next - first;
+    this.partitions.passOver(partition, next, lost);
+    this.totals.lost += lost;
     this.#pushRange(rangeRow(this.#id(), partition, { type: "hole", first, next, reason }));
   }
 
@@ -195,4 +261,9 @@ export class Model {
 function sentence(text: string): string {
   const end = /[.!?]$/.test(text) ? "" : ".";
   return text.charAt(0).toUpperCase() + text.slice(1) + end;
+}
+
+/** Offsets between where partitions begin and where the service's log ends. */
+function distance(starts: PartitionStart[]): bigint {
+  return starts.reduce((sum, { from, next }) => sum + (next > from ? next - from : 0n), 0n);
 }

@@ -16,10 +16,34 @@ export interface PartitionState {
   applyLagMs: number | null;
 }
 
-export class Partitions {
-  #states = new Map<number, PartitionState>();
+/** What the service has and this page has not applied. */
+export interface ApplyLag {
+  offsets: bigint;
+  /** For how long the page has known of the oldest of them, in milliseconds. */
+  ms: number;
+}
 
-  begin(starts: PartitionStart[], resumed: boolean): void {
+/** An end of the log that was announced and is not reached. */
+interface Owed {
+  end: bigint;
+  sinceMs: number;
+}
+
+interface Kept extends PartitionState {
+  /** The oldest announcement that is not met, and the newest one. */
+  owed: { oldest: Owed; newest: Owed } | null;
+}
+
+export class Partitions {
+  #states = new Map<number, Kept>();
+
+  /** Forgets everything. */
+  clear(): void {
+    this.#states.clear();
+  }
+
+  /** A session begins; `goesOn` where the page stands. */
+  begin(starts: PartitionStart[], goesOn: boolean, nowMs: number): void {
     const listed = new Set(starts.map((start) => start.partition));
     for (const known of this.#states.keys()) {
       if (!listed.has(known)) {
@@ -29,16 +53,17 @@ export class Partitions {
     for (const start of starts) {
       const known = this.#states.get(start.partition);
       if (known === undefined) {
-        this.add(start);
+        this.add(start, nowMs);
       } else {
-        known.end = start.next;
-        known.next = resumed ? known.next : start.from;
+        known.next = goesOn ? known.next : start.from;
+        known.owed = goesOn ? known.owed : null;
+        announce(known, start.next, nowMs);
       }
     }
   }
 
-  add(start: PartitionStart): void {
-    this.#states.set(start.partition, {
+  add(start: PartitionStart, nowMs: number): void {
+    const state: Kept = {
       partition: start.partition,
       next: start.from,
       end: start.next,
@@ -46,7 +71,10 @@ export class Partitions {
       lost: 0n,
       resets: 0,
       applyLagMs: null,
-    });
+      owed: null,
+    };
+    announce(state, start.next, nowMs);
+    this.#states.set(start.partition, state);
   }
 
   applied(partition: number, next: bigint, records: number, lost: bigint, waitedMs: number): void {
@@ -57,38 +85,72 @@ export class Partitions {
       state.lost += lost;
       state.applyLagMs = waitedMs;
       state.end = state.end === null || state.end < next ? next : state.end;
+      settle(state);
     }
   }
 
-  lose(partition: number, first: bigint, next: bigint): void {
+  /** The position moves to `next` without data, `lost` offsets of that against the user's will. */
+  passOver(partition: number, next: bigint, lost: bigint): void {
     const state = this.#states.get(partition);
     if (state !== undefined) {
-      state.lost += next - first;
+      state.lost += lost;
       state.next = next;
+      settle(state);
     }
   }
 
-  reset(partition: number, nextOffset: bigint): void {
+  /** With a new epoch what was known of the end is void too. */
+  reset(partition: number, nextOffset: bigint, newEpoch: boolean): void {
     const state = this.#states.get(partition);
     if (state !== undefined) {
       state.next = nextOffset;
-      state.end = nextOffset;
+      state.end = newEpoch || state.end === null || state.end < nextOffset ? nextOffset : state.end;
+      state.owed = newEpoch ? null : state.owed;
       state.resets += 1;
+      settle(state);
     }
   }
 
-  ends(nextOffsets: ReadonlyMap<number, bigint>): void {
+  ends(nextOffsets: ReadonlyMap<number, bigint>, nowMs: number): void {
     for (const [partition, end] of nextOffsets) {
       const state = this.#states.get(partition);
       if (state !== undefined) {
-        state.end = end;
+        announce(state, end, nowMs);
       }
     }
+  }
+
+  applyLag(nowMs: number): ApplyLag {
+    let offsets = 0n;
+    let sinceMs = nowMs;
+    for (const state of this.#states.values()) {
+      offsets += lagOf(state) ?? 0n;
+      sinceMs = Math.min(sinceMs, state.owed?.oldest.sinceMs ?? nowMs);
+    }
+    return { offsets, ms: nowMs - sinceMs };
   }
 
   /** Copies, in the order of their numbers. */
   list(): PartitionState[] {
     return [...this.#states.values()].map((state) => ({ ...state })).sort((a, b) => a.partition - b.partition);
+  }
+}
+
+/** The service says where its log ends. */
+function announce(state: Kept, end: bigint, nowMs: number): void {
+  state.end = end;
+  if (end > state.next) {
+    const newest = { end, sinceMs: nowMs };
+    state.owed = { oldest: state.owed?.oldest ?? newest, newest };
+  }
+  settle(state);
+}
+
+/** Announcements that are met are forgotten. Between the oldest and the newest none is kept: there may be very many. */
+function settle(state: Kept): void {
+  const { owed, next } = state;
+  if (owed !== null && next >= owed.oldest.end) {
+    state.owed = next >= owed.newest.end ? null : { oldest: owed.newest, newest: owed.newest };
   }
 }
 

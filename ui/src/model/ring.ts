@@ -7,15 +7,21 @@ export class Ring<T extends { bytes: number }> {
   #head = 0;
   #first = 0;
   #bytes = 0;
+  #cleared = 0;
 
   constructor(maxCount: number, maxBytes: number) {
     this.#maxCount = maxCount;
     this.#maxBytes = maxBytes;
   }
 
-  /** Absolute index of the oldest entry that is kept: the number of entries that were forgotten. */
+  /** Absolute index of the oldest entry that is kept. */
   get first(): number {
     return this.#first;
+  }
+
+  /** Entries that went over a bound since the ring was cleared. */
+  get forgotten(): number {
+    return this.#first - this.#cleared;
   }
 
   /** Absolute index after the newest entry. */
@@ -58,6 +64,7 @@ export class Ring<T extends { bytes: number }> {
 
   clear(): void {
     this.#first = this.end;
+    this.#cleared = this.#first;
     this.#items = [];
     this.#head = 0;
     this.#bytes = 0;

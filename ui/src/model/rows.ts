@@ -2,6 +2,7 @@
 
 import type { DecodeFailure } from "../wire/decode";
 import type { FindingInfo, RangeItem, RecordItem } from "../wire/frame";
+import type { Place } from "../wire/hello";
 import type { Summary } from "../wire/summary";
 
 interface RowBase {
@@ -33,10 +34,12 @@ export interface RangeRow extends RowBase {
   reason: string;
 }
 
+/** Offsets of the partition start again, or its position was moved by the service. */
 export interface ResetRow extends RowBase {
   type: "reset";
   partition: number;
   reason: string;
+  newEpoch: boolean;
   before: bigint | null;
   nextOffset: bigint;
 }
@@ -47,7 +50,20 @@ export interface NoteRow extends RowBase {
   text: string;
 }
 
-export type Row = RecordRow | RangeRow | ResetRow | NoteRow;
+/** From here on come records that somebody has asked for: the list has begun anew. */
+export interface HistoryRow extends RowBase {
+  type: "history";
+  start: Place;
+}
+
+/** From here on come records as they arrive; before it, so many of history or of an absence. */
+export interface LiveRow extends RowBase {
+  type: "live";
+  records: number;
+  isAfterHistory: boolean;
+}
+
+export type Row = RecordRow | RangeRow | ResetRow | NoteRow | HistoryRow | LiveRow;
 
 const ROW_OVERHEAD = 400;
 const MAX_SANE_MS = 8_640_000_000_000_000;
@@ -89,6 +105,19 @@ export function rangeRow(
     next: item.next,
     reason: item.reason,
   };
+}
+
+export function resetRow(id: number, event: Omit<ResetRow, "type" | "id" | "bytes">): ResetRow {
+  const { partition, reason, newEpoch, before, nextOffset } = event;
+  return { type: "reset", id, bytes: ROW_OVERHEAD, partition, reason, newEpoch, before, nextOffset };
+}
+
+export function historyRow(id: number, start: Place): HistoryRow {
+  return { type: "history", id, bytes: ROW_OVERHEAD, start };
+}
+
+export function liveRow(id: number, records: number, isAfterHistory: boolean): LiveRow {
+  return { type: "live", id, bytes: ROW_OVERHEAD, records, isAfterHistory };
 }
 
 export function noteRow(id: number, level: NoteRow["level"], text: string): NoteRow {

@@ -34,6 +34,10 @@ export class Runs {
     return this.#runs.size;
   }
 
+  clear(): void {
+    this.#runs.clear();
+  }
+
   touch(touch: RunTouch, lastName: string, lastTimeMs: number | null): void {
     const key = `${touch.tenant}\u0000${touch.thread}`;
     const known = this.#runs.get(key);

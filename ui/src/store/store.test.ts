@@ -22,7 +22,8 @@ function setUp(maxRows = 1000) {
     topic: "t",
     epoch: "e",
     heartbeatMs: 1000,
-    resumed: false,
+    mode: "first",
+    history: null,
     partitions: [{ partition: 0, from: 0n, low: 0n, next: 0n }],
   });
   const receive = (count: number) => {

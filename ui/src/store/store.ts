@@ -2,8 +2,9 @@
 
 import type { Alert } from "../model/alerts";
 import { FilteredRows, frozen, live, parseFilter, type RowSource } from "../model/filter";
+import type { LoadingView } from "../model/loading";
 import { type Limits, Model, type Totals } from "../model/model";
-import type { PartitionState } from "../model/partitions";
+import type { ApplyLag, PartitionState } from "../model/partitions";
 import type { PipelineView } from "../model/pipeline";
 import { Ring } from "../model/ring";
 import type { Row } from "../model/rows";
@@ -30,8 +31,12 @@ export interface Snapshot {
   /** Rows that came since the view was paused; null while it is not. */
   waitingRows: number | null;
   filter: string;
-  /** Rows that are no longer kept, whatever the filter. */
+  /** Rows of the list that are no longer kept, whatever the filter. */
   forgotten: number;
+  /** History that is being loaded, or what was missed in an absence; null when there is nothing to wait for. */
+  loading: LoadingView | null;
+  /** What the service has and this page has not applied. */
+  applyLag: ApplyLag;
 }
 
 export interface StoreEnvironment {
@@ -155,6 +160,8 @@ export class Store {
       recordsPerSecond: model.recordRate.perSecond(nowMs),
       bytesPerSecond: model.byteRate.perSecond(nowMs),
       backlog: model.backlog,
+      loading: model.loading?.view() ?? null,
+      applyLag: model.partitions.applyLag(nowMs),
       partitions: model.partitions.list(),
       runs: model.runs.latest(SHOWN_RUNS),
       runCount: model.runs.size,
@@ -162,7 +169,7 @@ export class Store {
       rows: this.#filtered ?? this.#paused?.rows ?? this.#live,
       waitingRows: this.#paused === null ? null : model.rows.end - this.#paused.end,
       filter: this.#filter,
-      forgotten: model.rows.first,
+      forgotten: model.rows.forgotten,
     };
   }
 }

@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { FakeEnvironment, MemoryStore } from "../../testing/fake_environment";
-import { frameOf, welcome } from "../../testing/frames";
+import { frameOf, gapFrame, welcome } from "../../testing/frames";
 import { StreamClient } from "./client";
 import type { StreamEvent } from "./events";
 
@@ -89,18 +89,6 @@ describe("a session", () => {
     expect(seen("reset")).toMatchObject([{ before: 2n, nextOffset: 50n }]);
   });
 
-  test("asks on where a capped replay ended", () => {
-    env.socket.text(welcome({ "0": 0n }));
-    env.socket.binary(frameOf(0, 0n, 3n));
-    env.socket.text({ type: "replay_complete", capped: true });
-    expect(env.socket.sent.at(-1)).toMatchObject({
-      type: "resume",
-      from: "cursor",
-      lastOffsetsByPartition: { "0": "2" },
-    });
-    expect(status()).toBe("catching_up");
-  });
-
   test("pings when it had nothing to say for a heartbeat", () => {
     env.socket.text(welcome({ "0": 0n }));
     for (let i = 0; i < 3; i += 1) {
@@ -153,11 +141,8 @@ describe("a reconnect", () => {
   test("ignores everything that an older connection still delivers", () => {
     env.socket.text(welcome({ "0": 0n }));
     const old = env.socket;
-    const { onmessage, onclose } = old;
-    client.jumpToLive();
-    old.onmessage = onmessage;
-    old.onclose = onclose;
-    env.socket.open();
+    env.decoder?.lose("the worker died");
+    reconnect();
     env.socket.text(welcome({ "0": 5n }));
     old.binary(frameOf(0, 0n, 1n));
     old.end(1006);
@@ -384,16 +369,254 @@ describe("the stored position", () => {
   });
 });
 
+describe("a replay in parts", () => {
+  const asks = (): Record<string, unknown>[] => env.socket.sent.filter((frame) => frame.type === "resume");
+  const capped = { type: "replay_complete", capped: true };
+  const timeout = { type: "error", code: "replay_timeout", message: "later" };
+
+  test("is asked on from what is applied, and only once all of it is", () => {
+    env.socket.text(welcome({ "0": 0n }));
+    env.advance(1_000);
+    const decoder = env.decoder;
+    if (decoder === null) {
+      throw new Error("no decoder");
+    }
+    decoder.isHolding = true;
+    env.socket.binary(frameOf(0, 0n, 3n));
+    env.socket.text(capped);
+    env.advance(2_000);
+    expect(asks()).toEqual([]);
+    decoder.release();
+    expect(asks()).toEqual([
+      { type: "resume", from: "cursor", default: "earliest", epoch: "epoch-1", lastOffsetsByPartition: { "0": "2" } },
+    ]);
+    expect(status()).toBe("catching_up");
+    decoder.isHolding = false;
+    env.socket.text(welcome({ "0": 3n }));
+    env.socket.binary(frameOf(0, 3n, 5n));
+    env.socket.text({ type: "replay_complete", capped: false });
+    expect(covered(0)).toEqual(["0-3", "3-5"]);
+    expect([status(), seen("caught_up").length, seen("notice").length]).toEqual(["live", 1, 0]);
+    expect(seen("welcome").map((event) => event.mode)).toEqual(["first", "on"]);
+  });
+
+  test("is never asked for in a tight loop, less and less often when nothing comes of it", () => {
+    env.socket.text(welcome({ "0": 0n }));
+    for (let at = 0n; at < 20n; at += 1n) {
+      env.socket.binary(frameOf(0, at, at + 1n));
+      env.socket.text(capped);
+      const before = asks().length;
+      while (asks().length === before) {
+        env.advance(100);
+        env.socket.text({ type: "heartbeat" });
+      }
+      env.socket.text(welcome({ "0": at + 1n }));
+    }
+    // The service takes 20 of them in 10 s.
+    expect(env.now()).toBeGreaterThan(11_000);
+    const before = asks().length;
+    const began = env.now();
+    for (let i = 0; i < 5; i += 1) {
+      env.socket.text(capped);
+      const count = asks().length;
+      while (asks().length === count) {
+        env.advance(100);
+        env.socket.text({ type: "heartbeat" });
+      }
+      env.socket.text(welcome({ "0": 20n }));
+    }
+    expect(asks().length - before).toBe(5);
+    expect(env.now() - began).toBeGreaterThan(8_000);
+  });
+
+  test("that ran out of time is asked on from the same position, after a wait that somebody may end", () => {
+    env.socket.text(welcome({ "0": 0n }));
+    env.socket.binary(frameOf(0, 0n, 2n));
+    env.socket.text(timeout);
+    env.socket.text(capped);
+    expect(status()).toBe("parked");
+    expect(seen("caught_up")).toEqual([]);
+    env.advance(200);
+    expect(asks()).toEqual([]);
+    env.advance(1_000);
+    expect(asks()).toMatchObject([{ from: "cursor", lastOffsetsByPartition: { "0": "1" } }]);
+    env.socket.text(welcome({ "0": 2n }));
+    env.socket.text(timeout);
+    env.socket.text(capped);
+    expect(status()).toBe("parked");
+    client.retryNow();
+    expect(asks().length).toBe(2);
+  });
+
+  test("goes on in the new epoch when the topic was created anew while it stood still", () => {
+    env.socket.text(welcome({ "0": 50n }));
+    env.socket.binary(frameOf(0, 50n, 52n));
+    env.socket.text(timeout);
+    env.socket.text({
+      type: "cursor_reset",
+      partition: 0,
+      reason: "topic_recreated",
+      nextOffset: "0",
+      epoch: "epoch-2",
+    });
+    env.advance(2_000);
+    expect(asks()).toMatchObject([{ epoch: "epoch-2", lastOffsetsByPartition: { "0": "-1" } }]);
+  });
+});
+
+describe("history", () => {
+  const asks = (): Record<string, unknown>[] => env.socket.sent.filter((frame) => frame.type === "resume");
+
+  test("moves the open session, and what was on its way before counts where it belongs", () => {
+    env.socket.text(welcome({ "0": 100n }));
+    env.socket.text({ type: "replay_complete", capped: false });
+    client.goTo({ from: "earliest" });
+    expect(asks()).toEqual([{ type: "resume", from: "earliest" }]);
+    expect(status()).toBe("catching_up");
+    env.socket.binary(frameOf(0, 100n, 101n));
+    env.socket.text(welcome({ "0": 7n }));
+    env.socket.binary(frameOf(0, 7n, 9n));
+    expect(covered(0)).toEqual(["100-101", "7-9"]);
+    expect(seen("welcome").at(-1)).toMatchObject({ mode: "history", history: { from: "earliest" } });
+    expect(env.sockets.length).toBe(1);
+  });
+
+  test("is asked for with the first frame when there is no connection", () => {
+    env.socket.text(welcome({ "0": 100n }));
+    env.socket.end(1006);
+    client.goTo({ from: "time", timeMs: 1234 });
+    env.socket.open();
+    expect(env.socket.sent).toMatchObject([{ type: "hello", from: "time", time: "1234" }]);
+    env.socket.text(welcome({ "0": 7n }));
+    expect(seen("hole")).toEqual([]);
+    env.socket.end(1006);
+    reconnect();
+    expect(env.socket.sent).toMatchObject([{ type: "hello", from: "cursor", lastOffsetsByPartition: { "0": "6" } }]);
+  });
+
+  test("survives a lost connection before it is answered", () => {
+    env.socket.text(welcome({ "0": 100n }));
+    client.goTo({ from: "earliest" });
+    env.socket.end(1006);
+    reconnect();
+    expect(env.socket.sent).toMatchObject([{ type: "hello", from: "earliest" }]);
+  });
+
+  test("is asked for one question at a time, the last wish wins", () => {
+    env.socket.text(welcome({ "0": 100n }));
+    client.goTo({ from: "earliest" });
+    client.goTo({ from: "time", timeMs: 5 });
+    client.goTo({ from: "latest" });
+    expect(asks().length).toBe(1);
+    env.socket.text({ type: "replay_complete", capped: true });
+    env.socket.text(welcome({ "0": 0n }));
+    expect(asks()).toMatchObject([{ from: "earliest" }, { from: "latest" }]);
+    env.socket.binary(frameOf(0, 0n, 3n));
+    env.socket.text(welcome({ "0": 100n }));
+    expect(seen("hole")).toMatchObject([{ first: 3n, next: 100n, reason: "jumped" }]);
+  });
+
+  test("of a time that the log cannot find yet is asked for again", () => {
+    env.socket.text(welcome({ "0": 100n }));
+    env.socket.text({ type: "replay_complete", capped: false });
+    client.goTo({ from: "time", timeMs: 5 });
+    env.socket.text({ type: "error", code: "replay_timeout", message: "try again" });
+    expect(status()).toBe("parked");
+    // The stream goes on meanwhile.
+    env.socket.binary(frameOf(0, 100n, 101n));
+    env.advance(1_500);
+    expect(asks()).toMatchObject([{ from: "time" }, { from: "time" }]);
+    env.socket.text(welcome({ "0": 50n }));
+    expect(covered(0)).toEqual(["100-101"]);
+  });
+
+  test("that is refused for good is given up, and the stream goes on as it was", () => {
+    env.socket.text(welcome({ "0": 100n }));
+    env.socket.text({ type: "replay_complete", capped: false });
+    client.goTo({ from: "time", timeMs: 5 });
+    env.socket.text({ type: "error", code: "invalid_field", message: "no" });
+    expect(status()).toBe("live");
+    expect(seen("wish").at(-1)).toEqual({ type: "wish", history: null });
+    env.advance(3_000);
+    expect(asks().length).toBe(1);
+    env.socket.binary(frameOf(0, 100n, 101n));
+    expect(covered(0)).toEqual(["100-101"]);
+  });
+
+  test("that is never answered ends in a reconnect that asks again", () => {
+    env.socket.text(welcome({ "0": 100n }));
+    client.goTo({ from: "earliest" });
+    for (let i = 0; i < 45; i += 1) {
+      env.advance(1_000);
+      env.sockets[0]?.text({ type: "heartbeat" });
+    }
+    expect(env.sockets[0]?.closedWith).toBe(4901);
+    env.socket.open();
+    expect(env.socket.sent).toMatchObject([{ type: "hello", from: "earliest" }]);
+  });
+
+  test("is not reported as applied to a session that has not begun it", () => {
+    env.socket.text(welcome({ "0": 100n }));
+    env.socket.binary(frameOf(0, 100n, 101n));
+    client.goTo({ from: "earliest" });
+    const reports = () => env.socket.sent.filter((frame) => frame.type === "applied");
+    const before = reports().length;
+    env.socket.binary(frameOf(0, 101n, 102n));
+    env.advance(2_000);
+    expect(reports().length).toBe(before);
+    env.socket.text(welcome({ "0": 0n }));
+    env.socket.binary(frameOf(0, 0n, 1n));
+    env.advance(2_000);
+    expect(reports().at(-1)).toEqual({ type: "applied", offsets: { "0": "0" } });
+  });
+
+  test("is the tab's own until it has reached what is live", async () => {
+    const [tab, browser] = [new MemoryStore(), new MemoryStore()];
+    const key = "dashstream.v2.cursor:space";
+    env = new FakeEnvironment(tab, browser);
+    client = new StreamClient(env, env.record);
+    await client.start();
+    env.socket.open();
+    env.socket.text(welcome({ "0": 100n }));
+    env.socket.text({ type: "replay_complete", capped: false });
+    client.flush();
+    const live = browser.values.get(key);
+    expect(live).toContain('"99"');
+    client.goTo({ from: "earliest" });
+    env.socket.text(welcome({ "0": 0n }));
+    env.socket.binary(frameOf(0, 0n, 4n));
+    client.flush();
+    expect([tab.values.get(key), browser.values.get(key)]).toEqual([expect.stringContaining('"3"'), live]);
+  });
+});
+
 test("a jump to live says what it passed over", () => {
   env.socket.text(welcome({ "0": 10n }));
   env.socket.binary(frameOf(0, 10n, 12n));
-  client.jumpToLive();
-  env.socket.open();
-  expect(env.socket.sent).toMatchObject([{ type: "hello", from: "latest" }]);
+  client.goTo({ from: "latest" });
+  expect(env.socket.sent.at(-1)).toEqual({ type: "resume", from: "latest" });
+  env.socket.binary(frameOf(0, 12n, 14n));
   env.socket.text(welcome({ "0": 500n }));
-  expect(seen("hole")).toEqual([{ type: "hole", partition: 0, first: 12n, next: 500n, reason: "jumped" }]);
+  expect(seen("hole")).toEqual([{ type: "hole", partition: 0, first: 14n, next: 500n, reason: "jumped" }]);
   env.socket.binary(frameOf(0, 500n, 501n));
-  expect(covered(0)).toEqual(["10-12", "500-501"]);
+  expect(covered(0)).toEqual(["10-12", "12-14", "500-501"]);
+});
+
+test("a gap of retention moves the position once, keeps what is stored, and the stream goes on", () => {
+  env.socket.text(welcome({ "0": 0n }));
+  env.socket.binary(gapFrame(0, 0n, 40n));
+  env.socket.text({
+    type: "cursor_reset",
+    partition: 0,
+    reason: "retention",
+    nextOffset: "40",
+    epoch: "epoch-1",
+  });
+  env.socket.binary(frameOf(0, 40n, 41n));
+  expect(covered(0)).toEqual(["0-40", "40-41"]);
+  expect(seen("reset")).toMatchObject([{ reason: "retention", newEpoch: false, before: 40n, nextOffset: 40n }]);
+  client.flush();
+  expect(stored()).toMatchObject({ epoch: "epoch-1", lastOffsetsByPartition: { "0": "40" } });
 });
 
 test("a partition that stood at 0 and lost its beginning meanwhile must say so", () => {

@@ -1,21 +1,21 @@
 // The v2 client: keeps one session open for as long as the page lives.
 //
-// A thin shell around pure parts (session, positions, progress, backoff, liveness, inbox). Each attempt has a
+// A thin shell around pure parts (asking, session, positions, progress, backoff, liveness, inbox). Each attempt has a
 // connection, a session and an inbox of its own, so that work of an older one finds nothing to change. Knows nothing of
 // React or of what is drawn.
 
 import { parseControl, type ServerFrame } from "../wire/control";
 import type { DecodedFrame, FrameFailure } from "../wire/frame";
-import { buildHello, buildResume } from "../wire/hello";
+import { buildHello, buildResume, type Place } from "../wire/hello";
+import { Asking } from "./asking";
 import { CLOSE, onClose } from "./backoff";
 import { Connection } from "./connection";
 import type { Environment, Timer } from "./environment";
 import type { ConnectionStatus, NoticeTopic, StreamEvent } from "./events";
 import { Intake } from "./intake";
-import { Keeper } from "./keeper";
 import { judge } from "./liveness";
 import { Positions } from "./positions";
-import { Progress } from "./progress";
+import { Recorder } from "./recorder";
 import { Retry } from "./retry";
 import { Breaches, Session } from "./session";
 
@@ -28,24 +28,23 @@ export class StreamClient {
   readonly #env: Environment;
   readonly #emit: (event: StreamEvent) => void;
   readonly #intake: Intake;
-  readonly #keeper: Keeper;
+  readonly #recorder: Recorder;
   readonly #retries: Retry;
   readonly #positions = new Positions();
   readonly #breaches = new Breaches();
-  readonly #progress = new Progress();
+  readonly #asking = new Asking();
   #status: ConnectionStatus = { state: "connecting", attempt: 0 };
   #connection: Connection | null = null;
   #session: Session | null = null;
-  #jumps = false;
+  #resting: "live" | "catching_up" = "catching_up";
   #isDisposed = false;
   #ticker: Timer | null = null;
   #times = { openedMs: 0, heardMs: 0, sentMs: 0, progressMs: 0 };
-  #backlog = 0;
 
   constructor(env: Environment, emit: (event: StreamEvent) => void) {
     this.#env = env;
     this.#emit = emit;
-    this.#keeper = new Keeper(env.store);
+    this.#recorder = new Recorder(env, this.#positions, (report) => this.#sendReport(report));
     this.#retries = new Retry(env);
     this.#intake = new Intake((events) => env.createDecoder(events), {
       ready: () => this.#drain(),
@@ -56,13 +55,9 @@ export class StreamClient {
   /** Finds the stored cursor and connects. Call once. */
   async start(): Promise<void> {
     this.#setStatus({ state: "connecting", attempt: 0 });
-    const named = await this.#env.fetchNamespace().catch(() => null);
-    const { cursor, warning } = this.#keeper.load(named);
+    const warning = await this.#recorder.load();
     if (warning !== null) {
       this.#notice("warning", "storage", warning);
-    }
-    if (cursor !== null) {
-      this.#positions.restore(cursor);
     }
     if (!this.#isDisposed) {
       this.#connect();
@@ -84,37 +79,48 @@ export class StreamClient {
 
   /** Reports and stores what is applied now; for the moment before the page goes away. */
   flush(): void {
-    this.#report();
-    this.#save();
+    this.#recorder.flush();
   }
 
-  /** Ends a wait or a stop. Does nothing while connected. */
+  /** Ends a wait or a stop. Does nothing while all is well. */
   retryNow(): void {
-    if (this.#status.state === "waiting" || this.#status.state === "stopped") {
+    if (this.#status.state === "parked") {
+      this.#asking.askNow();
+      this.#ask();
+    } else if (this.#status.state === "waiting" || this.#status.state === "stopped") {
       this.#retries.cancel();
       this.#connect();
     }
   }
 
-  /** Leaves what is missing behind and begins at what comes next. */
-  jumpToLive(): void {
-    this.#jumps = true;
-    this.#leave(CLOSE.normal);
-    this.#retries.cancel();
-    this.#connect();
+  /** Begins anew at this place: shows history up to what is live, or leaves what is missing behind. */
+  goTo(place: Place): void {
+    const isHistory = place.from !== "latest";
+    this.#asking.wish({ mode: isHistory ? "history" : "jump", start: place });
+    this.#emit({ type: "wish", history: isHistory ? place : null });
+    this.retryNow();
+    this.#ask();
+  }
+
+  /** Asks what is to be asked now on an open session. */
+  #ask(): void {
+    const now = this.#env.now();
+    const ask = this.#session?.welcome == null ? null : this.#asking.next(now, () => this.#positions.cursor());
+    if (ask !== null && this.#send(buildResume(ask.start))) {
+      this.#asking.sent(ask, now);
+      this.#setStatus({ state: "catching_up" });
+    }
   }
 
   #connect(): void {
     this.#leave(null);
     this.#setStatus({ state: "connecting", attempt: this.#retries.attempt });
-    const cursor = this.#positions.cursor();
-    const mode = cursor === null ? "first" : this.#jumps ? "jump" : "resume";
     const now = this.#env.now();
     this.#times = { openedMs: now, heardMs: now, sentMs: now, progressMs: now };
-    this.#session = new Session(this.#positions, this.#breaches, mode, this.#emit);
+    this.#session = new Session(this.#positions, this.#breaches, this.#emit);
     try {
       this.#connection = new Connection(() => this.#env.openSocket(), {
-        opened: () => this.#send(buildHello(mode === "resume" ? cursor : null)),
+        opened: () => this.#sayHello(),
         text: (text) => this.#onText(text),
         binary: (bytes) => this.#onBinary(bytes),
         closed: (code, reason) => this.#onClose(code, reason),
@@ -123,6 +129,12 @@ export class StreamClient {
     } catch {
       this.#retry("the browser refused to open a connection");
     }
+  }
+
+  #sayHello(): void {
+    const ask = this.#asking.hello(this.#positions.cursor());
+    this.#asking.sent(ask, this.#env.now());
+    this.#send(buildHello(ask.start));
   }
 
   /** Ends the present attempt. What it has not applied comes again in the next one. */
@@ -146,30 +158,14 @@ export class StreamClient {
   }
 
   #onControl(frame: ServerFrame): void {
-    switch (frame.type) {
-      case "heartbeat":
-        // Only a session that lasts lets the backoff begin anew.
-        if (this.#env.now() - this.#times.openedMs >= STABLE_MS) {
-          this.#retries.settle();
-        }
-        this.#emit({ type: "heartbeat", heartbeat: frame });
-        return;
-      case "error":
-        this.#onRefusal(frame.code, frame.message);
-        return;
-      case "pong":
-        return;
-      default:
-        this.#intake.control(frame);
-    }
-  }
-
-  #onRefusal(code: string, message: string): void {
-    if (this.#session?.welcome === null) {
-      this.#leave(CLOSE.normal);
-      this.#retry(`the service did not take the hello: ${code} ${message}`.trim());
-    } else {
-      this.#notice("warning", "server", `the service refused a frame: ${code} ${message}`.trim());
+    if (frame.type === "heartbeat") {
+      // Only a session that lasts lets the backoff begin anew.
+      if (this.#env.now() - this.#times.openedMs >= STABLE_MS) {
+        this.#retries.settle();
+      }
+      this.#emit({ type: "heartbeat", heartbeat: frame });
+    } else if (frame.type !== "pong") {
+      this.#intake.control(frame);
     }
   }
 
@@ -202,32 +198,50 @@ export class StreamClient {
         return;
       }
     }
-    this.#reportWhenDue();
+    this.#recorder.reportWhenDue();
+    this.#ask();
   }
 
   #applyControl(session: Session, frame: ServerFrame): string | null {
-    const fault = session.onControl(frame);
+    if (frame.type === "error") {
+      this.#onRefusal(session, frame.code, frame.message);
+      return null;
+    }
+    const asked = frame.type === "welcome" ? this.#asking.welcomed() : null;
+    const fault = frame.type === "welcome" ? session.begin(frame, asked) : session.onControl(frame);
     if (session.takeDropsStorage()) {
-      this.#keeper.drop();
+      this.#recorder.drop();
     }
     if (fault === null && frame.type === "welcome") {
-      this.#jumps = false;
-      this.#keeper.enter(frame.resumeNamespace);
-      this.#progress.begin();
-      this.#setStatus({ state: "catching_up" });
-    }
-    if (fault === null && frame.type === "replay_complete") {
-      this.#onReplayComplete(frame.capped);
+      this.#recorder.begin(frame.resumeNamespace);
+      this.#rest("catching_up");
+    } else if (fault === null && frame.type === "replay_complete") {
+      this.#asking.completed(frame.capped, this.#env.now(), this.#env.random());
+      if (!frame.capped) {
+        this.#recorder.live();
+        this.#rest("live");
+      }
     }
     return fault;
   }
 
-  #onReplayComplete(capped: boolean): void {
-    const cursor = this.#positions.cursor();
-    if (capped && cursor !== null) {
-      this.#send(buildResume(cursor));
+  #onRefusal(session: Session, code: string, message: string): void {
+    const said = `${code} ${message}`.trim();
+    const refusal = this.#asking.refused(code, this.#env.now(), this.#env.random());
+    if (refusal.action === "forget") {
+      this.#emit({ type: "wish", history: null });
+      this.#setStatus({ state: this.#resting });
+    }
+    if (session.welcome === null) {
+      this.#leave(CLOSE.normal);
+      this.#retry(`the service did not take the hello: ${said}`);
+    } else if (refusal.action === "wait") {
+      const { attempt } = this.#asking;
+      this.#setStatus({ state: "parked", untilMs: refusal.untilMs, attempt, reason: said });
+    } else if (refusal.action === "reconnect") {
+      this.#fail(CLOSE.normal, "server", `the service did not go on: ${said}`);
     } else {
-      this.#setStatus({ state: "live" });
+      this.#notice("warning", "server", `the service refused a frame: ${said}`);
     }
   }
 
@@ -237,10 +251,8 @@ export class StreamClient {
     }
     const fault = session.onData(result, this.#env.now() - arrivedMs);
     if (fault === null) {
-      const next = this.#positions.partitions.get(result.partition);
-      if (next !== undefined) {
-        this.#progress.applied(result.partition, next, result.bytes);
-      }
+      this.#asking.applied();
+      this.#recorder.applied(result.partition, result.bytes);
     }
     return fault;
   }
@@ -278,14 +290,11 @@ export class StreamClient {
 
   #tick(): void {
     this.#watch();
-    this.#reportWhenDue();
-    if (this.#progress.isSaveDue(this.#env.now())) {
-      this.#save();
-    }
-    const frames = this.#intake.length;
-    if (frames !== this.#backlog) {
-      this.#backlog = frames;
-      this.#emit({ type: "backlog", frames, bytes: this.#intake.bytes });
+    this.#ask();
+    this.#recorder.tick();
+    const backlog = this.#intake.takeBacklog();
+    if (backlog !== null) {
+      this.#emit({ type: "backlog", ...backlog });
     }
     this.#ticker = this.#env.setTimer(() => this.#tick(), TICK_MS);
   }
@@ -299,6 +308,7 @@ export class StreamClient {
       nowMs: this.#env.now(),
       heartbeatMs: this.#session?.welcome?.heartbeatMs ?? null,
       waiting: this.#intake.length,
+      askedMs: this.#asking.openSinceMs,
     });
     if (verdict.action === "fail") {
       this.#fail(verdict.code, verdict.topic, verdict.reason);
@@ -307,24 +317,9 @@ export class StreamClient {
     }
   }
 
-  #reportWhenDue(): void {
-    if (this.#progress.isReportDue(this.#env.now())) {
-      this.#report();
-    }
-  }
-
-  #report(): void {
-    const applied = this.#progress.report();
-    if (applied !== null && this.#send(applied)) {
-      this.#progress.reported(this.#env.now());
-    }
-  }
-
-  #save(): void {
-    const cursor = this.#positions.cursor();
-    if (this.#progress.isUnsaved && cursor !== null && this.#keeper.save(cursor, this.#env.wallMs())) {
-      this.#progress.saved(this.#env.now());
-    }
+  /** A session takes reports of its own stream only. */
+  #sendReport(report: string): boolean {
+    return this.#asking.openSinceMs === null && this.#send(report);
   }
 
   #send(text: string): boolean {
@@ -333,6 +328,12 @@ export class StreamClient {
       this.#times.sentMs = this.#env.now();
     }
     return isSent;
+  }
+
+  /** The state of the stream between questions. */
+  #rest(state: "live" | "catching_up"): void {
+    this.#resting = state;
+    this.#setStatus({ state });
   }
 
   #notice(level: "warning" | "error", topic: NoticeTopic, text: string): void {

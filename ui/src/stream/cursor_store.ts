@@ -52,9 +52,10 @@ export class CursorStore {
     return { cursor: null, warning };
   }
 
-  save(namespace: string, cursor: Cursor, nowMs: number): void {
+  /** The first store is the tab's own. */
+  save(namespace: string, cursor: Cursor, nowMs: number, scope: "tab" | "browser"): void {
     const text = formatStored(cursor, nowMs);
-    for (const store of this.#stores) {
+    for (const store of scope === "tab" ? this.#stores.slice(0, 1) : this.#stores) {
       attempt(() => {
         store.setItem(PREFIX + namespace, text);
         store.setItem(LAST_NAMESPACE, namespace);

@@ -20,6 +20,7 @@ export class Intake {
   readonly #decoder: FrameDecoder;
   #inbox = new Inbox();
   #nextFrameId = 1;
+  #toldFrames = 0;
 
   constructor(createDecoder: (events: DecoderEvents) => FrameDecoder, events: IntakeEvents) {
     this.#events = events;
@@ -37,8 +38,14 @@ export class Intake {
     return this.#inbox.length;
   }
 
-  get bytes(): number {
-    return this.#inbox.bytes;
+  /** What waits, when it is more or less than at the last call; otherwise null. */
+  takeBacklog(): { frames: number; bytes: number } | null {
+    const frames = this.#inbox.length;
+    if (frames === this.#toldFrames) {
+      return null;
+    }
+    this.#toldFrames = frames;
+    return { frames, bytes: this.#inbox.bytes };
   }
 
   control(frame: ServerFrame): void {

@@ -22,12 +22,12 @@ export class Keeper {
     this.#namespace = namespace;
   }
 
-  /** False when there is no namespace yet. */
-  save(cursor: Cursor, wallMs: number): boolean {
+  /** For this tab alone, or for every tab of the browser. False when there is no namespace yet. */
+  save(cursor: Cursor, wallMs: number, scope: "tab" | "browser"): boolean {
     if (this.#namespace === null) {
       return false;
     }
-    this.#store.save(this.#namespace, cursor, wallMs);
+    this.#store.save(this.#namespace, cursor, wallMs, scope);
     return true;
   }
 

@@ -19,6 +19,8 @@ export interface Times {
   /** From the welcome; null before it. */
   heartbeatMs: number | null;
   waiting: number;
+  /** Since when a question waits for its welcome; null when none does. */
+  askedMs: number | null;
 }
 
 export type Verdict =
@@ -32,6 +34,10 @@ export function judge(times: Times): Verdict {
     return nowMs - times.openedMs > WELCOME_LIMIT_MS
       ? { action: "fail", code: CLOSE.silence, topic: "connection", reason: "the service did not answer in time" }
       : { action: "none" };
+  }
+  // Before the welcome come frames of the stream that it ends.
+  if (times.askedMs !== null && times.waiting === 0 && nowMs - times.askedMs > WELCOME_LIMIT_MS) {
+    return { action: "fail", code: CLOSE.silence, topic: "connection", reason: "the service did not answer in time" };
   }
   if (nowMs - times.heardMs > 2 * heartbeatMs) {
     return { action: "fail", code: CLOSE.silence, topic: "connection", reason: "no heartbeat from the service" };

@@ -74,8 +74,9 @@ describe("a stored cursor", () => {
       removeItem: (key: string) => void map.delete(key),
     });
     const store = new CursorStore([storage(tab), storage(browser)]);
-    store.save("n", { epoch: "e", next: new Map([[0, 5n]]) }, 1);
-    new CursorStore([storage(browser)]).save("n", { epoch: "e", next: new Map([[0, 9n]]) }, 1);
+    store.save("n", { epoch: "e", next: new Map([[0, 5n]]) }, 1, "tab");
+    expect(browser.size).toBe(0);
+    new CursorStore([storage(browser)]).save("n", { epoch: "e", next: new Map([[0, 9n]]) }, 1, "browser");
     expect(store.load("n").cursor?.next.get(0)).toBe(5n);
     tab.clear();
     expect(store.load("n").cursor?.next.get(0)).toBe(9n);
@@ -155,7 +156,16 @@ test("a clipped frame covers exactly the rest", () => {
 });
 
 describe("liveness", () => {
-  const times = { nowMs: 0, openedMs: 0, heardMs: 0, sentMs: 0, progressMs: 0, heartbeatMs: 5000, waiting: 0 };
+  const times = {
+    nowMs: 0,
+    openedMs: 0,
+    heardMs: 0,
+    sentMs: 0,
+    progressMs: 0,
+    heartbeatMs: 5000,
+    waiting: 0,
+    askedMs: null,
+  };
   test.each([
     ["a quiet but living connection", { nowMs: 4000 }, "none"],
     ["silence on our side", { nowMs: 5001 }, "ping"],
@@ -163,6 +173,12 @@ describe("liveness", () => {
     ["no welcome yet", { nowMs: 39_000, heartbeatMs: null }, "none"],
     ["no welcome at all", { nowMs: 40_001, heartbeatMs: null }, "fail"],
     ["a decoder that stands still", { nowMs: 70_000, heardMs: 70_000, sentMs: 70_000, waiting: 1 }, "fail"],
+    ["a question without an answer", { nowMs: 40_001, heardMs: 40_000, sentMs: 40_000, askedMs: 0 }, "fail"],
+    [
+      "a question behind what is still decoded",
+      { nowMs: 40_001, heardMs: 40_000, sentMs: 40_000, progressMs: 40_000, askedMs: 0, waiting: 1 },
+      "none",
+    ],
     ["nothing to decode for long", { nowMs: 70_000, heardMs: 70_000, sentMs: 70_000 }, "none"],
   ])("%s", (_, change, action) => expect(judge({ ...times, ...change }).action).toBe(action));
 });

@@ -26,6 +26,11 @@ export class Progress {
     this.#isUnsaved = true;
   }
 
+  /** What is stored is out of date. */
+  moved(): void {
+    this.#isUnsaved = true;
+  }
+
   /** Everything of the partition before `next` is applied. */
   applied(partition: number, next: bigint, bytes: number): void {
     this.#unreported.set(partition, next);

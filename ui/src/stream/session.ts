@@ -6,7 +6,8 @@
 
 import type { CursorReset, ServerFrame, Welcome } from "../wire/control";
 import type { DecodedFrame, RangeItem, RecordItem } from "../wire/frame";
-import type { StreamEvent } from "./events";
+import type { Ask } from "./asking";
+import type { Mode, StreamEvent } from "./events";
 import { describeViolation, type Positions, type Violation } from "./positions";
 
 /** Reasons for a reset that come with a new epoch: offsets of every partition are void. */
@@ -35,20 +36,12 @@ export class Session {
   readonly #positions: Positions;
   readonly #breaches: Breaches;
   readonly #emit: (event: StreamEvent) => void;
-  readonly #mode: "resume" | "jump" | "first";
   #welcome: Welcome | null = null;
   #dropsStorage = false;
 
-  /** `mode`: with a cursor, from the newest although there are positions, or for the first time. */
-  constructor(
-    positions: Positions,
-    breaches: Breaches,
-    mode: "resume" | "jump" | "first",
-    emit: (event: StreamEvent) => void,
-  ) {
+  constructor(positions: Positions, breaches: Breaches, emit: (event: StreamEvent) => void) {
     this.#positions = positions;
     this.#breaches = breaches;
-    this.#mode = mode;
     this.#emit = emit;
   }
 
@@ -63,11 +56,35 @@ export class Session {
     return drops;
   }
 
-  /** Applies a control frame. Returns a fault for a breach of the protocol. */
-  onControl(frame: ServerFrame): string | null {
-    if (frame.type === "welcome") {
-      return this.#onWelcome(frame);
+  /** The stream begins, or begins anew, as it was asked for. Returns a fault when nobody has asked. */
+  begin(welcome: Welcome, asked: Ask | null): string | null {
+    if (asked === null) {
+      return "a welcome that nobody has asked for";
     }
+    const { mode, start } = asked;
+    this.#welcome = welcome;
+    const positions = this.#positions;
+    if (positions.enterEpoch(welcome.epoch)) {
+      this.#dropsStorage = true;
+    }
+    positions.retainOnly(new Set(welcome.partitions.keys()));
+    this.#emit({
+      type: "welcome",
+      topic: welcome.topic,
+      epoch: welcome.epoch,
+      heartbeatMs: welcome.heartbeatMs,
+      mode,
+      history: mode === "history" && start.from !== "cursor" ? start : null,
+      partitions: [...welcome.partitions].map(([partition, window]) => ({ partition, ...window })),
+    });
+    for (const [partition, { from }] of welcome.partitions) {
+      this.#place(mode, partition, from);
+    }
+    return null;
+  }
+
+  /** Applies a control frame other than welcome. Returns a fault for a breach of the protocol. */
+  onControl(frame: Exclude<ServerFrame, Welcome>): string | null {
     if (this.#welcome === null) {
       return `a ${frame.type} frame before welcome`;
     }
@@ -77,8 +94,13 @@ export class Session {
         return null;
       case "partition_added":
         return this.#onPartitionAdded(frame.partition, frame.from);
+      case "replay_progress":
+        this.#emit({ type: "progress", remaining: frame.remaining });
+        return null;
       case "replay_complete":
-        this.#emit({ type: "caught_up", capped: frame.capped });
+        if (!frame.capped) {
+          this.#emit({ type: "caught_up" });
+        }
         return null;
       default:
         return null;
@@ -103,53 +125,26 @@ export class Session {
     return null;
   }
 
-  #onWelcome(welcome: Welcome): string | null {
-    if (this.#welcome !== null) {
-      return "a second welcome";
-    }
-    this.#welcome = welcome;
-    const positions = this.#positions;
-    if (positions.enterEpoch(welcome.epoch)) {
-      this.#dropsStorage = true;
-    }
-    positions.retainOnly(new Set(welcome.partitions.keys()));
-    const partitions = [...welcome.partitions].map(([partition, window]) => ({ partition, ...window }));
-    const resumed = this.#mode === "resume";
-    this.#emit({
-      type: "welcome",
-      topic: welcome.topic,
-      epoch: welcome.epoch,
-      heartbeatMs: welcome.heartbeatMs,
-      resumed,
-      partitions,
-    });
-    for (const { partition, from } of partitions) {
-      this.#begin(partition, from);
-    }
-    return null;
-  }
-
-  #begin(partition: number, from: bigint): void {
+  #place(mode: Mode, partition: number, from: bigint): void {
     const at = this.#positions.partitions.get(partition);
-    if (at === undefined) {
-      // Known but not placed: its reset is still to come. Unknown: the server decides where it begins.
-      if (!this.#positions.isKnown(partition) || this.#mode !== "resume") {
-        this.#positions.place(partition, from);
-      }
-      return;
-    }
-    if (this.#mode === "jump") {
-      if (from > at) {
+    const goesOn = mode === "resume" || mode === "on";
+    if (!goesOn) {
+      if (mode === "jump" && at !== undefined && from > at) {
         this.#emit({ type: "hole", partition, first: at, next: from, reason: "jumped" });
       }
       this.#positions.place(partition, from);
+    } else if (!this.#positions.isKnown(partition)) {
+      // The service decides where it begins.
+      this.#positions.place(partition, from);
     }
-    // Otherwise the position stands: the stream must go on exactly there, or explain itself by a reset or a gap.
+    // Otherwise the position stands, or its reset is still to come: the stream must go on exactly there, or explain
+    // itself by a reset or a gap.
   }
 
   #onReset(frame: CursorReset): void {
     const before = this.#positions.partitions.get(frame.partition) ?? null;
-    if (NEW_EPOCH.has(frame.reason) && frame.epoch !== null) {
+    const newEpoch = NEW_EPOCH.has(frame.reason);
+    if (newEpoch && frame.epoch !== null) {
       this.#positions.enterEpoch(frame.epoch);
     }
     this.#dropsStorage = true;
@@ -158,6 +153,7 @@ export class Session {
       type: "reset",
       partition: frame.partition,
       reason: frame.reason,
+      newEpoch,
       before,
       nextOffset: frame.nextOffset,
     });

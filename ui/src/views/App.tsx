@@ -1,11 +1,13 @@
 // The page: its parts and what is selected. Everything else comes from the store.
 
-import { useCallback, useState, useSyncExternalStore } from "react";
+import { useCallback, useMemo, useState, useSyncExternalStore } from "react";
 import type { Row } from "../model/rows";
 import type { Store } from "../store/store";
+import type { Place } from "../wire/hello";
 import { Alerts } from "./Alerts";
 import { Details } from "./Details";
 import { EventList } from "./EventList";
+import { HistoryBar } from "./HistoryBar";
 import { PartitionTable } from "./PartitionTable";
 import { RunList } from "./RunList";
 import { Toolbar } from "./Toolbar";
@@ -14,6 +16,14 @@ import { type Commands, TopBar } from "./TopBar";
 export function App({ store, commands }: { store: Store; commands: Commands }) {
   const snapshot = useSyncExternalStore(store.subscribe, store.getSnapshot);
   const [selected, setSelected] = useState<Row | null>(null);
+  // Whoever asks for another place wants to see it.
+  const places = useMemo(() => {
+    const goTo = (place: Place) => {
+      store.resume();
+      commands.goTo(place);
+    };
+    return { ...commands, goTo };
+  }, [store, commands]);
   const close = useCallback(() => setSelected(null), []);
   return (
     <div className="app">
@@ -37,6 +47,7 @@ export function App({ store, commands }: { store: Store; commands: Commands }) {
             resume={store.resume}
             clearRows={store.clearRows}
           />
+          <HistoryBar snapshot={snapshot} commands={places} />
           <EventList
             rows={snapshot.rows}
             version={snapshot.version}
@@ -54,6 +65,9 @@ export function App({ store, commands }: { store: Store; commands: Commands }) {
 function emptyText(filter: string, state: string): string {
   if (filter !== "") {
     return "No row matches the filter.";
+  }
+  if (state === "catching_up" || state === "parked") {
+    return "Connected. Waiting for history.";
   }
   return state === "live" ? "Connected. Waiting for the first event." : "Not connected yet.";
 }

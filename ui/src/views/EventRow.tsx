@@ -1,9 +1,9 @@
 // One row of the event list. Rows about the stream itself look different from records.
 
 import { memo } from "react";
-import type { RangeRow, RecordRow, ResetRow, Row } from "../model/rows";
+import type { LiveRow, RangeRow, RecordRow, ResetRow, Row } from "../model/rows";
 import type { FindingInfo } from "../wire/frame";
-import { count, timeOfDay, words } from "./format";
+import { count, placeText, timeOfDay, words } from "./format";
 import { Id } from "./Id";
 
 interface Props {
@@ -130,6 +130,10 @@ export function describeSystemRow(row: Exclude<Row, RecordRow>): { title: string
   switch (row.type) {
     case "note":
       return { title: row.level === "info" ? "stream" : row.level, text: row.text, position: "" };
+    case "history":
+      return { title: "history", text: `From ${placeText(row.start)} on; the list begins anew`, position: "" };
+    case "live":
+      return { title: "live", text: describeLive(row), position: "" };
     case "reset":
       return describeReset(row);
     default:
@@ -138,9 +142,15 @@ export function describeSystemRow(row: Exclude<Row, RecordRow>): { title: string
 }
 
 function describeReset(row: ResetRow): { title: string; text: string; position: string } {
-  const before = row.before === null ? "" : ` instead of ${row.before}`;
-  const text = `Partition ${row.partition}: offsets start again (${words(row.reason)}); goes on at ${row.nextOffset}${before}`;
+  const before = row.before === null || row.before === row.nextOffset ? "" : ` instead of ${row.before}`;
+  const what = row.newEpoch ? "offsets start again" : "the position was moved";
+  const text = `Partition ${row.partition}: ${what} (${words(row.reason)}); goes on at ${row.nextOffset}${before}`;
   return { title: "reset", text, position: `${row.partition}:${row.nextOffset}` };
+}
+
+function describeLive({ records, isAfterHistory }: LiveRow): string {
+  const number = `${count(records)} ${records === 1 ? "record" : "records"}`;
+  return isAfterHistory ? `Live from here on, after ${number} of history` : `Live from here on; ${number} made up for`;
 }
 
 function describeRange(row: RangeRow): { title: string; text: string; position: string } {

@@ -1,21 +1,22 @@
 // What a person needs to know first: is this live, is the service well, how much comes in.
 
+import type { ApplyLag } from "../model/partitions";
 import type { PipelineView } from "../model/pipeline";
 import type { Snapshot } from "../store/store";
 import type { ConnectionStatus } from "../stream/events";
+import type { Place } from "../wire/hello";
 import { formatBytes } from "../wire/units";
-import { count, rate, words } from "./format";
+import { count, milliseconds, rate, words } from "./format";
 
 export interface Commands {
   retryNow(): void;
-  jumpToLive(): void;
+  goTo(place: Place): void;
 }
 
 type Tone = "good" | "busy" | "warn" | "bad" | "unknown";
 
 export function TopBar({ snapshot, commands }: { snapshot: Snapshot; commands: Commands }) {
   const { connection, pipeline, totals, topic } = snapshot;
-  const behind = snapshot.backlog.frames;
   return (
     <header className="topbar">
       <div className="brand">
@@ -39,11 +40,6 @@ export function TopBar({ snapshot, commands }: { snapshot: Snapshot; commands: C
               Try now
             </button>
           ) : null}
-          {connection.state === "catching_up" ? (
-            <button type="button" className="link" onClick={commands.jumpToLive}>
-              Jump to live
-            </button>
-          ) : null}
         </Signal>
         <PipelineSignal pipeline={pipeline} />
       </div>
@@ -54,7 +50,7 @@ export function TopBar({ snapshot, commands }: { snapshot: Snapshot; commands: C
         <Figure label="Findings" value={count(totals.findings)} tone={totals.findings > 0 ? "warn" : null} />
         <Figure label="Unreadable" value={count(totals.undecodable)} tone={totals.undecodable > 0 ? "warn" : null} />
         <Figure label="Lost offsets" value={count(totals.lost)} tone={totals.lost > 0n ? "bad" : null} />
-        <Figure label="Backlog" value={count(behind)} tone={behind > 100 ? "warn" : null} />
+        <ApplyLagFigure lag={snapshot.applyLag} backlog={snapshot.backlog} />
       </dl>
     </header>
   );
@@ -90,9 +86,27 @@ function PipelineSignal({ pipeline }: { pipeline: PipelineView }) {
   return <Signal label="Service" tone={pipelineTone(pipeline.state)} text={text} title={text} />;
 }
 
-function Figure({ label, value, tone = null }: { label: string; value: string; tone?: "warn" | "bad" | null }) {
+const SLOW_MS = 5_000;
+
+/** Two lines of text in one figure: how much, and for how long. */
+function ApplyLagFigure({ lag, backlog }: { lag: ApplyLag; backlog: Snapshot["backlog"] }) {
+  const title =
+    "What the service has read and this page has not shown yet, and for how long the page has known of it. " +
+    `Received and waiting to be decoded: ${count(backlog.frames)} frames, ${formatBytes(backlog.bytes)}.`;
+  const value = `${count(lag.offsets)} · ${lag.ms < 1000 ? `${Math.round(lag.ms / 100) / 10} s` : milliseconds(lag.ms)}`;
+  return <Figure label="Apply lag" value={value} tone={lag.ms > SLOW_MS ? "warn" : null} title={title} />;
+}
+
+interface FigureProps {
+  label: string;
+  value: string;
+  tone?: "warn" | "bad" | null;
+  title?: string;
+}
+
+function Figure({ label, value, tone = null, title }: FigureProps) {
   return (
-    <div className="figure">
+    <div className="figure" title={title}>
       <dt>{label}</dt>
       <dd className={tone === null ? "" : `tone-${tone}`}>{value}</dd>
     </div>
@@ -107,6 +121,7 @@ function connectionTone(status: ConnectionStatus): Tone {
     case "catching_up":
       return "busy";
     case "waiting":
+    case "parked":
       return "warn";
     case "stopped":
       return "bad";
@@ -121,6 +136,8 @@ function connectionText(status: ConnectionStatus, nowMs: number): string {
       return status.attempt > 0 ? `connecting, attempt ${status.attempt + 1}` : "connecting";
     case "catching_up":
       return "catching up";
+    case "parked":
+      return "waiting for history";
     case "waiting":
       return `reconnecting in ${Math.max(0, Math.ceil((status.untilMs - nowMs) / 1000))} s`;
     case "stopped":

@@ -40,6 +40,8 @@ describe("a frame that breaks the protocol is refused", () => {
     ["cursor_reset without an offset", { type: "cursor_reset", partition: 0, reason: "retention" }],
     ["cursor_reset without a partition", { type: "cursor_reset", nextOffset: "1" }],
     ["partition_added without an offset", { type: "partition_added", partition: 4 }],
+    ["replay_progress without what remains", { type: "replay_progress", page: 1, percent: 5 }],
+    ["replay_progress with a number that is not exact", { type: "replay_progress", remaining: 2 ** 53 }],
     ["heartbeat with an offset over 2^63-1", { type: "heartbeat", nextOffsets: { "0": "9223372036854775808" } }],
   ];
   test.each(cases)("%s", (_, frame) => expect(parse(frame).ok).toBe(false));
@@ -63,8 +65,8 @@ describe("hello", () => {
   const read = (text: string): Record<string, unknown> => JSON.parse(text) as Record<string, unknown>;
 
   test("asks for the newest on a first visit", () => {
-    expect(read(buildHello(null))).toMatchObject({ type: "hello", from: "latest" });
-    expect(read(buildHello(null))).not.toHaveProperty("lastOffsetsByPartition");
+    expect(read(buildHello({ from: "latest" }))).toMatchObject({ type: "hello", from: "latest" });
+    expect(read(buildHello({ from: "latest" }))).not.toHaveProperty("lastOffsetsByPartition");
   });
 
   test("carries last applied offsets as decimal strings, with their epoch, and begins unknown partitions at their start", () => {
@@ -72,7 +74,7 @@ describe("hello", () => {
       [0, 2n ** 53n + 2n],
       [3, 1n],
     ]);
-    expect(read(buildHello({ epoch: "e", next }))).toMatchObject({
+    expect(read(buildHello({ from: "cursor", cursor: { epoch: "e", next } }))).toMatchObject({
       from: "cursor",
       default: "earliest",
       epoch: "e",
@@ -81,9 +83,15 @@ describe("hello", () => {
   });
 
   test("says of a partition of which nothing was applied that it stands before its first offset", () => {
-    const cursor = { epoch: "e", next: new Map([[0, 0n]]) };
-    expect(read(buildHello(cursor))).toMatchObject({ from: "cursor", lastOffsetsByPartition: { "0": "-1" } });
-    expect(read(buildResume(cursor))).toMatchObject({ type: "resume", lastOffsetsByPartition: { "0": "-1" } });
+    const start = { from: "cursor", cursor: { epoch: "e", next: new Map([[0, 0n]]) } } as const;
+    expect(read(buildHello(start))).toMatchObject({ from: "cursor", lastOffsetsByPartition: { "0": "-1" } });
+    expect(read(buildResume(start))).toMatchObject({ type: "resume", lastOffsetsByPartition: { "0": "-1" } });
+  });
+
+  test("names history by its beginning or by a time in whole milliseconds, and no position", () => {
+    expect(read(buildResume({ from: "earliest" }))).toEqual({ type: "resume", from: "earliest" });
+    const time = read(buildResume({ from: "time", timeMs: 1_763_700_000_123.9 }));
+    expect(time).toEqual({ type: "resume", from: "time", time: "1763700000123" });
   });
 
   test("applied reports last applied offsets", () => {

@@ -37,7 +37,10 @@ export type ServerFrame =
   | Welcome
   | Heartbeat
   | CursorReset
+  /** With `capped` there is more, and nothing comes until it is asked for. */
   | { type: "replay_complete"; totalReplayed: number; capped: boolean }
+  /** The boundary of a page: offsets left to where the log ended at the request. */
+  | { type: "replay_progress"; remaining: bigint }
   | { type: "partition_added"; partition: number; from: bigint }
   | { type: "pong" }
   | { type: "error"; code: string; message: string; field: string };
@@ -96,6 +99,11 @@ function parseFields(fields: Fields): ParsedControl {
           totalReplayed: typeof fields.totalReplayed === "number" ? fields.totalReplayed : 0,
           capped: fields.capped === true,
         },
+      };
+    case "replay_progress":
+      return {
+        ok: true,
+        frame: { type: "replay_progress", remaining: offset(fields.remaining, "replay_progress.remaining") },
       };
     case "partition_added":
       return {

@@ -1,6 +1,6 @@
 // The text frames that the page sends.
 
-/** Where a session begins: `null` is a first visit, which begins at what comes next. */
+/** A position in the stream. */
 export interface Cursor {
   /** The epoch that the offsets belong to. */
   epoch: string;
@@ -8,20 +8,22 @@ export interface Cursor {
   next: Map<number, bigint>;
 }
 
+/** A place in the log that needs no cursor: its end, its oldest record that is kept, or a time in Unix milliseconds. */
+export type Place = { from: "latest" } | { from: "earliest" } | { from: "time"; timeMs: number };
+
+/** Where a stream begins. */
+export type Start = Place | { from: "cursor"; cursor: Cursor };
+
 const CLIENT = "dashstream-ui/0.1";
 
-/**
- * The first frame of a session. Partitions that the cursor does not list begin at the start of what is kept: they are
- * new since the cursor was taken, so that nothing of them is missed.
- */
-export function buildHello(cursor: Cursor | null): string {
-  const start = cursor === null ? { from: "latest" } : fromCursor(cursor);
-  return JSON.stringify({ type: "hello", ...start, client: CLIENT });
+/** The first frame of a session. */
+export function buildHello(start: Start): string {
+  return JSON.stringify({ type: "hello", ...fields(start), client: CLIENT });
 }
 
-/** Goes on where a capped replay ended, on the same connection. */
-export function buildResume(cursor: Cursor): string {
-  return JSON.stringify({ type: "resume", ...fromCursor(cursor) });
+/** Moves an open session. */
+export function buildResume(start: Start): string {
+  return JSON.stringify({ type: "resume", ...fields(start) });
 }
 
 /** What the page has applied, for the partitions given. */
@@ -29,13 +31,22 @@ export function buildApplied(next: ReadonlyMap<number, bigint>): string {
   return JSON.stringify({ type: "applied", offsets: lastApplied(next) });
 }
 
-function fromCursor(cursor: Cursor): object {
-  return {
-    from: "cursor",
-    lastOffsetsByPartition: lastApplied(cursor.next),
-    default: "earliest",
-    epoch: cursor.epoch,
-  };
+function fields(start: Start): object {
+  switch (start.from) {
+    case "latest":
+    case "earliest":
+      return { from: start.from };
+    case "time":
+      return { from: "time", time: String(Math.trunc(start.timeMs)) };
+    case "cursor":
+      // Partitions that the cursor does not list are new since it was taken: from their start, nothing is missed.
+      return {
+        from: "cursor",
+        lastOffsetsByPartition: lastApplied(start.cursor.next),
+        default: "earliest",
+        epoch: start.cursor.epoch,
+      };
+  }
 }
 
 /** Last applied offset per partition as decimal strings; -1 says that nothing of the partition was applied yet. */
