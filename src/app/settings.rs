@@ -105,6 +105,7 @@ pub(super) fn ingest_settings(config: &Config, connection: KafkaConnection, inst
         commit_interval: kafka.commit_interval,
         metadata_interval: kafka.metadata_interval,
         session_timeout: kafka.session_timeout,
+        cluster_id: kafka.cluster_id.clone(),
         pause_partition_alone: config.decode.pause_scope == PauseScope::Partition,
         ..IngestSettings::new(connection, &kafka.topic, &kafka.group_id, instance_id)
     }

@@ -22,6 +22,8 @@ pub struct IngestSettings {
     pub connection: KafkaConnection,
     /// The topic.
     pub topic: String,
+    /// Names the cluster in the epoch, instead of the id that Kafka tells; empty: that id.
+    pub cluster_id: String,
     /// The group that owns duties and commits.
     pub group: String,
     /// This process's name in the group: stable over restarts, unique among processes.
@@ -52,6 +54,7 @@ impl IngestSettings {
         Self {
             connection,
             topic: topic.to_owned(),
+            cluster_id: String::new(),
             group: group.to_owned(),
             instance_id: instance_id.to_owned(),
             reset: ResetPolicy::Earliest,

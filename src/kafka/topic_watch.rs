@@ -124,7 +124,10 @@ impl TopicWatch {
             None => return Err(self.missing(RDKafkaErrorCode::UnknownTopicOrPartition)),
         };
         self.monitor.contact(TopicState::Present);
-        let cluster_id = client.client().fetch_cluster_id(ASK).unwrap_or_default();
+        let cluster_id = match self.settings.cluster_id.as_str() {
+            "" => client.client().fetch_cluster_id(ASK).unwrap_or_default(),
+            configured => configured.to_owned(),
+        };
         self.ask_id(client, ids);
         let behind = !ids.supported && self.went_back(client, &fetched, partitions);
         Ok((TopicFacts { cluster_id, topic_id: ids.known.clone(), partitions }, behind))

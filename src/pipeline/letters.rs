@@ -331,7 +331,7 @@ mod tests {
     fn only_the_very_bytes_are_the_records() {
         let letter = letter(json(None, b"value"));
         assert!(letter.is_of(b"value"));
-        assert!(!letter.is_of(b"valuE") && !letter.is_of(b"value ") && !letter.is_of(b""));
+        assert!(!letter.is_of(b"VALUE") && !letter.is_of(b"value ") && !letter.is_of(b""));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use dashstream::wire::stream::{Frame, GapReason};
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::harness::client::{Client, From};
+use crate::harness::client::{Client, From, Options};
 use crate::harness::eventually::eventually;
 use crate::harness::producer::{Producer, Published};
 use crate::harness::raw::{Heard, Raw};
@@ -30,6 +30,11 @@ fn publish(topic: &Topic, partitions: i32, each: u64) -> Published {
 /// A service whose memory window begins behind everything that was published before it.
 fn without_memory(topic: &Topic) -> Config {
     Config::new(topic).set("KAFKA_AUTO_OFFSET_RESET", "latest")
+}
+
+/// A client that does not ask on by itself, from the earliest record on.
+fn patient(service: &Service) -> Client {
+    Client::connect(service.address(), Options { from: From::Earliest, asks_on: false, ..Options::default() })
 }
 
 /// One page as a client hears it: records per partition, up to the next boundary or the end.
@@ -85,7 +90,7 @@ fn a_backlog_of_many_partitions_comes_in_pages_of_one_limit_and_asks_on_where_it
         assert_eq!(welcome["partitions"][partition]["from"], (last + 1).to_string());
     }
 
-    let client = Client::from(service.address(), From::Earliest);
+    let client = patient(&service);
     for asked in 1..=3 {
         eventually("the answer to a resume", BOUND, || match client.texts("replay_complete").len() {
             heard if heard >= asked => Ok(()),
@@ -110,7 +115,7 @@ fn a_backlog_of_exactly_the_limit_is_complete_and_one_more_is_capped() {
         let topic = Topic::create(services::kafka(), "limit", 1);
         let published = publish(&topic, 1, backlog);
         let service = Service::start_healthy(&without_memory(&topic).set("REPLAY_MAX_TOTAL", 50));
-        let v2 = Client::from(service.address(), From::Earliest);
+        let v2 = patient(&service);
         eventually("the answer", BOUND, || v2.texts("replay_complete").pop().map(|_| ()).ok_or("none".to_owned()));
         let answer = v2.texts("replay_complete").remove(0);
         assert_eq!((&answer["capped"], v2.received()), (&json!(capped), 50));
@@ -189,6 +194,12 @@ fn a_cursor_that_retention_has_passed_names_the_loss_and_gets_what_is_kept() {
     assert_eq!(resets, [(json!(0), json!("retention"), json!("120"))]);
     assert_eq!(records, (120..200).collect());
     assert_eq!(published.len(), 200);
+    let partition = [r#"mode="partition""#];
+    let told = (
+        service.metric("websocket_replay_gaps_total", &partition),
+        service.metric("websocket_replay_gap_messages_total", &partition),
+    );
+    assert_eq!(told, (1.0, 20.0));
 }
 
 #[test]
@@ -199,7 +210,7 @@ fn a_topic_that_does_not_answer_is_told_within_the_budget_and_the_cursor_still_w
     let config = without_memory(&topic).set("KAFKA_BROKERS", kafka.proxy.address()).set("REPLAY_TIMEOUT_SECS", 2);
     let service = Service::start_healthy(&config);
     kafka.proxy.black_hole();
-    let client = Client::from(service.address(), From::Earliest);
+    let client = patient(&service);
     eventually("the client to be told", BOUND, || match client.texts("error").pop() {
         Some(error) if error["code"] == "replay_timeout" => Ok(()),
         other => Err(format!("{other:?}")),

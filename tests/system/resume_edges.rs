@@ -171,7 +171,7 @@ fn a_stream_begins_where_the_client_says_in_the_first_protocol() {
 #[test]
 fn a_window_of_twenty_records_keeps_the_newest_twenty_and_the_topic_gives_the_rest() {
     let topic = Topic::create(services::kafka(), "twenty", 1);
-    let service = Service::start_healthy(&Config::new(&topic).set("REPLAY_BUFFER_MEMORY_SIZE", 20));
+    let service = Service::start_healthy(&Config::new(&topic).set("REPLAY_BUFFER_MEMORY_SIZE", 20).unset("REDIS_URL"));
     let published = publish(&topic, 1, 100);
     wait_until_stored(&service, &published.ends());
     eventually("the window to be measured", BOUND, || match service.metric("dashstream_replay_window_records", &[]) {

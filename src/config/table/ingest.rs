@@ -28,7 +28,7 @@ pub(super) const KAFKA: Section = Section {
             "KAFKA_CLUSTER_ID",
             "",
             forms::LABEL,
-            "Tells clusters apart in the resume namespace, where broker addresses do not.",
+            "Names the cluster in epochs and in the resume namespace, instead of the id that Kafka tells.",
         ),
         choice(
             "kafka.auto_offset_reset",

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
 /// An authority that lives as long as a test, with a folder for files.
@@ -27,6 +27,8 @@ impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // A leaf with the name of its issuer would look self-signed.
+        params.distinguished_name.push(DnType::CommonName, "an authority of tests");
         let key = KeyPair::generate().expect("a key");
         let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
         let authority = Self { issuer, folder: TempDir::with_prefix("dashstream-certificates-").expect("a folder") };
@@ -63,7 +65,9 @@ impl Authority {
     /// The same for a given key.
     pub fn sign_key(&self, names: &[&str], key: KeyPair) -> Signed {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let params = CertificateParams::new(names).expect("names");
+        let common_name = names.first().cloned().unwrap_or_default();
+        let mut params = CertificateParams::new(names).expect("names");
+        params.distinguished_name.push(DnType::CommonName, common_name);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Signed { certificate: certificate.pem(), key: key.serialize_pem() }
     }

@@ -59,6 +59,8 @@ pub struct Options {
     pub headers: Vec<(&'static str, String)>,
     /// The filter of each hello; null: none is named.
     pub filter: Value,
+    /// Whether it asks on by itself when a resume was capped, as browsers do.
+    pub asks_on: bool,
 }
 
 impl Default for Options {
@@ -70,6 +72,7 @@ impl Default for Options {
             receive_buffer: None,
             headers: Vec::new(),
             filter: Value::Null,
+            asks_on: true,
         }
     }
 }
@@ -165,7 +168,7 @@ impl Client {
         runtime().block_on(socket.send(first)).expect("a fresh connection takes a hello");
         let (outgoing, receiver) = mpsc::channel(OUTGOING);
         let (state, reading) = (Arc::clone(&self.state), self.reading.subscribe());
-        let task = runtime().spawn(run(socket, state, reading, receiver, self.options.reports_applied));
+        let task = runtime().spawn(run(socket, state, reading, receiver, self.options.clone()));
         self.connection = Some(Connection { outgoing, task });
     }
 
@@ -326,8 +329,9 @@ async fn run(
     state: Shared,
     mut reading: watch::Receiver<Reading>,
     mut outgoing: mpsc::Receiver<Message>,
-    reports_applied: bool,
+    options: Options,
 ) {
+    let reports_applied = options.reports_applied;
     let mut report = tokio::time::interval(APPLIED_EVERY);
     let mut reported = Value::Null;
     loop {
@@ -360,6 +364,14 @@ async fn run(
         if let Err(closed) = result {
             lock(&state).closed.get_or_insert(closed);
             return;
+        }
+        if options.asks_on && lock(&state).ledger.is_to_ask_on() {
+            // The service takes 20 resumes in 10 s.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let mut resume = hello(&lock(&state).ledger, options.from);
+            resume["type"] = "resume".into();
+            // A connection that has ended is told by reading.
+            let _ = send(&mut socket, Message::text(resume.to_string())).await;
         }
     }
 }

@@ -68,6 +68,10 @@ pub struct Ledger {
     pub cursor: BTreeMap<i32, i64>,
     /// Whether this connection has been welcomed.
     welcomed: bool,
+    /// Nothing is sent before the client asks on, and is welcomed again.
+    parked: bool,
+    /// That it was parked was not acted upon yet.
+    news: bool,
     /// Partitions whose welcome did not go on at the cursor: only a reset may explain that.
     unexplained: BTreeMap<i32, i64>,
 }
@@ -94,7 +98,13 @@ impl Ledger {
     /// A new connection begins.
     pub fn connected(&mut self) {
         self.welcomed = false;
+        self.parked = false;
         self.unexplained.clear();
+    }
+
+    /// Whether the session has been parked since this was last asked.
+    pub fn is_to_ask_on(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     pub fn is_welcomed(&self) -> bool {
@@ -109,12 +119,12 @@ impl Ledger {
             Some("partition_added") => self.partition_added(message),
             Some("heartbeat") => offsets(message, "nextOffsets").map(|_| ()),
             Some("replay_complete") => {
-                // A capped one is followed by nothing but the welcome of the next resume.
-                self.welcomed &= message["capped"] != true;
+                self.parked |= message["capped"] == true;
+                self.news = self.parked;
                 offsets(message, "lastOffsetsByPartition").map(|_| ())
             }
             Some("error") if message["code"] == "replay_timeout" => {
-                self.welcomed = false;
+                self.parked = true;
                 Ok(())
             }
             Some(_) => Ok(()),
@@ -123,7 +133,7 @@ impl Ledger {
     }
 
     fn welcome(&mut self, message: &Value) -> Result<(), Violation> {
-        if self.welcomed {
+        if self.welcomed && !std::mem::take(&mut self.parked) {
             return Err(format!("a second welcome on one connection: {message}"));
         }
         let partitions = message.get("partitions").and_then(Value::as_object);
@@ -204,8 +214,8 @@ impl Ledger {
     pub fn frame(&mut self, frame: Frame) -> Result<(), Violation> {
         let Frame { partition, first_offset, next_offset, items } = frame;
         let at = format!("frame of partition {partition}, [{first_offset}, {next_offset})");
-        if !self.welcomed {
-            return Err(format!("{at}: before welcome"));
+        if !self.welcomed || self.parked {
+            return Err(format!("{at}: before welcome, or parked"));
         }
         if let Some(from) = self.unexplained.get(&partition) {
             let cursor = self.cursor.get(&partition);
