@@ -38,6 +38,23 @@ impl AuthConfig {
     }
 }
 
+/// Section `redact`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedactConfig {
+    /// Field paths.
+    pub fields: Vec<String>,
+    /// Regular expressions.
+    pub patterns: Vec<String>,
+}
+
+impl RedactConfig {
+    /// Whether there is any rule.
+    pub const fn is_on(&self) -> bool {
+        !self.fields.is_empty() || !self.patterns.is_empty()
+    }
+}
+
 /// Section `web`: which header of a proxy names the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -26,12 +26,6 @@ const PARTITIONS: i32 = 2;
 const MOVED_ELSEWHERE: &[(&str, &str)] = &[
     ("dashstream_build_info", "constant by its nature"),
     (
-        "dashstream_filtered_sessions",
-        "no test of the whole service yet: src/actors/sessions.rs sets it with the other sums",
-    ),
-    ("dashstream_jwks_reads_total", "src/web/auth/tests.rs::a_new_key_is_read_when_a_token_asks_for_it"),
-    ("dashstream_tls_renewals_total", "no test of the whole service yet: src/app/doors.rs counts what it reads again"),
-    (
         "websocket_replay_gaps_total",
         "tests/system/history.rs::a_cursor_that_retention_has_passed_names_the_loss_and_gets_what_is_kept",
     ),
