@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use self::facts::{actor_facts, holds_all, stands_at, stuck};
 use self::settings::{
     connection, history_settings, identity, ingest_settings, judge_settings, letter_context, restart_settings,
-    session_settings, store_settings,
+    session_settings, spans, store_settings,
 };
 use crate::actors::client_session::{SessionSettings, SessionShared};
 use crate::actors::dlq_publisher::{self, DlqRetry};
@@ -44,6 +44,7 @@ use crate::pipeline::credit::Credit;
 use crate::pipeline::dead_letter::Durability;
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::health::{DeadLettersBlocked, Facts};
+use crate::spans::CollectorError;
 use crate::web::admin::Admin;
 use crate::web::admission::Admission;
 use crate::web::server::{self, ServerSettings};
@@ -59,6 +60,8 @@ const TICK: Duration = Duration::from_secs(1);
 const STOP_SHARE: f64 = 0.9;
 /// How much longer the kernel waits for a client that takes nothing.
 const KERNEL_AFTER_WATCHDOG: Duration = Duration::from_secs(5);
+/// How long the last spans may take to the collector.
+const LAST_SPANS: Duration = Duration::from_millis(500);
 /// How long closed sessions may take to send their last frames.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -90,6 +93,9 @@ pub enum StartError {
     /// A pattern is too large when it is compiled.
     #[error("a pattern of redact.patterns cannot be used: {0}")]
     Pattern(#[from] regex::Error),
+    /// There is no way to the collector of spans.
+    #[error(transparent)]
+    Collector(#[from] CollectorError),
     /// Public keys of tokens cannot be used.
     #[error(transparent)]
     Keys(#[from] crate::web::auth::JwksError),
@@ -171,6 +177,7 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
         tracing::warn!("the stop took too long; what is left is dropped");
     }
     serving.iter().for_each(tokio::task::JoinHandle::abort);
+    service.parts.spans.finish(LAST_SPANS).await;
     tracing::info!("stopped");
     Ok(match event {
         Event::Signal(_) => Ended::Stopped,
@@ -256,6 +263,7 @@ impl Service {
             pause: config.decode.on_error == OnDecodeError::Pause,
             links,
             board,
+            spans: spans(config, &instance_id, &metrics)?,
             metrics,
             sessions,
             ingest,

@@ -331,6 +331,8 @@ metrics! {
         actor_restarts: IntCounterVec "dashstream_actor_restarts_total" ["actor": ACTORS, "reason": CAUSES];
         /// Threads left behind because an actor on them hung.
         abandoned_threads: IntCounter "dashstream_abandoned_threads_total";
+        /// Spans for the collector, by what became of them: dropped ones found no room in the queue.
+        spans: IntCounterVec "dashstream_spans_total" ["result": Values::Closed(&["exported", "failed", "dropped"])];
     }
 }
 

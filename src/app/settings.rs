@@ -12,6 +12,7 @@ use crate::config::sections::{AutoOffsetReset, Config, OnDecodeError, PauseScope
 use crate::kafka::batch::BatchLimits;
 use crate::kafka::connection::KafkaConnection;
 use crate::kafka::settings::IngestSettings;
+use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::dead_letter::LetterContext;
 use crate::pipeline::decode::JudgeSettings;
@@ -19,6 +20,7 @@ use crate::pipeline::epoch::ResetPolicy;
 use crate::pipeline::redact::Rules;
 use crate::pipeline::restart::Intensity;
 use crate::pipeline::tags::Reading;
+use crate::spans::{CollectorError, CollectorSettings, Spans};
 use crate::web::status::Identity;
 
 /// Pages of history that are asked for at a time.
@@ -66,6 +68,14 @@ pub(super) fn judge_settings(config: &Config) -> Result<JudgeSettings, StartErro
         redaction: config.redact.is_on().then(rules).transpose()?,
         ..JudgeSettings::default()
     })
+}
+
+pub(super) fn spans(config: &Config, instance: &str, metrics: &Metrics) -> Result<Spans, CollectorError> {
+    let endpoint = config.telemetry.otlp_endpoint.clone();
+    if endpoint.is_empty() {
+        return Ok(Spans::default());
+    }
+    Spans::to(&CollectorSettings { endpoint, instance: instance.to_owned() }, metrics)
 }
 
 pub(super) fn session_settings(config: &Config) -> SessionSettings {

@@ -26,6 +26,8 @@ pub struct AuthConfig {
     pub tenant_claim: String,
     /// The claim that lists threads.
     pub thread_claim: String,
+    /// The claim that lists partitions.
+    pub partition_claim: String,
     /// How far clocks may differ.
     #[serde(rename = "leeway_secs", with = "seconds")]
     pub leeway: Duration,

@@ -149,9 +149,6 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             config.web.host
         ));
     }
-    if !config.telemetry.otlp_endpoint.is_empty() {
-        warnings.push("telemetry.otlp_endpoint is set, but this version exports no spans".into());
-    }
     warnings
 }
 

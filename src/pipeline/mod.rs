@@ -19,6 +19,8 @@ pub mod safe_judge;
 
 pub mod dead_letter;
 
+pub mod trace_parent;
+
 pub mod letters;
 
 pub mod letter_pace;

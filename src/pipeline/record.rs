@@ -72,7 +72,8 @@ pub struct RawBatch {
 }
 
 impl RawBatch {
-    /// Replaces values of records, by their index in the batch.
+    /// Replaces values of records, by their index in the batch. One that finds no place in the arena leaves nothing: what
+    /// was to be replaced must not go on.
     pub fn replace(&mut self, values: Vec<(usize, Vec<u8>)>) {
         if values.is_empty() {
             return;
@@ -82,8 +83,8 @@ impl RawBatch {
         arena.extend_from_slice(&self.arena);
         for (index, value) in values {
             let place = u32::try_from(arena.len()).ok().zip(u32::try_from(value.len()).ok());
-            if let (Some(record), Some((start, len))) = (self.records.get_mut(index), place) {
-                record.value = Some(Span { start, len });
+            if let Some(record) = self.records.get_mut(index) {
+                record.value = place.map(|(start, len)| Span { start, len });
                 arena.extend_from_slice(&value);
             }
         }

@@ -30,6 +30,7 @@ use crate::actors::sessions::{OpenSession, Registered, Sessions, SocketHandle};
 use crate::messages::Join;
 use crate::metrics::Metrics;
 use crate::pipeline::filter::Grant;
+use crate::pipeline::trace_parent::{TRACEPARENT, TraceParent};
 use crate::wire::control::Dialect;
 
 /// Unacknowledged bytes that the kernel keeps for one client: more would be stale data nobody sees.
@@ -115,7 +116,8 @@ pub async fn upgrade(request: HttpRequest, payload: Payload, deps: Data<Websocke
     let dialect = if chosen == Some(Dialect::SUBPROTOCOL) { Dialect::V2 } else { Dialect::V1 };
     metrics.sessions_opened.with_label_values(&[dialect.as_str()]).inc();
 
-    let info = SessionInfo { session: deps.sessions.next_number(), dialect, address, opened: Instant::now() };
+    let (session, trace) = (deps.sessions.next_number(), trace(&request));
+    let info = SessionInfo { session, dialect, address, opened: Instant::now(), trace };
     let queue = Arc::new(SessionQueue::new(info, deps.shared.settings.queue, deps.join.clone()));
     let socket = request.conn_data::<Arc<SocketHandle>>().cloned();
     let registered = deps.sessions.register(OpenSession { queue: Arc::clone(&queue), socket });
@@ -132,6 +134,11 @@ pub async fn upgrade(request: HttpRequest, payload: Payload, deps: Data<Websocke
         _registered: registered,
         _slot: slot,
     }))
+}
+
+/// The span that a request belongs to.
+fn trace(request: &HttpRequest) -> Option<TraceParent> {
+    TraceParent::parse(request.headers().get(TRACEPARENT)?.to_str().ok()?)
 }
 
 /// Whom a request comes from, and what they may see.

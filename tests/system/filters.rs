@@ -1,4 +1,4 @@
-//! A client gets what it asks for and may see, a skip for the rest, and no more than that.
+//! A client gets what it asks for, and a skip for the rest.
 
 use std::time::Duration;
 
@@ -8,22 +8,18 @@ use dashstream::wire::stream::SkipReason;
 
 use crate::harness::client::{Client, From, Options};
 use crate::harness::contract::{Fingerprint, Ledger};
-use crate::harness::eventually::{eventually, throughout};
-use crate::harness::producer::{Producer, Published};
-use crate::harness::raw::{Heard, Raw};
+use crate::harness::eventually::eventually;
+use crate::harness::producer::{Producer, Published, Sent};
+use crate::harness::raw::Raw;
 use crate::harness::records::{self, Outgoing};
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
-use crate::harness::token::{self, shown, token};
 use crate::harness::topic::Topic;
-use crate::harness::v1_client::V1Client;
 
 const BOUND: Duration = Duration::from_secs(60);
-/// Long enough for a frame that must not come to have come.
-const SILENCE: Duration = Duration::from_secs(3);
 
 /// `count` records over two partitions: two tenants in turn, plain and zstd, now and then a bad one.
-fn mixed(from: usize, count: usize) -> impl Iterator<Item = Outgoing> {
+pub fn mixed(from: usize, count: usize) -> impl Iterator<Item = Outgoing> {
     (from..from + count).map(|index| {
         let (sequence, partition) = (index as u64 + 1, i32::try_from(index % 2).expect("0 or 1"));
         let record = match index % 7 {
@@ -35,13 +31,13 @@ fn mixed(from: usize, count: usize) -> impl Iterator<Item = Outgoing> {
     })
 }
 
-fn is_of(outgoing: &crate::harness::producer::Sent, tenant: &str) -> bool {
+pub fn is_of(outgoing: &Sent, tenant: &str) -> bool {
     outgoing.key.starts_with(tenant)
 }
 
 /// Waits until the client has come to the end, and holds what it got against what `wants` says.
 #[track_caller]
-fn wait_for(client: &Client, published: &Published, wants: impl Fn(&crate::harness::producer::Sent) -> bool) {
+pub fn wait_for(client: &Client, published: &Published, wants: impl Fn(&Sent) -> bool) {
     client.wait_until("the end of the stream", BOUND, |ledger| ledger.has_reached_the_end_of(published));
     client.look(|ledger| {
         assert_eq!((ledger.gaps.len(), ledger.resets.len()), (0, 0));
@@ -56,11 +52,11 @@ fn wait_for(client: &Client, published: &Published, wants: impl Fn(&crate::harne
     });
 }
 
-fn filtered(from: From, filter: Value) -> Options {
+pub fn filtered(from: From, filter: Value) -> Options {
     Options { from, filter, ..Options::default() }
 }
 
-fn reasons(ledger: &Ledger) -> Vec<SkipReason> {
+pub fn reasons(ledger: &Ledger) -> Vec<SkipReason> {
     let mut reasons: Vec<_> = ledger.skips.iter().map(|range| range.reason).collect();
     reasons.dedup();
     reasons
@@ -74,8 +70,8 @@ fn a_client_gets_exactly_what_its_filter_names_live_and_replayed() {
     let service = Service::start_healthy(&config);
     let producer = Producer::new(services::kafka());
     let mut published = producer.publish(&topic.name, mixed(0, 2_000));
-    let good = |sent: &crate::harness::producer::Sent| sent.expect == records::Expect::Record;
-    type Wants = Box<dyn Fn(&crate::harness::producer::Sent) -> bool>;
+    let good = |sent: &Sent| sent.expect == records::Expect::Record;
+    type Wants = Box<dyn Fn(&Sent) -> bool>;
     let cases: Vec<(Value, Wants)> = vec![
         (json!({"tenants": ["ant"]}), Box::new(|sent| is_of(sent, "ant"))),
         (json!({"tenants": ["ant", "bee"]}), Box::new(move |sent| good(sent))),
@@ -182,99 +178,4 @@ fn bad_filters_are_answered_by_one_error_that_names_the_field() {
         raw.hear_type("filter_applied");
     }
     assert_eq!(raw.hear_type("error")["code"], "rate_limited");
-}
-
-/// A service that knows its clients, and the claims of two of them.
-fn guarded(topic: &Topic) -> Config {
-    Config::new(topic).set("DASHSTREAM_AUTH_JWT_SECRET", token::SECRET)
-}
-
-fn of(tenants: &[&str]) -> Vec<(&'static str, String)> {
-    shown(&token(&json!({ "tenants": tenants })))
-}
-
-#[test]
-fn a_tenant_never_receives_counts_or_times_the_records_of_another() {
-    let topic = Topic::create(services::kafka(), "tenants", 2);
-    // Nothing that comes in between is a heartbeat.
-    let config = guarded(&topic).set("DASHSTREAM_WEB_HEARTBEAT_SECS", 300).set("DASHSTREAM_WEB_IDLE_TIMEOUT_SECS", 600);
-    let observer = shown(&token(&json!({"scope": "dashstream:observe"})));
-    let service = Service::start_healthy(&config);
-    let producer = Producer::new(services::kafka());
-    let both = [records::shared_batch(&[("ant", "1"), ("bee", "2")]).on_partition(0)];
-    let mut published = producer.publish(&topic.name, mixed(0, 500).chain(both));
-    let ants = |sent: &crate::harness::producer::Sent| is_of(sent, "ant");
-    let all_read = |count: usize| {
-        eventually("the service to have read all", BOUND, || {
-            let (_, metrics) = service.get_with("/metrics", &observer)?;
-            let samples = metrics.lines().filter(|line| line.starts_with("websocket_kafka_messages_total{"));
-            let read: f64 = samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum();
-            if read >= count as f64 { Ok(()) } else { Err(read.to_string()) }
-        });
-    };
-    all_read(published.len());
-
-    // Replay, in every way to ask for it.
-    let asks =
-        [Value::Null, json!({"tenants": ["bee"]}), json!({"tenants": ["ant", "bee"]}), json!({"threads": ["bee-0"]})];
-    let connect = |filter: &Value| {
-        let options = Options { headers: of(&["ant"]), ..filtered(From::Earliest, filter.clone()) };
-        Client::connect(service.address(), options)
-    };
-    let clients: Vec<Client> = asks.iter().map(connect).collect();
-    for (index, client) in clients.iter().enumerate() {
-        wait_for(client, &published, |sent| ants(sent) && index % 2 == 0);
-        client.look(|ledger| assert_eq!(reasons(ledger), [SkipReason::Filtered], "not even whose record was bad"));
-    }
-    let v1 =
-        V1Client::connect_with(service.address(), Some(&json!({"type": "resume", "from": "earliest"})), &of(&["ant"]));
-    eventually("the records of one tenant", BOUND, || v1_has(&v1, &published, ants));
-
-    // A cursor in the middle of what others wrote.
-    let middle = published.records.values().find(|sent| is_of(sent, "bee") && sent.offset > 50).expect("some").offset;
-    let mut raw = Raw::try_open_with(service.address(), Some("dashstream.v2"), &of(&["ant"])).expect("a connection");
-    let cursor = json!({"0": middle.to_string(), "1": middle.to_string()});
-    raw.say(&json!({"type": "hello", "from": "cursor", "lastOffsetsByPartition": cursor}));
-    let complete = raw.hear_type("replay_complete");
-    let left = published.records.values().filter(|sent| ants(sent) && sent.offset > middle).count();
-    assert_eq!(complete["totalReplayed"], left);
-
-    // What others write makes no sound; the next record of one's own brings the skip along.
-    let seen: Vec<u64> = clients.iter().map(|client| client.look(|ledger| ledger.frames)).collect();
-    let others = (0..200).map(|index| records::of_tenant("bee", "bee-0", 1, index % 2 == 0).on_partition(index % 2));
-    published.extend(producer.publish(&topic.name, others));
-    all_read(published.len());
-    throughout("silence", SILENCE, || {
-        let now: Vec<u64> = clients.iter().map(|client| client.look(|ledger| ledger.frames)).collect();
-        if now == seen { Ok(()) } else { Err(format!("{seen:?} became {now:?}")) }
-    });
-    assert_eq!(raw.hear_within(Duration::from_millis(10)).filter(|heard| !matches!(heard, Heard::Text(_))), None);
-    let own = (0..2).map(|partition| records::of_tenant("ant", "ant-9", 1, false).on_partition(partition));
-    published.extend(producer.publish(&topic.name, own));
-    for client in clients.iter().step_by(2) {
-        wait_for(client, &published, ants);
-    }
-    eventually("the last record in v1", BOUND, || v1_has(&v1, &published, ants));
-
-    // Heartbeats tell of one's own position, and the service of no more than its state.
-    for client in &clients {
-        for beat in client.texts("heartbeat") {
-            assert_eq!(beat["ingest"]["reasons"], json!([]), "{beat}");
-        }
-    }
-    let health: Value = serde_json::from_str(&service.get("/health").expect("/health answers").1).expect("JSON");
-    assert_eq!(health.as_object().expect("an object").keys().collect::<Vec<_>>(), ["status"]);
-    assert_eq!(service.get("/metrics").expect("/metrics answers").0, 401);
-}
-
-fn v1_has(
-    v1: &V1Client,
-    published: &Published,
-    wants: impl Fn(&crate::harness::producer::Sent) -> bool,
-) -> Result<(), String> {
-    let want: Vec<_> =
-        published.records.values().filter(|sent| wants(sent)).map(|sent| (sent.partition, sent.offset)).collect();
-    let mut got: Vec<_> = v1.look(|seen| seen.records.keys().copied().collect());
-    got.sort_unstable();
-    if got == want { Ok(()) } else { Err(format!("{} of {}: {got:?}", got.len(), want.len())) }
 }

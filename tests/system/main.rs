@@ -75,6 +75,10 @@ mod sigterm_under_load;
 
 mod slow_clients;
 
+mod spans;
+
+mod tenants;
+
 mod topic_changes;
 
 mod unprocessable_matrix;

@@ -78,6 +78,7 @@ const MOVED_ELSEWHERE: &[(&str, &str)] = &[
         "dashstream_redacted_records_total",
         "tests/system/redaction.rs::what_is_blacked_out_is_so_live_in_history_and_in_redis",
     ),
+    ("dashstream_spans_total", "tests/system/spans.rs::a_collector_hears_of_bad_records_and_resumes_in_their_traces"),
     ("dashstream_store_misaligned_total", "only a defect of the service moves it"),
     (
         // Letters that fail at once are in flight too shortly for a scrape.

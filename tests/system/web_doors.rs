@@ -25,7 +25,7 @@ use crate::harness::token::{self, in_seconds, shown, token};
 use crate::harness::topic::Topic;
 
 const BOUND: Duration = Duration::from_secs(60);
-const EXIT_BOUND: Duration = Duration::from_secs(10);
+const EXIT_BOUND: Duration = Duration::from_secs(60);
 
 fn guarded(topic: &Topic) -> Config {
     Config::new(topic).set("DASHSTREAM_AUTH_JWT_SECRET", token::SECRET)
@@ -90,7 +90,7 @@ fn a_session_ends_with_its_token_by_a_code_of_its_own() {
     let topic = Topic::create(services::kafka(), "expiry", 1);
     let service = Service::start_healthy(&guarded(&topic).set("DASHSTREAM_AUTH_LEEWAY_SECS", 1));
     for subprotocol in [Some(SUBPROTOCOL), None] {
-        let headers = shown(&token(&json!({"tenants": "a", "exp": in_seconds(5)})));
+        let headers = shown(&token(&json!({"tenants": "a", "exp": in_seconds(8)})));
         let mut raw = Raw::try_open_with(service.address(), subprotocol, &headers).expect("a connection");
         if subprotocol.is_some() {
             raw.say(&json!({"type": "hello", "from": "latest"}));

@@ -44,6 +44,13 @@ pub(super) const AUTH: Section = Section {
             forms::CLAIM,
             "The claim with the threads that a client may see. Without the claim it sees all of its tenants' threads.",
         ),
+        text(
+            "auth.partition_claim",
+            "DASHSTREAM_AUTH_PARTITION_CLAIM",
+            "partitions",
+            forms::CLAIM,
+            "The claim with the partitions that a client may know of, a number or a list. Without the claim it knows of all of them.",
+        ),
         integer(
             "auth.leeway_secs",
             "DASHSTREAM_AUTH_LEEWAY_SECS",
