@@ -245,7 +245,7 @@ impl Crowd {
     fn text(&mut self, index: usize, text: &str) -> Result<()> {
         let client = &mut self.clients[index];
         // Every cursor of v1 is such a frame: no JSON parser for it.
-        if text.contains("\"cursor\"") {
+        if text.contains("\"type\":\"cursor\"") {
             let partition = json_number(text, "partition").ok_or("cursor without partition")?;
             client.announced = Some((partition as usize, json_number(text, "offset").ok_or("cursor without offset")?));
         } else if text.contains("\"welcome\"") {

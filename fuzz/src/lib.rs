@@ -4,6 +4,10 @@
 pub mod wire {
     pub mod control;
 
+    pub mod cursor;
+
+    pub mod filter;
+
     pub mod framing;
 
     pub mod schema;

@@ -445,7 +445,7 @@ fn faults_move_theirs(
     topic.recreate(PARTITIONS);
     watched.wait_for("a new epoch to be counted", &["dashstream_topic_epochs_total"]);
     // Of the new topic every partition has its series again.
-    producer.publish(&topic.name, numbered().chain(bulk(10)));
+    Producer::new(&kafka.direct).publish(&topic.name, numbered().chain(bulk(10)));
     eventually("the series of all partitions", BOUND, || {
         let metrics = watched.service.metrics();
         let lag = metrics.keys().filter(|name| name.starts_with("websocket_kafka_consumer_lag{")).count();

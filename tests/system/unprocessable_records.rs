@@ -334,7 +334,7 @@ fn a_pause_ends_when_its_record_or_its_topic_is_gone() {
     published.extend(producer.publish(&topic.name, on(row())));
     wait_until_paused(&service, 4, "payload_missing");
     topic.recreate(1);
-    let again = producer.publish(&topic.name, [records::good("run-good", 0).on_partition(0)]);
+    let again = Producer::new(&topic.kafka).publish(&topic.name, [records::good("run-good", 0).on_partition(0)]);
     client.wait_until("the new log", BOUND, |ledger| match (ledger.resets.len(), ledger.cursor.get(&0)) {
         (1, Some(1)) => ledger.compare(&again, |_, _| false),
         seen => Err(format!("{seen:?}")),

@@ -1,4 +1,7 @@
 //! An independent producer, which remembers what it published and where Kafka put it.
+//!
+//! A client that saw a topic while it was away refuses its records for seconds: who makes a topic anew publishes with a
+//! producer that began afterwards.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
