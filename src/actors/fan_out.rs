@@ -309,7 +309,14 @@ impl FanOut {
                 self.metrics.replay_latency.with_label_values(&["partition"]).observe(took.as_secs_f64() * 1000.0);
                 let SessionInfo { session, dialect, trace, .. } = queue.info;
                 let capped = matches!(joined, Joined::Capped { .. });
-                self.spans.resumed(&Resumed { session, parent: trace, protocol: dialect.as_str(), replayed, capped, took });
+                self.spans.resumed(&Resumed {
+                    session,
+                    parent: trace,
+                    protocol: dialect.as_str(),
+                    replayed,
+                    capped,
+                    took,
+                });
             }
             Joined::CaughtUp => self.metrics.promotions.inc(),
             Joined::StayedLive => {}

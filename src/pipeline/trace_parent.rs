@@ -52,8 +52,11 @@ mod tests {
     #[test]
     fn only_what_the_standard_allows_is_a_context() {
         let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
-        let context =
-            |sampled| TraceParent { trace: 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736, span: 0x00f0_67aa_0ba9_02b7, sampled };
+        let context = |sampled| TraceParent {
+            trace: 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736,
+            span: 0x00f0_67aa_0ba9_02b7,
+            sampled,
+        };
         for (text, want) in [
             (format!("00-{trace}-{span}-01"), Some(context(true))),
             (format!(" 00-{trace}-{span}-00 "), Some(context(false))),

@@ -115,9 +115,9 @@ impl Collector {
             return;
         }
         let Span { name, kind, start, end, status, attributes } = span();
-        let builder =
-            SpanBuilder::from_name(name).with_kind(kind).with_start_time(start).with_attributes(attributes);
-        let context = parent.map_or_else(Context::new, |parent| Context::new().with_remote_span_context(remote(parent)));
+        let builder = SpanBuilder::from_name(name).with_kind(kind).with_start_time(start).with_attributes(attributes);
+        let context =
+            parent.map_or_else(Context::new, |parent| Context::new().with_remote_span_context(remote(parent)));
         let mut span = self.tracer.build_with_context(builder, &context);
         span.set_status(status);
         span.end_with_timestamp(end);

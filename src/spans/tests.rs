@@ -43,7 +43,8 @@ fn request(socket: &mut TcpStream) -> Option<(String, Vec<u8>)> {
         read.extend_from_slice(&buffer[..length]);
         let Some(end) = read.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
         let head = String::from_utf8(read[..end].to_vec()).unwrap();
-        let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let length =
+            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
         let length: usize = length.expect("a length");
         while read.len() < end + 4 + length {
             let more = socket.read(&mut buffer).ok().filter(|more| *more > 0)?;
@@ -79,8 +80,13 @@ fn tell(spans: &Spans, offset: i64, traceparent: Option<&str>) {
     let headers = Place { start: 0, len: u32::try_from(arena.len()).unwrap() };
     let record = RawRecord { offset, timestamp_ms: 0, key: None, value: None, headers };
     let explanation = Explanation { error: "no value".into(), ..Explanation::default() };
-    let rejected =
-        Rejected { partition: 3, record: &record, arena: &arena, kind: Kind::PayloadMissing, explanation: &explanation };
+    let rejected = Rejected {
+        partition: 3,
+        record: &record,
+        arena: &arena,
+        kind: Kind::PayloadMissing,
+        explanation: &explanation,
+    };
     spans.unprocessable(&context, &rejected, 1_700_000_000_123);
 }
 

@@ -5,8 +5,8 @@
 //! compressed". It must not know what is changed or why.
 
 use super::schema::{
-    FIXED32, FIXED64, Field, HEADER, Invalid, LENGTH_DELIMITED, MESSAGES, NAMES, ROOT, VARINT, delimited, field_of,
-    key, length_delimited, skip, take, varint,
+    FIXED32, FIXED64, Field, HEADER, Invalid, LENGTH_DELIMITED, NAMES, ROOT, VARINT, delimited, field_of, key,
+    length_delimited, skip, take, varint,
 };
 
 /// Nesting that is accepted, as in the validator.
@@ -321,5 +321,6 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 /// Messages that are known, for tests of the tables.
 #[cfg(test)]
 pub(crate) fn tables_agree() -> bool {
+    use super::schema::MESSAGES;
     MESSAGES.len() == NAMES.len() && MESSAGES.iter().zip(NAMES).all(|(fields, names)| fields.len() == names.len())
 }

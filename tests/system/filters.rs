@@ -103,7 +103,7 @@ fn a_client_gets_exactly_what_its_filter_names_live_and_replayed() {
     published.extend(producer.publish(&topic.name, mixed(3_000, 1_000)));
     for (client, wants) in &mut clients {
         client.reconnect(service.address());
-        wait_for(client, &published, wants);
+        wait_for(client, &published, &*wants);
     }
 }
 

@@ -44,11 +44,9 @@ fn metric(service: &Service, name: &str) -> Result<f64, String> {
 }
 
 fn wait_until_read(service: &Service, published: &Published) {
-    eventually("the service to have read all", BOUND, || {
-        match metric(service, "websocket_kafka_messages_total")? {
-            read if read >= published.len() as f64 => Ok(()),
-            read => Err(read.to_string()),
-        }
+    eventually("the service to have read all", BOUND, || match metric(service, "websocket_kafka_messages_total")? {
+        read if read >= published.len() as f64 => Ok(()),
+        read => Err(read.to_string()),
     });
 }
 
@@ -153,7 +151,8 @@ fn a_tenant_never_receives_counts_or_times_the_records_of_another() {
     eventually("the last record in v1", BOUND, || v1_has_the_ants(&v1, &published));
 
     // The service tells a tenant no more than its state, and takes no orders.
-    let health: Value = serde_json::from_str(&service.get_with("/health", &of(&["ant"])).expect("it answers").1).expect("JSON");
+    let health: Value =
+        serde_json::from_str(&service.get_with("/health", &of(&["ant"])).expect("it answers").1).expect("JSON");
     assert_eq!(health.as_object().expect("an object").keys().collect::<Vec<_>>(), ["status"]);
     assert_eq!(service.get_with("/metrics", &of(&["ant"])).expect("it answers").0, 403);
     assert_eq!(service.get("/metrics").expect("it answers").0, 401);

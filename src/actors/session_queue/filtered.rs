@@ -120,7 +120,8 @@ mod tests {
 
     fn queue(dialect: Dialect) -> Arc<SessionQueue> {
         let now = Instant::now();
-        let info = SessionInfo { session: 1, dialect, address: IpAddr::V4(Ipv4Addr::LOCALHOST), opened: now, trace: None };
+        let info =
+            SessionInfo { session: 1, dialect, address: IpAddr::V4(Ipv4Addr::LOCALHOST), opened: now, trace: None };
         let limits = QueueLimits {
             queued_bytes: 1 << 20,
             unapplied_bytes: 1 << 20,

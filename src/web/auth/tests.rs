@@ -84,7 +84,8 @@ fn claims_decide_what_is_seen() {
             assert!(matches!(denied, Denied::Forbidden(_)), "{claim}: {bad} is not the same as no claim: {denied}");
         }
     }
-    let partitions = |claim: Value| auth.check(&hs256(&claims(json!({"partitions": claim})))).map(|access| access.grant);
+    let partitions =
+        |claim: Value| auth.check(&hs256(&claims(json!({"partitions": claim})))).map(|access| access.grant);
     for (claim, want) in [(json!([3, 0, 3]), Some(&[0, 3][..])), (json!(7), Some(&[7])), (Value::Null, None)] {
         let want = Grant { partitions: want.map(|list| list.iter().copied().collect()), ..grant(&["acme"], None) };
         assert_eq!(partitions(claim.clone()), Ok(Some(want)), "{claim}");
