@@ -54,7 +54,9 @@ impl Doors {
     }
 
     fn config(&self, topic: &Topic, brokers: &str, variables: &Variables<'_>) -> Config {
-        let base = Config::new(topic).set("KAFKA_BROKERS", brokers);
+        // No password is in the log, however much it tells.
+        let base =
+            Config::new(topic).set("KAFKA_BROKERS", brokers).set("RUST_LOG", "info,dashstream=debug,rdkafka=debug");
         variables.iter().fold(base, |config, (name, value)| {
             let value = value.strip_prefix('@').map_or_else(|| (*value).to_owned(), |name| self.authority.path(name));
             config.set(name, value)
