@@ -28,7 +28,7 @@ fn failure(index: u64, secret: bool, zstd: bool) -> Outgoing {
     let error = Error {
         header: Some(header),
         message: format!("call {index} with {}", if secret { SECRET } else { "no key" }),
-        stack_trace: if secret { "in /home/somebody".into() } else { String::new() },
+        stack_trace: if secret { "in a_secret_place".into() } else { String::new() },
         ..Error::default()
     };
     let bytes = DashStreamMessage { message: Some(Message::Error(error)) }.encode_to_vec();

@@ -104,9 +104,14 @@ impl Running {
         let stdin = script.stdin.take();
         let mut stdout = BufReader::new(script.stdout.take().expect("its output is a pipe"));
         let mut line = String::new();
-        if !matches!(stdout.read_line(&mut line), Ok(1..)) {
-            let status = script.wait();
-            panic!("Kafka and Redis did not start ({status:?}), see above; `scripts/setup` installs what they need");
+        while !line.starts_with("export ") {
+            line.clear();
+            if !matches!(stdout.read_line(&mut line), Ok(1..)) {
+                let status = script.wait();
+                panic!(
+                    "Kafka and Redis did not start ({status:?}), see above; `scripts/setup` installs what they need"
+                );
+            }
         }
         Self { addresses: parse_exports(&line), script, stdin, _stdout: stdout }
     }
