@@ -127,12 +127,13 @@ fn a_collector_hears_of_bad_records_and_resumes_in_their_traces() {
 #[test]
 fn a_collector_that_never_answers_harms_nobody() {
     let topic = Topic::create(services::kafka(), "no-collector", 1);
+    let _letters = topic.beside("dlq", 1);
     // Takes connections, and nothing more.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let endpoint = format!("http://{}", silent.local_addr().expect("an address"));
     let config = Config::new(&topic).set("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
     let mut service = Service::start_healthy(&config);
-    let bad = (0..5_000).map(|_| records::garbage("t").on_partition(0));
+    let bad = (0..3_000).map(|_| records::garbage("t").on_partition(0));
     let producer = Producer::new(services::kafka());
     let mut published = producer.publish(&topic.name, bad);
     published.extend(producer.publish(&topic.name, Mix::new(vec![0]).take(2_000)));
