@@ -179,8 +179,8 @@ fn a_client_with_partitions_of_its_own_does_not_learn_that_there_are_others() {
     let service = Service::start(&config);
     let producer = Producer::new(services::kafka());
     let record = |index: u64, partition: i32| match partition {
-        1 => records::of_tenant("ant", "ant-0", index + 1, index % 2 == 0).on_partition(1),
-        other => records::of_tenant("bee", "bee-0", index + 1, index % 2 == 0).on_partition(other),
+        1 => records::of_tenant("ant", "ant-0", index + 1, index.is_multiple_of(2)).on_partition(1),
+        other => records::of_tenant("bee", "bee-0", index + 1, index.is_multiple_of(2)).on_partition(other),
     };
     let some = |range: std::ops::Range<u64>| -> Vec<Outgoing> {
         range.flat_map(|index| (0..3).map(move |partition| record(index, partition))).collect()

@@ -104,7 +104,7 @@ fn a_rule_about_a_place_covers_what_lies_below_it_and_nothing_else() {
 #[test]
 fn patterns_are_looked_for_in_every_kind_of_field() {
     let rules = rules(&[], &["sk-[a-z]+", "€{2}"]);
-    let packed = |text: &str| [&[0xa0 | text.len() as u8], text.as_bytes()].concat();
+    let packed = |text: &str| [&[0xa0 | u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     let diff = |value: &[u8], encoding: ValueEncoding| {
         let operation = DiffOperation { value: value.to_vec(), encoding: encoding.into(), ..DiffOperation::default() };
         StateDiff { operations: vec![operation], state_hash: vec![1; 32], ..StateDiff::default() }
