@@ -234,6 +234,11 @@ impl FanOut {
         Ok(std::mem::take(&mut self.unsettled))
     }
 
+    /// Sessions that a flush reaches.
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+
     /// Fills a session's queue from its cursors on; once it has reached the end everywhere it is live, in the same turn.
     /// What lies below the window is left to the readers of history.
     pub fn serve(&mut self, queue: &Arc<SessionQueue>, now: Instant) {
