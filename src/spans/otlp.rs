@@ -13,7 +13,7 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::{HttpClient, HttpError, Request, Response};
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
@@ -52,9 +52,9 @@ pub struct CollectorSettings {
 /// Why there is no way to the collector.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectorError {
-    /// The library refuses the address.
-    #[error("the address of the collector cannot be used (telemetry.otlp_endpoint): {0}")]
-    Address(String),
+    /// The library refuses the address, or a variable that it reads itself.
+    #[error("spans cannot be exported (telemetry.otlp_endpoint and variables OTEL_EXPORTER_OTLP_*): {0}")]
+    Refused(String),
 }
 
 /// The way to the collector.
@@ -76,7 +76,6 @@ struct Load {
 
 impl Collector {
     pub(super) fn new(settings: &CollectorSettings, metrics: &Metrics) -> Result<Self, CollectorError> {
-        let address = |error: &dyn std::fmt::Display| CollectorError::Address(error.to_string());
         let base = settings.endpoint.reveal().trim_end_matches('/');
         let exporter = SpanExporter::builder()
             .with_http()
@@ -85,7 +84,7 @@ impl Collector {
             .with_endpoint(format!("{base}/v1/traces"))
             .with_timeout(TIMEOUT)
             .build()
-            .map_err(|error| address(&error))?;
+            .map_err(refused)?;
         let count = |result| metrics.spans.with_label_values(&[result]);
         let load = Arc::new(Load {
             waiting: AtomicUsize::new(0),
@@ -138,6 +137,14 @@ impl Collector {
             tracing::warn!(spans = left, "spans that were not exported");
         }
     }
+}
+
+fn refused(error: ExporterBuildError) -> CollectorError {
+    CollectorError::Refused(match error {
+        // The address itself may hold a password.
+        ExporterBuildError::InvalidUri(_, reason) => reason,
+        other => other.to_string(),
+    })
 }
 
 fn remote(parent: TraceParent) -> SpanContext {

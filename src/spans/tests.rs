@@ -180,6 +180,13 @@ async fn a_collector_that_hangs_or_refuses_holds_nobody_and_every_span_is_counte
 }
 
 #[test]
+fn an_address_that_cannot_be_used_is_refused_without_saying_who_may_use_it() {
+    let settings = CollectorSettings { endpoint: SecretUrl::new("http://user:pa ss@h/"), instance: "here".into() };
+    let refused = Spans::to(&settings, &Metrics::new().unwrap()).unwrap_err().to_string();
+    assert!(refused.contains("telemetry.otlp_endpoint") && !refused.contains("ss@"), "{refused}");
+}
+
+#[test]
 fn without_a_collector_there_is_nothing() {
     let spans = Spans::default();
     tell(&spans, 1, None);

@@ -54,7 +54,7 @@ fn body(socket: &mut TcpStream) -> Option<Vec<u8>> {
         head.push(byte[0]);
     }
     let head = String::from_utf8(head).ok()?.to_ascii_lowercase();
-    assert!(head.starts_with("post /v1/traces http/1.1\r\n"), "{head}");
+    assert!(head.starts_with("post /v1/traces http/1.1\r\n") && head.contains("\r\nx-scope: tests\r\n"), "{head}");
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok())?;
     let mut body = vec![0; length];
     socket.read_exact(&mut body).ok()?;
@@ -77,7 +77,10 @@ fn hex(bytes: &[u8]) -> String {
 fn a_collector_hears_of_bad_records_and_resumes_in_their_traces() {
     let topic = Topic::create(services::kafka(), "spans", 1);
     let (endpoint, spans) = collector();
-    let service = Service::start_healthy(&Config::new(&topic).set("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint));
+    let config = Config::new(&topic)
+        .set("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)
+        .set("OTEL_EXPORTER_OTLP_HEADERS", "x-scope=tests");
+    let service = Service::start_healthy(&config);
     let context = |flags: &str| format!("00-{TRACE}-{PARENT}-{flags}");
     Producer::new(services::kafka()).publish(
         &topic.name,
