@@ -216,3 +216,56 @@ impl Stream for SessionStream {
         grace.as_mut().poll(cx).map(|()| None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt as _, stream};
+
+    use super::*;
+    use crate::actors::session_queue::{QueueLimits, SlowPolicy};
+
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// A session whose actor does what `control` does.
+    fn session(control: ControlStream, admission: &Admission, sessions: &Sessions) -> SessionStream {
+        let now = Instant::now();
+        let info = SessionInfo { session: 1, dialect: Dialect::V2, address: ADDRESS, opened: now, trace: None };
+        let limits = QueueLimits {
+            queued_bytes: 1,
+            unapplied_bytes: 1,
+            page_records: 1,
+            max_total: 1,
+            slow: SlowPolicy::CatchUp,
+        };
+        let queue = Arc::new(SessionQueue::new(info, limits, Link::default()));
+        let registered = sessions.register(OpenSession { queue: Arc::clone(&queue), socket: None });
+        SessionStream {
+            control: Some(control),
+            queue,
+            turn: VecDeque::new(),
+            grace: None,
+            metrics: Arc::new(Metrics::new().unwrap()),
+            _registered: registered,
+            _slot: admission.admit(ADDRESS).unwrap(),
+        }
+    }
+
+    #[actix::test]
+    async fn a_session_that_panics_or_is_cut_off_gives_its_place_back() {
+        let (admission, sessions) = (Admission::new(1, 1), Sessions::default());
+        let panics = Box::pin(stream::poll_fn(|_| panic!("a session fails")));
+        let serving = actix::spawn(session(panics, &admission, &sessions).for_each(|_| async {}));
+        assert!(serving.await.unwrap_err().is_panic());
+        assert_eq!(sessions.len(), 0, "it is not listed any more");
+
+        let waits = Box::pin(stream::pending());
+        let serving = actix::spawn(session(waits, &admission, &sessions).for_each(|_| async {}));
+        tokio::task::yield_now().await;
+        assert_eq!(sessions.len(), 1);
+        assert!(admission.admit(ADDRESS).is_err(), "the place is taken");
+        serving.abort();
+        assert!(serving.await.unwrap_err().is_cancelled());
+        assert_eq!(sessions.len(), 0);
+        admission.admit(ADDRESS).unwrap();
+    }
+}
