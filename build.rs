@@ -53,7 +53,7 @@ fn wire_schema(descriptors: &FileDescriptorSet) -> Result<String, String> {
     }
     let find = |name: &str| known.iter().find(|(n, _)| n == name).map(|(_, m)| *m).ok_or(format!("no message {name}"));
     let mut reached = vec![ROOT.to_owned()];
-    let mut tables = String::new();
+    let (mut tables, mut names) = (String::new(), String::new());
     let mut next = 0;
     while let Some(name) = reached.get(next).cloned() {
         next += 1;
@@ -63,12 +63,15 @@ fn wire_schema(descriptors: &FileDescriptorSet) -> Result<String, String> {
             return Err(format!("{name}: field number {highest} is too large for a direct table"));
         }
         let mut row = vec!["Field::Unknown".to_owned(); usize::try_from(highest).unwrap_or(0) + 1];
+        let mut named = vec![String::new(); row.len()];
         for field in &message.field {
             let kind = field_kind(field, &mut reached, &find)?;
             let number = usize::try_from(field.number()).map_err(|e| e.to_string())?;
             *row.get_mut(number).ok_or("a field number above the highest")? = kind;
+            *named.get_mut(number).ok_or("a field number above the highest")? = field.name().to_owned();
         }
         writeln!(tables, "    // {name}\n    &[{}],", row.join(", ")).map_err(|e| e.to_string())?;
+        writeln!(names, "    &{named:?},").map_err(|e| e.to_string())?;
     }
     for field in &find(ROOT)?.field {
         let header = find(field.type_name())?.field.iter().find(|inner| inner.number() == 1);
@@ -77,12 +80,13 @@ fn wire_schema(descriptors: &FileDescriptorSet) -> Result<String, String> {
         }
     }
     let mut out = format!("pub(super) static MESSAGES: [&[Field]; {}] = [\n{tables}];\n", reached.len());
+    writeln!(out, "pub(super) static NAMES: [&[&str]; {}] = [\n{names}];", reached.len()).map_err(|e| e.to_string())?;
     for (constant, name) in
         [("ROOT", "DashStreamMessage"), ("HEADER", "Header"), ("EVENT", "Event"), ("EVENT_BATCH", "EventBatch")]
     {
         let index = reached.iter().position(|n| *n == format!(".dashstream.v1.{name}"));
         let index = index.ok_or(format!("{name} is not reachable"))?;
-        writeln!(out, "const {constant}: u8 = {index};").map_err(|e| e.to_string())?;
+        writeln!(out, "pub(super) const {constant}: u8 = {index};").map_err(|e| e.to_string())?;
     }
     Ok(out)
 }

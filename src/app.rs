@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use self::facts::{Standstill, actor_facts, holds_all, stands_at};
 use self::settings::{
     connection, history_settings, identity, ingest_settings, judge_settings, letter_context, restart_settings,
-    session_settings, store_settings,
+    session_settings, spans, store_settings,
 };
 use crate::actors::client_session::{SessionSettings, SessionShared};
 use crate::actors::dlq_publisher::{self, DlqRetry};
@@ -43,7 +43,9 @@ use crate::metrics::Metrics;
 use crate::pauses::Pauses;
 use crate::pipeline::credit::Credit;
 use crate::pipeline::dead_letter::Durability;
+use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::health::{DeadLettersBlocked, Facts};
+use crate::spans::CollectorError;
 use crate::web::admin::Admin;
 use crate::web::admission::Admission;
 use crate::web::server::{self, ServerSettings};
@@ -59,6 +61,8 @@ const TICK: Duration = Duration::from_secs(1);
 const STOP_SHARE: f64 = 0.9;
 /// How much longer the kernel waits for a client that takes nothing.
 const KERNEL_AFTER_WATCHDOG: Duration = Duration::from_secs(5);
+/// How long the last spans may take to the collector.
+const LAST_SPANS: Duration = Duration::from_millis(500);
 /// How long closed sessions may take to send their last frames.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -87,6 +91,12 @@ pub enum StartError {
     /// A metric is declared twice.
     #[error("the metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// A pattern is too large when it is compiled.
+    #[error("a pattern of redact.patterns cannot be used: {0}")]
+    Pattern(#[from] regex::Error),
+    /// There is no way to the collector of spans.
+    #[error(transparent)]
+    Collector(#[from] CollectorError),
     /// Public keys of tokens cannot be used.
     #[error(transparent)]
     Keys(#[from] crate::web::auth::JwksError),
@@ -168,6 +178,7 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
         tracing::warn!("the stop took too long; what is left is dropped");
     }
     serving.iter().for_each(tokio::task::JoinHandle::abort);
+    service.parts.spans.finish(LAST_SPANS).await;
     tracing::info!("stopped");
     Ok(match event {
         Event::Signal(_) => Ended::Stopped,
@@ -243,8 +254,9 @@ impl Service {
         let lag = lag_parts(config, &ingest);
         let sessions = Sessions::default();
         let resets = resets(&ingest, sessions.clone())?;
+        let judge = judge_settings(config)?;
         let redis = redis_tier::parts(config, &links, &metrics);
-        let (history, mut tiers) = history(config, &ingest, &sessions)?;
+        let (history, mut tiers) = history(config, &judge, &ingest, &sessions)?;
         if let Some(redis) = &redis {
             tiers.redis = Some(Arc::new(redis_tier::reader(redis, &board)?));
         }
@@ -255,10 +267,11 @@ impl Service {
             pause: config.decode.on_error == OnDecodeError::Pause,
             links,
             board,
+            spans: spans(config, &instance_id, &metrics)?,
             metrics,
             sessions,
             ingest,
-            judge: judge_settings(config),
+            judge,
             hash_seed: fastrand::u64(..),
             letters: letter_context(config, &identity, instance_id),
             store: store_settings(config),
@@ -457,11 +470,16 @@ impl Service {
 }
 
 /// The tiers below the memory window.
-fn history(config: &Config, ingest: &IngestParts, sessions: &Sessions) -> std::io::Result<(KafkaHistory, HistoryDeps)> {
+fn history(
+    config: &Config,
+    judge: &JudgeSettings,
+    ingest: &IngestParts,
+    sessions: &Sessions,
+) -> std::io::Result<(KafkaHistory, HistoryDeps)> {
     let board = ingest.board.clone();
     let history = KafkaHistory::start(HistoryParts {
         kafka: ingest.settings.clone(),
-        judge: judge_settings(config),
+        judge: judge.clone(),
         readers: config.replay.history_readers,
         cache_bytes: config.replay.history_cache_bytes,
         board: board.clone(),

@@ -118,6 +118,8 @@ metrics! {
         decode_errors: IntCounterVec "websocket_decode_errors_total" ["error_type": KINDS];
         /// Records with a null or empty value.
         payload_missing: IntCounter "websocket_kafka_payload_missing_total";
+        /// Good records of which something was blacked out.
+        redacted_records: IntCounter "dashstream_redacted_records_total";
         /// Faults of Kafka, the network or this service's Kafka clients; never of a record.
         infrastructure_errors: IntCounter "websocket_infrastructure_errors_total";
         /// The same faults by type.
@@ -331,6 +333,8 @@ metrics! {
         actor_restarts: IntCounterVec "dashstream_actor_restarts_total" ["actor": ACTORS, "reason": CAUSES];
         /// Threads left behind because an actor on them hung.
         abandoned_threads: IntCounter "dashstream_abandoned_threads_total";
+        /// Spans for the collector, by what became of them: dropped ones found no room in the queue.
+        spans: IntCounterVec "dashstream_spans_total" ["result": Values::Closed(&["exported", "failed", "dropped"])];
     }
 }
 

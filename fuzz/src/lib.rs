@@ -10,6 +10,8 @@ pub mod wire {
 
     pub mod framing;
 
+    pub mod rewrite;
+
     pub mod schema;
 
     #[allow(clippy::all, reason = "generated code")]
@@ -23,6 +25,8 @@ pub mod pipeline {
     pub mod decode;
 
     mod numbered;
+
+    pub mod redact;
 }
 
 #[path = "../oracle.rs"]

@@ -22,6 +22,7 @@ use crate::pipeline::decode::{JudgeSettings, Kind, SequenceItem, Verdict};
 use crate::pipeline::flood::Flood;
 use crate::pipeline::record::{RawBatch, RawRecord};
 use crate::pipeline::safe_judge::SafeJudge;
+use crate::spans::Spans;
 
 /// How often bad records are summed up in the log.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
@@ -56,6 +57,8 @@ pub struct DecodePolicyDeps {
     pub board: Board,
     /// Where outcomes are counted.
     pub metrics: Arc<Metrics>,
+    /// Where records that cannot be processed are told.
+    pub spans: Spans,
     /// Touched at each heartbeat.
     pub pulse: Pulse,
     /// Reports the actor's end.
@@ -82,7 +85,12 @@ impl DecodePolicy {
     pub fn new(deps: DecodePolicyDeps) -> Self {
         Self {
             judge: SafeJudge::new(deps.judge.clone(), deps.hash_seed),
-            set_aside: SetAside::new(deps.letters.clone(), deps.letter_queue.clone(), deps.board.clone()),
+            set_aside: SetAside::new(
+                deps.letters.clone(),
+                deps.letter_queue.clone(),
+                deps.board.clone(),
+                deps.spans.clone(),
+            ),
             flood: Flood::new(LOG_FIRST),
             outcomes: Outcomes::new(&deps.metrics),
             unparking: None,
@@ -101,9 +109,12 @@ impl DecodePolicy {
             }
             let value = record.value.map(|span| span.of(&batch.arena));
             let verdict = self.judge.judge(value, &mut judged.items);
+            let redacted = self.judge.take_redacted();
             if record.offset >= turn.count_from {
                 tally.note(verdict, turn.now);
+                judged.redacted_anew += u64::from(redacted.is_some());
             }
+            judged.redacted.extend(redacted.map(|value| (index, value)));
             if let Verdict::Unprocessable(kind) = verdict
                 && self.unprocessable(batch, record, kind, turn, &mut judged) == Next::Stand
             {
@@ -218,7 +229,9 @@ impl Handler<Ingested> for DecodePolicy {
         let already_judged = partition.judged.get();
         let now = Now::read();
         let turn = Turn { count_from: already_judged.unwrap_or(i64::MIN), duty_term, now };
-        let Judged { verdicts, items, held, parked, stands_at } = self.decode(&batch, turn);
+        let Judged { verdicts, items, held, parked, stands_at, redacted, redacted_anew } = self.decode(&batch, turn);
+        self.deps.metrics.redacted_records.inc_by(redacted_anew);
+        batch.replace(redacted);
         let counted = cut(&mut batch, stands_at);
         if !parked.is_empty() {
             self.set_aside.park(&batch, parked, duty_term, &permit);
@@ -262,6 +275,10 @@ struct Judged {
     parked: Vec<(RawRecord, Kind)>,
     /// The record at which ingest stands still; nothing from there on was judged.
     stands_at: Option<i64>,
+    /// What goes on instead of records, by their index.
+    redacted: Vec<(usize, Vec<u8>)>,
+    /// How many of these were never judged before.
+    redacted_anew: u64,
 }
 
 /// How it goes on after a record that cannot be processed.
@@ -392,6 +409,7 @@ mod tests {
                 pauses: pauses.clone(),
                 board: board.clone(),
                 metrics: Arc::clone(&metrics),
+                spans: Spans::default(),
                 pulse: Pulse::new(),
                 guard: Guard::detached(),
             };

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::redis_queue::RedisQueue;
-use super::session_queue::{Feeder, Forms, Joined, Offer, SessionQueue};
+use super::session_queue::{Feeder, Forms, Joined, Offer, SessionInfo, SessionQueue};
 use super::sessions::Sessions;
 use crate::board::{Board, PartitionBoard};
 use crate::messages::{Below, PartitionsOpened, ReadHistory, Settled, Tracked};
 use crate::metrics::Metrics;
 use crate::pipeline::assemble::{Assembler, Judged, Misaligned};
 use crate::pipeline::window::{Chunk, Read, Window};
+use crate::spans::{Resumed, Spans};
 use crate::wire::stream::GapReason;
 
 /// The state of one store generation.
@@ -36,6 +37,7 @@ pub struct FanOut {
     board: Board,
     metrics: Arc<Metrics>,
     redis: Option<RedisQueue>,
+    spans: Spans,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,7 @@ impl FanOut {
             board,
             metrics,
             redis: None,
+            spans: Spans::default(),
         }
     }
 
@@ -111,6 +114,12 @@ impl FanOut {
             redis.forget_owed();
         }
         Self { redis, ..self }
+    }
+
+    /// The same, and tells a collector of resumes.
+    #[must_use]
+    pub fn with_spans(self, spans: Spans) -> Self {
+        Self { spans, ..self }
     }
 
     /// Partitions are about to be read. A newer epoch ends the old one: nothing of it is ever served again.
@@ -244,7 +253,7 @@ impl FanOut {
             let mut moved = false;
             // One chunk per partition and turn, so that none waits for another's backlog.
             for (partition, low, next) in self.window.bounds() {
-                let cursor = feeder.cursor(partition, low);
+                let Some(cursor) = feeder.cursor(partition, low) else { continue };
                 if feeder.is_full() {
                     self.metrics.delivered_records.inc_by(feeder.records());
                     feeder.behind();
@@ -306,6 +315,16 @@ impl FanOut {
                 self.metrics.memory_hits.inc();
                 self.metrics.replay_messages.with_label_values(&mode).inc_by(replayed);
                 self.metrics.replay_latency.with_label_values(&mode).observe(took.as_secs_f64() * 1000.0);
+                let SessionInfo { session, dialect, trace, .. } = queue.info;
+                let capped = matches!(joined, Joined::Capped { .. });
+                self.spans.resumed(&Resumed {
+                    session,
+                    parent: trace,
+                    protocol: dialect.as_str(),
+                    replayed,
+                    capped,
+                    took,
+                });
             }
             Joined::CaughtUp => self.metrics.promotions.inc(),
             Joined::StayedLive => {}

@@ -18,6 +18,7 @@ use crate::messages::{Join, Leave, PartitionsOpened, ReadHistory, Settled, Track
 use crate::metrics::Metrics;
 use crate::pipeline::pacing::{Flush, Pacer};
 use crate::pipeline::window::Window;
+use crate::spans::Spans;
 
 /// Bounds of the window and the pace of the fan-out.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +48,8 @@ pub struct ReplayStoreDeps {
     pub board: Board,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Where resumes are told.
+    pub spans: Spans,
     /// Chunks for Redis, where there is one.
     pub redis: Option<RedisQueue>,
     /// Touched at each heartbeat.
@@ -73,11 +76,12 @@ supervised!(ReplayStore);
 impl ReplayStore {
     /// A store that knows no partition yet.
     pub fn new(deps: ReplayStoreDeps) -> Self {
-        let ReplayStoreDeps { settings, generation, settled, sessions, history, board, metrics, redis, pulse, guard } =
-            deps;
+        let ReplayStoreDeps { settings, generation, settled, sessions, history, board, metrics, .. } = deps;
+        let ReplayStoreDeps { spans, redis, pulse, guard, .. } = deps;
         let window = Window::new(settings.window_bytes, settings.window_records);
+        let fan_out = FanOut::new(generation, window, sessions, board, Arc::clone(&metrics));
         Self {
-            fan_out: FanOut::new(generation, window, sessions, board, Arc::clone(&metrics)).with_redis(redis),
+            fan_out: fan_out.with_redis(redis).with_spans(spans),
             pacer: Pacer::new(settings.flush_interval),
             timer: None,
             settled,

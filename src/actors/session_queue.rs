@@ -38,6 +38,7 @@ use super::link::Link;
 use crate::messages::Join;
 use crate::pipeline::apply_lag::ApplyLag;
 use crate::pipeline::threads::ThreadCursor;
+use crate::pipeline::trace_parent::TraceParent;
 use crate::pipeline::window::Chunk;
 use crate::wire::close_code::CloseCode;
 use crate::wire::control::{self, Dialect, From, ResetReason};
@@ -80,6 +81,8 @@ pub struct SessionInfo {
     pub address: IpAddr,
     /// When it connected.
     pub opened: Instant,
+    /// The span that its connection belongs to, as the client says.
+    pub trace: Option<TraceParent>,
 }
 
 /// The queue.
@@ -344,7 +347,7 @@ impl SessionQueue {
 
     /// Queues a live chunk, unless the session is too slow or the chunk does not touch its cursor.
     fn take(&self, state: &mut State, chunk: &Chunk, forms: &mut Forms, now: Instant) -> Option<u32> {
-        let sent = state.sent(chunk.partition)?;
+        let Some(sent) = state.sent(chunk.partition) else { return state.hides(chunk.partition).then_some(0) };
         if chunk.next <= sent {
             return Some(0);
         }
@@ -404,7 +407,8 @@ impl SessionQueue {
             state.positions.clear();
             state.withheld.clear();
             state.threads = None;
-            for (partition, start) in starts {
+            let shown: Vec<_> = starts.iter().filter(|(partition, _)| !state.hides(*partition)).collect();
+            for (partition, start) in shown {
                 let frame = control::cursor_reset(*partition, ResetReason::TopicRecreated, epoch, *start);
                 state.push(ws_frame::text(&frame), now);
                 state.positions.push(Position::at(*start, *partition));
@@ -421,7 +425,8 @@ impl SessionQueue {
     pub fn add_partition(&self, partition: i32, start: i64, now: Instant) {
         {
             let mut state = self.lock();
-            if matches!(state.feed, Feed::Idle | Feed::Parked | Feed::Closing(_)) || state.sent(partition).is_some() {
+            let not_now = matches!(state.feed, Feed::Idle | Feed::Parked | Feed::Closing(_));
+            if not_now || state.sent(partition).is_some() || state.hides(partition) {
                 return;
             }
             state.add(partition, start, self.info.dialect, now);

@@ -16,6 +16,7 @@ use crate::pipeline::dead_letter::{self, DeadLetter, Durability, Landed, LetterC
 use crate::pipeline::decode::Kind;
 use crate::pipeline::record::{Origin, RawBatch, RawRecord};
 use crate::pipeline::safe_judge::SafeJudge;
+use crate::spans::Spans;
 
 /// A record that cannot be processed.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,7 @@ pub(super) struct SetAside {
     context: LetterContext,
     queue: Letters,
     board: Board,
+    spans: Spans,
     parked: VecDeque<Parked>,
 }
 
@@ -57,8 +59,8 @@ struct Parked {
 }
 
 impl SetAside {
-    pub(super) fn new(context: LetterContext, queue: Letters, board: Board) -> Self {
-        Self { context, queue, board, parked: VecDeque::new() }
+    pub(super) fn new(context: LetterContext, queue: Letters, board: Board, spans: Spans) -> Self {
+        Self { context, queue, board, spans, parked: VecDeque::new() }
     }
 
     /// Hands the letter of a record over that is to be settled with it.
@@ -120,6 +122,7 @@ impl SetAside {
         let explanation = judge.explain(record.value.map(|span| span.of(arena)), kind);
         let rejected =
             Rejected { partition: origin.partition, record: &record, arena, kind, explanation: &explanation };
+        self.spans.unprocessable(&self.context, &rejected, now_ms);
         dead_letter::build(&self.context, &rejected, now_ms)
     }
 

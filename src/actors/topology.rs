@@ -33,6 +33,7 @@ use crate::pipeline::restart::{Intensity, Policy, Strategy};
 use crate::pipeline::sequence::Limits;
 use crate::redis::settings::RedisSettings;
 use crate::redis::writer::Writer;
+use crate::spans::Spans;
 
 /// A message on its way between two actors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +125,8 @@ pub struct Parts {
     pub board: Board,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Spans.
+    pub spans: Spans,
     /// Open sessions.
     pub sessions: Sessions,
     /// Dead letters that wait or are on their way.
@@ -212,6 +215,7 @@ fn replay_store(parts: &Parts) -> ChildSpec {
             history: all.links.history.clone(),
             board: all.board.clone(),
             metrics: Arc::clone(&all.metrics),
+            spans: all.spans.clone(),
             redis: all.redis.as_ref().map(|redis| redis.writer.queue.clone()),
             pulse: life.pulse,
             guard: life.guard,
@@ -263,6 +267,7 @@ fn decode_policy(parts: &Parts) -> ChildSpec {
             pauses: all.ingest.pauses.clone(),
             board: all.board.clone(),
             metrics: Arc::clone(&all.metrics),
+            spans: all.spans.clone(),
             pulse: life.pulse,
             guard: life.guard,
         };

@@ -32,7 +32,11 @@ pub(super) fn authenticator(config: &Config, metrics: &Arc<Metrics>) -> Result<O
         issuer: auth.issuer.clone(),
         audience: auth.audience.clone(),
         leeway: auth.leeway,
-        claims: ClaimRules { tenants: auth.tenant_claim.clone(), threads: auth.thread_claim.clone() },
+        claims: ClaimRules {
+            tenants: auth.tenant_claim.clone(),
+            threads: auth.thread_claim.clone(),
+            partitions: auth.partition_claim.clone(),
+        },
     };
     Ok(Some(Arc::new(Authenticator::new(settings, Arc::clone(metrics))?)))
 }

@@ -1,6 +1,8 @@
 //! From the configuration to what each part asks for.
 
-use super::redis_tier;
+use std::sync::Arc;
+
+use super::{StartError, redis_tier};
 use crate::actors::client_session::SessionSettings;
 use crate::actors::history::HistorySettings;
 use crate::actors::replay_store::ReplayStoreSettings;
@@ -10,12 +12,15 @@ use crate::config::sections::{AutoOffsetReset, Config, OnDecodeError, PauseScope
 use crate::kafka::batch::BatchLimits;
 use crate::kafka::connection::KafkaConnection;
 use crate::kafka::settings::IngestSettings;
+use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::dead_letter::LetterContext;
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::epoch::ResetPolicy;
+use crate::pipeline::redact::Rules;
 use crate::pipeline::restart::Intensity;
 use crate::pipeline::tags::Reading;
+use crate::spans::{CollectorError, CollectorSettings, Spans};
 use crate::web::status::Identity;
 
 /// Pages of history that are asked for at a time.
@@ -54,13 +59,23 @@ pub(super) fn identity(config: &Config) -> Identity {
     }
 }
 
-pub(super) fn judge_settings(config: &Config) -> JudgeSettings {
-    JudgeSettings {
+pub(super) fn judge_settings(config: &Config) -> Result<JudgeSettings, StartError> {
+    let rules = || Rules::new(&config.redact.fields, &config.redact.patterns).map(Arc::new);
+    Ok(JudgeSettings {
         max_payload_bytes: config.decode.max_payload_bytes,
         max_decompressed_bytes: config.decode.max_payload_bytes,
         legacy_framing: config.decode.legacy_framing,
+        redaction: config.redact.is_on().then(rules).transpose()?,
         ..JudgeSettings::default()
+    })
+}
+
+pub(super) fn spans(config: &Config, instance: &str, metrics: &Metrics) -> Result<Spans, CollectorError> {
+    let endpoint = config.telemetry.otlp_endpoint.clone();
+    if endpoint.is_empty() {
+        return Ok(Spans::default());
     }
+    Spans::to(&CollectorSettings { endpoint, instance: instance.to_owned() }, metrics)
 }
 
 pub(super) fn session_settings(config: &Config) -> SessionSettings {

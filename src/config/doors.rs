@@ -26,6 +26,8 @@ pub struct AuthConfig {
     pub tenant_claim: String,
     /// The claim that lists threads.
     pub thread_claim: String,
+    /// The claim that lists partitions.
+    pub partition_claim: String,
     /// How far clocks may differ.
     #[serde(rename = "leeway_secs", with = "seconds")]
     pub leeway: Duration,
@@ -35,6 +37,23 @@ impl AuthConfig {
     /// Whether anybody has to show a token.
     pub fn is_on(&self) -> bool {
         !self.jwt_secret.is_empty() || !self.jwks.is_empty()
+    }
+}
+
+/// Section `redact`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedactConfig {
+    /// Field paths.
+    pub fields: Vec<String>,
+    /// Regular expressions.
+    pub patterns: Vec<String>,
+}
+
+impl RedactConfig {
+    /// Whether there is any rule.
+    pub const fn is_on(&self) -> bool {
+        !self.fields.is_empty() || !self.patterns.is_empty()
     }
 }
 

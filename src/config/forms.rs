@@ -67,6 +67,17 @@ pub const ORIGIN: Form = Form { allowed: "origins such as https://host[:port]", 
 pub const LISTEN: Form =
     Form { allowed: "host:port or [IPv6 address]:port", empty: Some("not used"), check: check_listen };
 
+/// A place in a message.
+pub const FIELD_PATH: Form = Form {
+    allowed: "field names separated by dots, such as event.attributes.api_key or **.stack_trace",
+    empty: None,
+    check: check_field_path,
+};
+
+/// A regular expression.
+pub const PATTERN: Form =
+    Form { allowed: "regular expressions that match at least one character", empty: None, check: check_pattern };
+
 /// An address to listen on.
 pub const HOST: Form = Form { allowed: "an IP address or a host name", empty: None, check: check_host };
 
@@ -217,6 +228,21 @@ fn check_listen(text: &str) -> Result<String, String> {
         Ok(port) if digits => Ok(format!("{host}:{port}")),
         _ => Err("a port is a number from 0 to 65535".into()),
     }
+}
+
+fn check_field_path(text: &str) -> Result<String, String> {
+    if text.len() > 1_024 || text.chars().any(char::is_control) {
+        return Err("too long, or a control character is in it".into());
+    }
+    if text.split('.').any(str::is_empty) { Err("a name is missing between two dots".into()) } else { Ok(text.into()) }
+}
+
+fn check_pattern(text: &str) -> Result<String, String> {
+    if text.len() > 4_096 {
+        return Err("too long".into());
+    }
+    let pattern = regex::Regex::new(text).map_err(|_| "it cannot be read")?;
+    if pattern.is_match("") { Err("it matches where nothing is".into()) } else { Ok(text.into()) }
 }
 
 fn check_host(text: &str) -> Result<String, String> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::doors::{AuthConfig, ForwardedHeader};
+use super::doors::{AuthConfig, ForwardedHeader, RedactConfig};
 use super::replay::{RedisConfig, ReplayConfig};
 use super::secret::{Secret, SecretUrl};
 use super::units::{milliseconds, seconds};
@@ -32,6 +32,8 @@ pub struct Config {
     pub web: WebConfig,
     /// Who may connect.
     pub auth: AuthConfig,
+    /// What nobody may see.
+    pub redact: RedactConfig,
     /// How actors are kept alive.
     pub supervisor: SupervisorConfig,
     /// Logs and spans.

@@ -38,7 +38,7 @@ fn surroundings(config: &Config) -> Vec<Conflict> {
             conflicts.push(Conflict { path: path.into(), with, message: message.into() });
         }
     };
-    let Config { web, .. } = config;
+    let Config { dlq, web, .. } = config;
     rule(
         config.replay.durability == Durability::BestEffort || !config.redis.url.is_empty(),
         "replay.durability",
@@ -63,6 +63,12 @@ fn surroundings(config: &Config) -> Vec<Conflict> {
         if web.tls_key.is_empty() { "web.tls_key" } else { "web.tls_certificate" },
         &["web.tls_certificate", "web.tls_key"],
         "certificate and key belong together",
+    );
+    rule(
+        !(config.redact.is_on() && dlq.include_payload),
+        "dlq.include_payload",
+        &["redact.fields", "redact.patterns"],
+        "must be false with rules of redaction: a record that cannot be read cannot be redacted either",
     );
     conflicts
 }
@@ -142,9 +148,6 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             "web.host is {} without TLS: tokens can be read on their way unless a proxy in front encrypts (web.tls_certificate)",
             config.web.host
         ));
-    }
-    if !config.telemetry.otlp_endpoint.is_empty() {
-        warnings.push("telemetry.otlp_endpoint is set, but this version exports no spans".into());
     }
     warnings
 }

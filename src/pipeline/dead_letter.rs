@@ -15,6 +15,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::decode::{Explanation, Kind};
 use super::record::{RawRecord, Span, decode_headers, encode_header};
+use super::trace_parent::TraceParent;
 
 /// Bytes of the payload that a letter holds at most, when it may hold any.
 pub const MAX_PAYLOAD_EXCERPT: usize = 512 * 1024;
@@ -133,7 +134,7 @@ struct Letter<'a> {
     payload_sha256: String,
     payload_truncated: bool,
     payload_base64: Option<String>,
-    trace_id: Option<&'a str>,
+    trace_id: Option<String>,
     thread_id: Option<&'a str>,
     tenant_id: Option<&'a str>,
     timestamp: String,
@@ -172,7 +173,7 @@ pub fn build(context: &LetterContext, rejected: &Rejected<'_>, now_ms: i64) -> D
         payload_sha256: hex(&Sha256::digest(payload)),
         payload_truncated: excerpt.is_some_and(|excerpt| excerpt.len() < payload.len()),
         payload_base64: excerpt.map(|excerpt| BASE64.encode(excerpt)),
-        trace_id: decode_headers(all_headers).find_map(trace_id),
+        trace_id: TraceParent::of_headers(decode_headers(all_headers)).map(|parent| parent.trace_id()),
         thread_id: explanation.thread_id.as_deref().map(cut_text),
         tenant_id: explanation.tenant_id.as_deref().map(cut_text),
         timestamp: rfc3339(now_ms),
@@ -181,20 +182,6 @@ pub fn build(context: &LetterContext, rejected: &Rejected<'_>, now_ms: i64) -> D
     // Strings, integers and lists of them always serialise.
     let json = serde_json::to_vec(&letter).unwrap_or_default();
     DeadLetter { key, json, kind, headers }
-}
-
-/// The trace id of a W3C `traceparent` header, if it is a valid one.
-fn trace_id<'a>((name, value): (&str, Option<&'a [u8]>)) -> Option<&'a str> {
-    if !name.eq_ignore_ascii_case("traceparent") {
-        return None;
-    }
-    let mut parts = std::str::from_utf8(value?).ok()?.trim().split('-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |text: &str, len| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let id = |text: &str, len| hex(text, len) && text.bytes().any(|b| b != b'0');
-    // Later versions may add parts; version ff does not exist.
-    let known = hex(version, 2) && version != "ff" && (version != "00" || parts.next().is_none());
-    (known && id(trace, 32) && id(parent, 16) && hex(flags, 2)).then_some(trace)
 }
 
 /// The first headers that fit into `limit` bytes as they are encoded.

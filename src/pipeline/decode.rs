@@ -3,8 +3,10 @@
 //! One verdict per record. It must not know what happens with a verdict.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::numbered::{Collector, ThreadHasher, unsupported};
+use super::redact::{self, Redactor, Rules};
 use crate::wire::framing::{FramingError, Mode, Unframer, framing_len};
 use crate::wire::schema::{self, Envelope, Unread};
 
@@ -101,6 +103,8 @@ pub struct JudgeSettings {
     pub legacy_framing: bool,
     /// Schema versions that are understood.
     pub schema_versions: RangeInclusive<u32>,
+    /// What is blacked out of good records.
+    pub redaction: Option<Arc<Rules>>,
     /// A value at which judging fails in an unforeseen way: only tests of the whole service set it.
     pub sabotaged_value: Option<&'static [u8]>,
 }
@@ -113,6 +117,7 @@ impl Default for JudgeSettings {
             max_decompressed_bytes: TEN_MIB,
             legacy_framing: false,
             schema_versions: 1..=1,
+            redaction: None,
             sabotaged_value: None,
         }
     }
@@ -137,6 +142,8 @@ enum Fault {
     Empty,
     #[error("schema version {found} is not supported")]
     SchemaVersion { found: u32 },
+    #[error("the record cannot be redacted: {0}")]
+    Redaction(redact::Failed),
 }
 
 impl Fault {
@@ -149,6 +156,7 @@ impl Fault {
             Self::DecompressedTooLarge { .. } => Kind::DecompressedTooLarge,
             Self::Invalid | Self::Empty => Kind::InvalidProtobuf,
             Self::SchemaVersion { .. } => Kind::SchemaVersion,
+            Self::Redaction(_) => Kind::Internal,
         }
     }
 }
@@ -170,6 +178,7 @@ pub struct Judge {
     settings: JudgeSettings,
     unframer: Unframer,
     threads: ThreadHasher,
+    redacted: Option<Vec<u8>>,
 }
 
 impl Judge {
@@ -177,7 +186,7 @@ impl Judge {
     pub fn new(settings: JudgeSettings, hash_seed: u64) -> Self {
         let mode = if settings.legacy_framing { Mode::Legacy } else { Mode::Strict };
         let unframer = Unframer::new(mode, settings.max_decompressed_bytes);
-        Self { settings, unframer, threads: ThreadHasher::new(hash_seed) }
+        Self { settings, unframer, threads: ThreadHasher::new(hash_seed), redacted: None }
     }
 
     /// Judges one record value, and appends its numbered events to `items`; nothing is appended for a record that is set
@@ -193,6 +202,11 @@ impl Judge {
                 Verdict::Unprocessable(fault.kind())
             }
         }
+    }
+
+    /// The value to use instead of the one that was judged last, when something of it had to be blacked out.
+    pub fn take_redacted(&mut self) -> Option<Vec<u8>> {
+        self.redacted.take()
     }
 
     /// Looks at a record that was set aside again, for words. Not for every record: it allocates.
@@ -214,7 +228,8 @@ impl Judge {
     }
 
     fn examine(&mut self, value: Option<&[u8]>, items: &mut Vec<SequenceItem>) -> Result<Meta, Fault> {
-        let Self { settings, unframer, threads } = self;
+        let Self { settings, unframer, threads, redacted } = self;
+        *redacted = None;
         let content = content(settings, unframer, value)?;
         let items_start = items.len();
         let mut events = Collector::new(items, threads, &settings.schema_versions);
@@ -228,6 +243,10 @@ impl Judge {
         }
         if message_type != schema::EVENT_BATCH_TYPE {
             events.push(&header, 0);
+        }
+        if let Some(rules) = &settings.redaction {
+            let mut redactor = Redactor::new(rules, settings.max_decompressed_bytes);
+            *redacted = redactor.redact(value.unwrap_or_default(), content).map_err(Fault::Redaction)?;
         }
         Ok(Meta {
             message_type,

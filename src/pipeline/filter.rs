@@ -20,15 +20,22 @@ pub struct Grant {
     pub tenants: Texts,
     /// Records of these threads only.
     pub threads: Texts,
+    /// These partitions only: of the others the client does not even learn where they end.
+    pub partitions: Option<BTreeSet<i32>>,
 }
 
 impl Grant {
     /// Everything.
-    pub const ALL: Self = Self { tenants: None, threads: None };
+    pub const ALL: Self = Self { tenants: None, threads: None, partitions: None };
 
     /// Whether there is anything that the client must not see.
     pub const fn is_restricted(&self) -> bool {
-        self.tenants.is_some() || self.threads.is_some()
+        self.tenants.is_some() || self.threads.is_some() || self.partitions.is_some()
+    }
+
+    /// Whether the client may know of a partition.
+    pub fn shows(&self, partition: i32) -> bool {
+        self.partitions.as_ref().is_none_or(|partitions| partitions.contains(&partition))
     }
 }
 
@@ -86,7 +93,8 @@ impl Filter {
 
     /// Which records of a chunk the session gets, in their order. `None`: none of them.
     pub fn select(&self, chunk: &Chunk) -> Option<Vec<bool>> {
-        if self.partitions.as_ref().is_some_and(|partitions| !partitions.contains(&chunk.partition)) {
+        let wanted = self.partitions.as_ref().is_none_or(|partitions| partitions.contains(&chunk.partition));
+        if !wanted || !self.grant.shows(chunk.partition) {
             return None;
         }
         let tags = chunk.tags(self.reading);

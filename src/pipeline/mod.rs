@@ -11,11 +11,15 @@ pub mod epoch;
 
 pub mod decode;
 
+pub mod redact;
+
 mod numbered;
 
 pub mod safe_judge;
 
 pub mod dead_letter;
+
+pub mod trace_parent;
 
 pub mod letters;
 

@@ -71,6 +71,27 @@ pub struct RawBatch {
     pub arena: Bytes,
 }
 
+impl RawBatch {
+    /// Replaces values of records, by their index in the batch. One that finds no place in the arena leaves nothing: what
+    /// was to be replaced must not go on.
+    pub fn replace(&mut self, values: Vec<(usize, Vec<u8>)>) {
+        if values.is_empty() {
+            return;
+        }
+        let mut arena =
+            Vec::with_capacity(self.arena.len() + values.iter().map(|(_, value)| value.len()).sum::<usize>());
+        arena.extend_from_slice(&self.arena);
+        for (index, value) in values {
+            let place = u32::try_from(arena.len()).ok().zip(u32::try_from(value.len()).ok());
+            if let Some(record) = self.records.get_mut(index) {
+                record.value = place.map(|(start, len)| Span { start, len });
+                arena.extend_from_slice(&value);
+            }
+        }
+        self.arena = arena.into();
+    }
+}
+
 /// Appends one header to an arena: name length, name, value length (`u32::MAX` for null), value; lengths little-endian.
 pub fn encode_header(arena: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
     arena.extend_from_slice(&u32::try_from(name.len()).unwrap_or(u32::MAX).to_le_bytes());

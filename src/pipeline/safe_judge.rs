@@ -35,6 +35,11 @@ impl SafeJudge {
         })
     }
 
+    /// See [`Judge::take_redacted`].
+    pub fn take_redacted(&mut self) -> Option<Vec<u8>> {
+        self.judge.take_redacted()
+    }
+
     /// What can be said about a value that was judged to be of `kind`.
     pub fn explain(&mut self, value: Option<&[u8]>, kind: Kind) -> Explanation {
         let internal =

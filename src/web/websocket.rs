@@ -30,6 +30,7 @@ use crate::actors::sessions::{OpenSession, Registered, Sessions, SocketHandle};
 use crate::messages::Join;
 use crate::metrics::Metrics;
 use crate::pipeline::filter::Grant;
+use crate::pipeline::trace_parent::{TRACEPARENT, TraceParent};
 use crate::wire::control::Dialect;
 
 /// Unacknowledged bytes that the kernel keeps for one client: more would be stale data nobody sees.
@@ -115,7 +116,8 @@ pub async fn upgrade(request: HttpRequest, payload: Payload, deps: Data<Websocke
     let dialect = if chosen == Some(Dialect::SUBPROTOCOL) { Dialect::V2 } else { Dialect::V1 };
     metrics.sessions_opened.with_label_values(&[dialect.as_str()]).inc();
 
-    let info = SessionInfo { session: deps.sessions.next_number(), dialect, address, opened: Instant::now() };
+    let (session, trace) = (deps.sessions.next_number(), trace(&request));
+    let info = SessionInfo { session, dialect, address, opened: Instant::now(), trace };
     let queue = Arc::new(SessionQueue::new(info, deps.shared.settings.queue, deps.join.clone()));
     let socket = request.conn_data::<Arc<SocketHandle>>().cloned();
     let registered = deps.sessions.register(OpenSession { queue: Arc::clone(&queue), socket });
@@ -132,6 +134,11 @@ pub async fn upgrade(request: HttpRequest, payload: Payload, deps: Data<Websocke
         _registered: registered,
         _slot: slot,
     }))
+}
+
+/// The span that a request belongs to.
+fn trace(request: &HttpRequest) -> Option<TraceParent> {
+    TraceParent::parse(request.headers().get(TRACEPARENT)?.to_str().ok()?)
 }
 
 /// Whom a request comes from, and what they may see.
@@ -207,5 +214,58 @@ impl Stream for SessionStream {
         }
         let grace = self.grace.get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_GRACE)));
         grace.as_mut().poll(cx).map(|()| None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt as _, stream};
+
+    use super::*;
+    use crate::actors::session_queue::{QueueLimits, SlowPolicy};
+
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// A session whose actor does what `control` does.
+    fn session(control: ControlStream, admission: &Admission, sessions: &Sessions) -> SessionStream {
+        let now = Instant::now();
+        let info = SessionInfo { session: 1, dialect: Dialect::V2, address: ADDRESS, opened: now, trace: None };
+        let limits = QueueLimits {
+            queued_bytes: 1,
+            unapplied_bytes: 1,
+            page_records: 1,
+            max_total: 1,
+            slow: SlowPolicy::CatchUp,
+        };
+        let queue = Arc::new(SessionQueue::new(info, limits, Link::default()));
+        let registered = sessions.register(OpenSession { queue: Arc::clone(&queue), socket: None });
+        SessionStream {
+            control: Some(control),
+            queue,
+            turn: VecDeque::new(),
+            grace: None,
+            metrics: Arc::new(Metrics::new().unwrap()),
+            _registered: registered,
+            _slot: admission.admit(ADDRESS).unwrap(),
+        }
+    }
+
+    #[actix::test]
+    async fn a_session_that_panics_or_is_cut_off_gives_its_place_back() {
+        let (admission, sessions) = (Admission::new(1, 1), Sessions::default());
+        let panics = Box::pin(stream::poll_fn(|_| panic!("a session fails")));
+        let serving = actix::spawn(session(panics, &admission, &sessions).for_each(|_| async {}));
+        assert!(serving.await.unwrap_err().is_panic());
+        assert_eq!(sessions.len(), 0, "it is not listed any more");
+
+        let waits = Box::pin(stream::pending());
+        let serving = actix::spawn(session(waits, &admission, &sessions).for_each(|_| async {}));
+        tokio::task::yield_now().await;
+        assert_eq!(sessions.len(), 1);
+        assert!(admission.admit(ADDRESS).is_err(), "the place is taken");
+        serving.abort();
+        assert!(serving.await.unwrap_err().is_cancelled());
+        assert_eq!(sessions.len(), 0);
+        admission.admit(ADDRESS).unwrap();
     }
 }

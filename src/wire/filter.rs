@@ -14,6 +14,8 @@ const MAX_THREADS: usize = 1_024;
 const MAX_PARTITIONS: usize = 10_000;
 /// Bytes of a tenant or thread.
 const MAX_TEXT: usize = 1_024;
+/// Bytes of all of them: each session keeps its filter.
+const MAX_TEXTS: usize = 32 * 1_024;
 
 /// Message types by the number of their field in `DashStreamMessage`'s oneof, from 1.
 pub const MESSAGE_TYPES: [&str; 9] = [
@@ -99,6 +101,11 @@ fn request(filter: &Map<String, Value>) -> Result<FilterRequest, FrameError> {
                 return Err(FrameError::field("filter", message));
             }
         }
+    }
+    let bytes: usize = request.tenants.iter().chain(&request.threads).flatten().map(String::len).sum();
+    if bytes > MAX_TEXTS {
+        let message = format!("{bytes} bytes of tenants and threads; at most {MAX_TEXTS} are taken");
+        return Err(FrameError::too_large("filter", message));
     }
     Ok(request)
 }
@@ -194,6 +201,7 @@ mod tests {
             (json!({"tenants": vec!["a"; 257]}), TooLarge, "filter.tenants"),
             (json!({"threads": ["x".repeat(1_025)]}), TooLarge, "filter.threads"),
             (json!({"threads": vec!["a"; 1_025]}), TooLarge, "filter.threads"),
+            (json!({"threads": vec!["x".repeat(100); 400]}), TooLarge, "filter"),
             (json!({"types": ["Event"]}), InvalidField, "filter.types"),
             (json!({"types": [1]}), InvalidField, "filter.types"),
             (json!({"types": vec!["event"; 10]}), TooLarge, "filter.types"),

@@ -13,6 +13,9 @@ pub const ZSTD: u8 = 0x01;
 /// How every zstd frame begins.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
 
+/// How hard is compressed: as producers do.
+const LEVEL: i32 = 3;
+
 /// The first output buffer, in bytes; it doubles when a frame of unknown size needs more.
 const FIRST_BUFFER: usize = 64 * 1024;
 /// The largest output buffer, in bytes, that is kept from one record to the next.
@@ -44,6 +47,17 @@ pub enum Mode {
 /// Bytes of `value` that are framing and not payload.
 pub fn framing_len(value: &[u8]) -> usize {
     usize::from(matches!(value.first(), Some(&(PLAIN | ZSTD))))
+}
+
+/// `content` framed as `like` is: compressed if that is. `None` when it cannot be compressed.
+pub fn frame_like(like: &[u8], content: &[u8]) -> Option<Vec<u8>> {
+    let compressed = || zstd::bulk::compress(content, LEVEL).ok();
+    Some(match like.first() {
+        Some(&PLAIN) => [&[PLAIN], content].concat(),
+        Some(&ZSTD) => [&[ZSTD], &*compressed()?].concat(),
+        _ if like.starts_with(&ZSTD_MAGIC) => compressed()?,
+        _ => content.to_vec(),
+    })
 }
 
 /// Takes framings off, with one zstd context and one output buffer for all records.

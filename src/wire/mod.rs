@@ -4,6 +4,8 @@ pub mod framing;
 
 pub mod schema;
 
+pub mod rewrite;
+
 #[cfg(test)]
 mod schema_tests;
 

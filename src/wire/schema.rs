@@ -40,12 +40,12 @@ const BATCH_EVENTS_FIELD: u32 = 2;
 /// [`Envelope::message_type`] of an event batch.
 pub const EVENT_BATCH_TYPE: u8 = 8;
 
-const VARINT: u8 = 0;
-const FIXED64: u8 = 1;
-const LENGTH_DELIMITED: u8 = 2;
+pub(super) const VARINT: u8 = 0;
+pub(super) const FIXED64: u8 = 1;
+pub(super) const LENGTH_DELIMITED: u8 = 2;
 const START_GROUP: u8 = 3;
 const END_GROUP: u8 = 4;
-const FIXED32: u8 = 5;
+pub(super) const FIXED32: u8 = 5;
 
 /// The bytes are not a message of this schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -197,7 +197,7 @@ fn value(field: Field, number: u32, wire: u8, bytes: &mut &[u8], depth: u32) -> 
 
 /// Skips the value of an unknown field; a group ends with its own number.
 #[cold]
-fn skip(number: u32, wire: u8, mut bytes: &[u8], depth: u32) -> Result<&[u8], Invalid> {
+pub(super) fn skip(number: u32, wire: u8, mut bytes: &[u8], depth: u32) -> Result<&[u8], Invalid> {
     let inner_depth = depth.checked_sub(1).ok_or(Invalid)?;
     match wire {
         VARINT => varint(&mut bytes).map(drop)?,
@@ -217,14 +217,14 @@ fn skip(number: u32, wire: u8, mut bytes: &[u8], depth: u32) -> Result<&[u8], In
 }
 
 #[inline(always)]
-fn field_of(message: u8, number: u32) -> Field {
+pub(super) fn field_of(message: u8, number: u32) -> Field {
     let table = MESSAGES.get(usize::from(message)).copied().unwrap_or(&[]);
     table.get(number as usize).copied().unwrap_or(Field::Unknown)
 }
 
 /// A field key: number (1 to 2^29 - 1) and wire type.
 #[inline(always)]
-fn key(bytes: &mut &[u8]) -> Result<(u32, u8), Invalid> {
+pub(super) fn key(bytes: &mut &[u8]) -> Result<(u32, u8), Invalid> {
     let key = u32::try_from(varint(bytes)?).map_err(|_| Invalid)?;
     let (number, wire) = (key >> 3, (key & 7) as u8);
     if number == 0 || wire > FIXED32 { Err(Invalid) } else { Ok((number, wire)) }
@@ -232,7 +232,7 @@ fn key(bytes: &mut &[u8]) -> Result<(u32, u8), Invalid> {
 
 /// A 64-bit varint of at most 10 bytes, the last of which may carry one bit.
 #[inline(always)]
-fn varint(bytes: &mut &[u8]) -> Result<u64, Invalid> {
+pub(super) fn varint(bytes: &mut &[u8]) -> Result<u64, Invalid> {
     match **bytes {
         [byte, ref rest @ ..] if byte < 0x80 => {
             *bytes = rest;
@@ -261,20 +261,20 @@ fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), Invalid> {
 }
 
 #[inline(always)]
-fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Result<&'a [u8], Invalid> {
+pub(super) fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Result<&'a [u8], Invalid> {
     let (head, tail) = bytes.split_at_checked(len).ok_or(Invalid)?;
     *bytes = tail;
     Ok(head)
 }
 
 #[inline(always)]
-fn length_delimited<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Invalid> {
+pub(super) fn length_delimited<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Invalid> {
     let len = usize::try_from(varint(bytes)?).map_err(|_| Invalid)?;
     take(bytes, len)
 }
 
 #[inline(always)]
-fn delimited<'a>(wire: u8, bytes: &mut &'a [u8]) -> Result<&'a [u8], Invalid> {
+pub(super) fn delimited<'a>(wire: u8, bytes: &mut &'a [u8]) -> Result<&'a [u8], Invalid> {
     if wire == LENGTH_DELIMITED { length_delimited(bytes) } else { Err(Invalid) }
 }
 

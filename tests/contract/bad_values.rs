@@ -124,7 +124,7 @@ fn zero_and_limits_of_a_file_are_those_of_the_variables() {
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn texts_of_a_wrong_form_are_refused() {
     let long = "x".repeat(250);
-    let bad: [(&str, &[&str]); 33] = [
+    let bad: [(&str, &[&str]); 35] = [
         (
             "kafka.brokers",
             &[
@@ -176,6 +176,8 @@ fn texts_of_a_wrong_form_are_refused() {
             &["http://id.example/keys", "ftp://h/keys", "https://u:p@h/keys", "https://", "/does/not/exist.json"],
         ),
         ("auth.tenant_claim", &["", " a", "a\nb"]),
+        ("redact.fields", &[".", "event.", "a..b", "a,,b", ","]),
+        ("redact.patterns", &["(", "a*", "x|", "[z-a]", ","]),
         ("web.host", &["", "[::1]", "256.0.0.1", "127.0.0.1:3002", "a b", "-a", "a..b", "http://h", "1.2.3"]),
         (
             "web.trusted_proxies",
@@ -242,7 +244,7 @@ fn a_variable_that_is_not_text_is_refused_for_every_setting() {
 #[test]
 fn settings_that_contradict_each_other_are_named_with_their_sources() {
     type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
-    let cases: [Case; 13] = [
+    let cases: [Case; 14] = [
         (
             &[("DASHSTREAM_WEB_IDLE_TIMEOUT_SECS", "15")],
             "web.idle_timeout_secs = 15",
@@ -271,6 +273,11 @@ fn settings_that_contradict_each_other_are_named_with_their_sources() {
         (&[("KAFKA_SSL_KEY_PASSWORD", "x")], "kafka.security.ssl_key_password = \"***\"", "ssl_key_location"),
         (&[("WEBSOCKET_HOST", "0.0.0.0")], "web.host = \"0.0.0.0\"", "web.allow_unauthenticated = false (default)"),
         (&[("DASHSTREAM_WEB_TLS_KEY", "Cargo.toml")], "web.tls_certificate", "variable DASHSTREAM_WEB_TLS_KEY"),
+        (
+            &[("DASHSTREAM_REDACT_FIELDS", "error.message"), ("DLQ_INCLUDE_FULL_PAYLOAD", "true")],
+            "dlq.include_payload",
+            "variable DASHSTREAM_REDACT_FIELDS",
+        ),
         (
             &[("KAFKA_SECURITY_PROTOCOL", "sasl_ssl")],
             "kafka.security.sasl_mechanism",

@@ -72,7 +72,17 @@ fn samples(setting: &Setting) -> Option<[(String, serde_json::Value); 2]> {
         ]),
         ("auth.jwt_secret", ..) => Some(["a", "b"].map(|letter| (letter.repeat(32), json!("***")))),
         ("auth.jwks", ..) => same("https://id.example/keys", "http://127.0.0.1:9000/keys"),
-        ("auth.issuer" | "auth.audience" | "auth.tenant_claim" | "auth.thread_claim", ..) => same("one", "two"),
+        ("auth.issuer" | "auth.audience" | "auth.tenant_claim" | "auth.thread_claim" | "auth.partition_claim", ..) => {
+            same("one", "two")
+        }
+        ("redact.fields", ..) => Some([
+            ("event.attributes.*, **.stack_trace".into(), json!(["event.attributes.*", "**.stack_trace"])),
+            ("error.message".into(), json!(["error.message"])),
+        ]),
+        ("redact.patterns", ..) => Some([
+            ("sk-[a-z]+, [0-9]{16}".into(), json!(["sk-[a-z]+", "[0-9]{16}"])),
+            ("secret".into(), json!(["secret"])),
+        ]),
         ("web.admin_token", ..) => {
             Some(["correct-horse-battery", "staple-horse-battery"].map(|token| (token.into(), json!("***"))))
         }

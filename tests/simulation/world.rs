@@ -361,6 +361,7 @@ impl World {
             dialect,
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             opened: self.now,
+            trace: None,
         };
         let queued_bytes = self.rng.usize(200..4_000);
         let limits = QueueLimits {

@@ -1,5 +1,6 @@
 //! Every way into a secured Kafka works for every client of the service, and what cannot work says so.
 
+use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::authority::Authority;
@@ -53,8 +54,9 @@ impl Doors {
     }
 
     fn config(&self, topic: &Topic, brokers: &str, variables: &Variables<'_>) -> Config {
-        // All that can be logged is.
-        let base = Config::new(topic).set("KAFKA_BROKERS", brokers).set("RUST_LOG", "debug");
+        // No password is in the log, however much it tells.
+        let base =
+            Config::new(topic).set("KAFKA_BROKERS", brokers).set("RUST_LOG", "info,dashstream=debug,rdkafka=debug");
         variables.iter().fold(base, |config, (name, value)| {
             let value = value.strip_prefix('@').map_or_else(|| (*value).to_owned(), |name| self.authority.path(name));
             config.set(name, value)
@@ -124,6 +126,15 @@ fn each_listener_is_entered_by_every_client_of_the_service() {
             if known == 2 { Ok(()) } else { Err(known.to_string()) }
         });
         assert!(!service.log().contains("-secret"), "no password is in the log");
+        // Commands take the same door.
+        let listed = Command::new(env!("CARGO_BIN_EXE_dashstream"))
+            .args(["dlq", "list", "--json"])
+            .env_clear()
+            .envs(config.variables())
+            .output()
+            .expect("the binary can be run");
+        let lines = String::from_utf8_lossy(&listed.stdout).lines().count();
+        assert!(listed.status.success() && lines == published.bad(), "{listed:?}");
     }
 }
 

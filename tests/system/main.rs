@@ -41,6 +41,8 @@ mod fault_matrix;
 
 mod history;
 
+mod filters;
+
 mod idle_clients;
 
 mod actor_faults;
@@ -48,6 +50,8 @@ mod actor_faults;
 mod a_client_that_stops_reading_harms_nobody;
 
 mod kafka_cut;
+
+mod redaction;
 
 mod redis_tier;
 
@@ -77,6 +81,10 @@ mod sigterm_under_load;
 
 mod slow_clients;
 
+mod spans;
+
+mod tenants;
+
 mod thread_resumes;
 
 mod topic_changes;
@@ -86,6 +94,9 @@ mod torture;
 mod unprocessable_matrix;
 
 mod unprocessable_records;
+
+mod web_doors;
+
 mod endpoints_are_as_documented;
 
 mod metrics_are_as_documented;

@@ -26,12 +26,6 @@ const PARTITIONS: i32 = 2;
 const MOVED_ELSEWHERE: &[(&str, &str)] = &[
     ("dashstream_build_info", "constant by its nature"),
     (
-        "dashstream_filtered_sessions",
-        "no test of the whole service yet: src/actors/sessions.rs sets it with the other sums",
-    ),
-    ("dashstream_jwks_reads_total", "src/web/auth/tests.rs::a_new_key_is_read_when_a_token_asks_for_it"),
-    ("dashstream_tls_renewals_total", "no test of the whole service yet: src/app/doors.rs counts what it reads again"),
-    (
         "websocket_replay_gaps_total",
         "tests/system/history.rs::a_cursor_that_retention_has_passed_names_the_loss_and_gets_what_is_kept",
     ),
@@ -68,6 +62,23 @@ const MOVED_ELSEWHERE: &[(&str, &str)] = &[
         "src/actors/redis_queue/tests.rs::a_full_queue_drops_the_oldest_and_counts_its_records",
     ),
     ("dashstream_redis_queued_bytes", "src/actors/redis_queue/tests.rs::bytes_are_bounded_too"),
+    (
+        "dashstream_filtered_sessions",
+        "tests/system/filters.rs::a_client_gets_exactly_what_its_filter_names_live_and_replayed",
+    ),
+    (
+        "dashstream_jwks_reads_total",
+        "tests/system/web_doors.rs::public_keys_come_from_an_address_over_tls_and_new_ones_are_found",
+    ),
+    (
+        "dashstream_tls_renewals_total",
+        "tests/system/web_doors.rs::the_listener_speaks_tls_and_takes_a_renewed_certificate_without_a_restart",
+    ),
+    (
+        "dashstream_redacted_records_total",
+        "tests/system/redaction.rs::what_is_blacked_out_is_so_live_in_history_and_in_redis",
+    ),
+    ("dashstream_spans_total", "tests/system/spans.rs::a_collector_hears_of_bad_records_and_resumes_in_their_traces"),
     ("dashstream_store_misaligned_total", "only a defect of the service moves it"),
     (
         // Letters that fail at once are in flight too shortly for a scrape.

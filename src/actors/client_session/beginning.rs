@@ -94,6 +94,7 @@ impl ClientSession {
         }
         partitions
             .iter()
+            .filter(|partition| self.grant.shows(partition.partition))
             .map(|partition| {
                 let next = partition.stored.get()?;
                 let end = partition.end_at_start.get()?.max(partition.high_watermark.get().unwrap_or(0)).max(next);
@@ -191,6 +192,7 @@ impl ClientSession {
     fn ends_at_start(&self, stream: &Stream) -> Option<Vec<(i32, i64)>> {
         self.known(stream)?;
         let partitions = self.shared.board.partitions();
-        partitions.iter().map(|partition| Some((partition.partition, partition.end_at_start.get()?))).collect()
+        let shown = partitions.iter().filter(|partition| self.grant.shows(partition.partition));
+        shown.map(|partition| Some((partition.partition, partition.end_at_start.get()?))).collect()
     }
 }

@@ -17,7 +17,8 @@ impl SessionQueue {
             if matches!(state.feed, Feed::Idle | Feed::Closing(_)) || &*state.epoch == epoch {
                 return;
             }
-            for (partition, floor) in floors {
+            let shown: Vec<_> = floors.iter().filter(|(partition, _)| !state.hides(**partition)).collect();
+            for (partition, floor) in shown {
                 state.withheld.remove(partition);
                 let frame = control::cursor_reset(*partition, ResetReason::ManualReset, epoch, *floor);
                 state.push(ws_frame::text(&frame), now);

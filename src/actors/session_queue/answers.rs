@@ -67,8 +67,8 @@ mod tests {
 
     fn queue() -> Arc<SessionQueue> {
         let now = Instant::now();
-        let info =
-            SessionInfo { session: 1, dialect: Dialect::V2, address: IpAddr::V4(Ipv4Addr::LOCALHOST), opened: now };
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let info = SessionInfo { session: 1, dialect: Dialect::V2, address, opened: now, trace: None };
         let limits = QueueLimits {
             queued_bytes: BOUND,
             unapplied_bytes: BOUND,

@@ -33,13 +33,17 @@ impl Feeder<'_> {
         self.state.is_full(&self.queue.limits) || self.scanned >= MAX_SCANNED
     }
 
-    /// The session's cursor in a partition. One that is new to the session begins at `low`, and the client is told.
-    pub fn cursor(&mut self, partition: i32, low: i64) -> i64 {
+    /// The session's cursor in a partition; `None` when it is none of the client's. One that is new to the session begins
+    /// at `low`, and the client is told.
+    pub fn cursor(&mut self, partition: i32, low: i64) -> Option<i64> {
         if let Some(sent) = self.state.sent(partition) {
-            return sent;
+            return Some(sent);
+        }
+        if self.state.hides(partition) {
+            return None;
         }
         self.state.add(partition, low, self.queue.info.dialect, self.now);
-        low
+        Some(low)
     }
 
     /// Queues a chunk from the cursor on, in pages, as far as the resume may go.

@@ -105,7 +105,7 @@ mod tests {
 
     use prost::Message as _;
 
-    use super::super::{Beginning, Forms, Joined, QueueLimits, SessionInfo, SlowPolicy};
+    use super::super::{Beginning, Forms, Joined, Offer, QueueLimits, SessionInfo, SlowPolicy};
     use super::*;
     use crate::actors::link::Link;
     use crate::pipeline::filter::Grant;
@@ -120,7 +120,8 @@ mod tests {
 
     fn queue(dialect: Dialect) -> Arc<SessionQueue> {
         let now = Instant::now();
-        let info = SessionInfo { session: 1, dialect, address: IpAddr::V4(Ipv4Addr::LOCALHOST), opened: now };
+        let info =
+            SessionInfo { session: 1, dialect, address: IpAddr::V4(Ipv4Addr::LOCALHOST), opened: now, trace: None };
         let limits = QueueLimits {
             queued_bytes: 1 << 20,
             unapplied_bytes: 1 << 20,
@@ -183,6 +184,30 @@ mod tests {
         offer(101, &["b", "a"]);
         assert_eq!(frames(&queue), 2, "first what was withheld, then the record");
         assert_eq!(queue.applied(&[(0, 102)], now).unwrap().0, 0, "all that was told is applied");
+    }
+
+    #[test]
+    fn a_partition_that_is_none_of_the_clients_does_not_exist_for_it() {
+        let reading = Reading { legacy_framing: false, max_decompressed_bytes: 1 << 20 };
+        let grant = Grant { partitions: Some([1].into()), ..Grant::ALL };
+        let now = Instant::now();
+        for dialect in [Dialect::V1, Dialect::V2] {
+            let queue = queue(dialect);
+            queue.set_filter(Filter::new(None, &grant, reading), false, now);
+            queue.begin_live("e", &[Beginning { partition: 1, ..BEGINNING }], now);
+            let mut feeder = queue.feeder(now).unwrap();
+            assert_eq!([feeder.cursor(0, 5), feeder.cursor(1, 5)], [None, Some(0)]);
+            feeder.chunk(&chunk(0, &["a"], 1));
+            assert_eq!(feeder.live(1), Joined::CaughtUp);
+            queue.add_partition(2, 0, now);
+            let of_others = Arc::new(chunk(0, &["a", "b"], 1));
+            assert_eq!(queue.offer(&[of_others], &mut [Forms::default()], 1, now), Offer::Taken(0));
+            queue.tell_withheld(now);
+            assert_eq!((frames(&queue), queue.told_ends()), (0, vec![(1, 0)]), "{dialect:?}");
+            assert!(queue.is_live(1), "it is not too slow for what it does not get");
+            queue.reset("f", &[(0, 0), (1, 7)], now);
+            assert_eq!((frames(&queue), queue.told_ends()), (1, vec![(1, 7)]), "{dialect:?}");
+        }
     }
 
     #[test]

@@ -93,6 +93,11 @@ impl State {
         wants
     }
 
+    /// Whether the client must not even know that there is this partition.
+    pub(super) fn hides(&self, partition: i32) -> bool {
+        self.filter.as_ref().is_some_and(|filter| !filter.grant().shows(partition))
+    }
+
     pub(super) fn sent(&self, partition: i32) -> Option<i64> {
         let index = self.positions.binary_search_by_key(&partition, |position| position.partition).ok()?;
         self.positions.get(index).map(|position| position.sent)

@@ -1,6 +1,6 @@
 //! Settings about who may see what, and what nobody may see.
 
-use super::{Section, integer, secret, text};
+use super::{Section, integer, list, secret, text};
 use crate::config::forms;
 
 pub(super) const AUTH: Section = Section {
@@ -44,6 +44,13 @@ pub(super) const AUTH: Section = Section {
             forms::CLAIM,
             "The claim with the threads that a client may see. Without the claim it sees all of its tenants' threads.",
         ),
+        text(
+            "auth.partition_claim",
+            "DASHSTREAM_AUTH_PARTITION_CLAIM",
+            "partitions",
+            forms::CLAIM,
+            "The claim with the partitions that a client may know of, a number or a list. Without the claim it knows of all of them.",
+        ),
         integer(
             "auth.leeway_secs",
             "DASHSTREAM_AUTH_LEEWAY_SECS",
@@ -51,6 +58,25 @@ pub(super) const AUTH: Section = Section {
             1..=300,
             "seconds",
             "How far clocks may differ when exp and nbf are checked.",
+        ),
+    ],
+};
+
+pub(super) const REDACT: Section = Section {
+    name: "redact",
+    doc: "What is blacked out in records before they are kept or shown. Without rules no byte is changed.",
+    settings: &[
+        list(
+            "redact.fields",
+            "DASHSTREAM_REDACT_FIELDS",
+            forms::FIELD_PATH,
+            "Fields whose text or bytes are replaced. * stands for one name or map key, ** for any number of them.",
+        ),
+        list(
+            "redact.patterns",
+            "DASHSTREAM_REDACT_PATTERNS",
+            forms::PATTERN,
+            "Regular expressions whose matches are replaced, in every text and bytes field. One with a comma has to stand in the file.",
         ),
     ],
 };

@@ -27,7 +27,7 @@ pub struct Section {
 }
 
 /// Every section.
-pub static SECTIONS: [&Section; 10] = [
+pub static SECTIONS: [&Section; 11] = [
     &ingest::KAFKA,
     &ingest::SECURITY,
     &ingest::DECODE,
@@ -36,6 +36,7 @@ pub static SECTIONS: [&Section; 10] = [
     &history::REDIS,
     &serve::WEB,
     &doors::AUTH,
+    &doors::REDACT,
     &serve::SUPERVISOR,
     &serve::TELEMETRY,
 ];

@@ -238,7 +238,7 @@ pub(super) const TELEMETRY: Section = Section {
             "telemetry.otlp_endpoint",
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             forms::OTLP,
-            "Collector of spans. This version checks the address and exports nothing yet.",
+            "Collector that takes OTLP over HTTP (protobuf); /v1/traces is appended. It gets one span for each record that cannot be processed and for each resume.",
         ),
     ],
 };

@@ -177,13 +177,17 @@ impl PartitionRead {
     }
 
     fn judge(&mut self, judging: &mut Judging) {
-        let Some((batch, _)) = self.builder.finish(self.request.epoch, None) else { return };
+        let Some((mut batch, _)) = self.builder.finish(self.request.epoch, None) else { return };
         let Judging { judge, verdicts, items } = judging;
         verdicts.clear();
-        verdicts.extend(batch.records.iter().map(|record| {
+        let mut redacted = Vec::new();
+        verdicts.extend(batch.records.iter().enumerate().map(|(index, record)| {
             items.clear();
-            judge.judge(record.value.map(|span| span.of(&batch.arena)), items)
+            let verdict = judge.judge(record.value.map(|span| span.of(&batch.arena)), items);
+            redacted.extend(judge.take_redacted().map(|value| (index, value)));
+            verdict
         }));
+        batch.replace(redacted);
         let judged = Judged { batch: &batch, verdicts, findings: &[] };
         let chunks = &mut self.chunks;
         if self.assembler.take(judged, |chunk| chunks.push(Arc::new(chunk))).is_err() {

@@ -99,7 +99,7 @@ fn request(tenants: &[&str], threads: &[&str]) -> FilterRequest {
 }
 
 fn granted(tenants: &[&str]) -> Grant {
-    Grant { tenants: Some(texts(tenants.iter().copied())), threads: None }
+    Grant { tenants: Some(texts(tenants.iter().copied())), ..Grant::ALL }
 }
 
 fn selected(filter: &Filter, records: &[Told]) -> Vec<bool> {
@@ -207,7 +207,7 @@ proptest! {
             tenants, threads, types: types.map(|number| TypeSet::default().with(number)), partitions: None,
         };
         let set = |list: &Option<Vec<String>>| list.as_ref().map(|list| texts(list.iter().map(String::as_str)));
-        let grant = Grant { tenants: set(&may_tenants), threads: set(&may_threads) };
+        let grant = Grant { tenants: set(&may_tenants), threads: set(&may_threads), partitions: None };
         let Some(filter) = Filter::new(Some(&request), &grant, READING) else { return Ok(()) };
         let chunk = chunk(&records, zstd);
         let want: Vec<bool> = records.iter().map(|record| record.passes(&request, &grant)).collect();

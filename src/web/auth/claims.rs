@@ -1,5 +1,7 @@
 //! What the claims of a good token allow.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::Denied;
@@ -7,6 +9,8 @@ use crate::pipeline::filter::{Grant, texts};
 
 /// Names in one claim.
 const MAX_NAMES: usize = 1_024;
+/// Partitions in one claim.
+const MAX_PARTITIONS: usize = 10_000;
 /// Bytes of a name.
 const MAX_NAME: usize = 1_024;
 /// Bytes of a subject that are kept.
@@ -23,6 +27,8 @@ pub struct ClaimRules {
     pub tenants: String,
     /// Lists threads.
     pub threads: String,
+    /// Lists partitions.
+    pub partitions: String,
 }
 
 /// What somebody may do.
@@ -45,9 +51,10 @@ pub(super) fn access(claims: &Map<String, Value>, rules: &ClaimRules) -> Result<
     let has_scope = |wanted: &str| ["scope", "scp"].iter().any(|name| scopes(claims.get(*name)).any(|s| s == wanted));
     let tenants = names(claims, &rules.tenants)?;
     let threads = names(claims, &rules.threads)?.map(|list| texts(list.iter().copied()));
+    let partitions = partitions(claims, &rules.partitions)?;
     let grant = match tenants {
-        Some(list) => Some(Grant { tenants: Some(texts(list.iter().copied())), threads }),
-        None if has_scope(ALL_TENANTS) => Some(Grant { tenants: None, threads }),
+        Some(list) => Some(Grant { tenants: Some(texts(list.iter().copied())), threads, partitions }),
+        None if has_scope(ALL_TENANTS) => Some(Grant { tenants: None, threads, partitions }),
         None => None,
     };
     let admin = has_scope(ADMIN);
@@ -89,5 +96,19 @@ fn names<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<Vec<&'
     match names {
         Some(names) if !names.is_empty() && names.iter().all(good) => Ok(Some(names)),
         _ => Err(Denied::Forbidden(format!("the claim {name} is neither a text nor a list of texts"))),
+    }
+}
+
+/// One number, or a list of them, by the same rule.
+fn partitions(claims: &Map<String, Value>, name: &str) -> Result<Option<BTreeSet<i32>>, Denied> {
+    let number = |value: &Value| value.as_i64().and_then(|n| i32::try_from(n).ok()).filter(|partition| *partition >= 0);
+    let partitions: Option<BTreeSet<i32>> = match claims.get(name) {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(list)) if list.len() <= MAX_PARTITIONS => list.iter().map(number).collect(),
+        Some(value) => number(value).map(|partition| [partition].into()),
+    };
+    match partitions {
+        Some(partitions) if !partitions.is_empty() => Ok(Some(partitions)),
+        _ => Err(Denied::Forbidden(format!("the claim {name} is neither a partition nor a list of partitions"))),
     }
 }

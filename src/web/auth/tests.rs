@@ -49,7 +49,7 @@ fn settings() -> AuthSettings {
         issuer: String::new(),
         audience: String::new(),
         leeway: Duration::from_secs(30),
-        claims: ClaimRules { tenants: "tenants".into(), threads: "threads".into() },
+        claims: ClaimRules { tenants: "tenants".into(), threads: "threads".into(), partitions: "partitions".into() },
     }
 }
 
@@ -59,7 +59,7 @@ fn authenticator(settings: AuthSettings) -> Authenticator {
 
 fn grant(tenants: &[&str], threads: Option<&[&str]>) -> Grant {
     let set = |list: &[&str]| texts(list.iter().copied());
-    Grant { tenants: Some(set(tenants)), threads: threads.map(set) }
+    Grant { tenants: Some(set(tenants)), threads: threads.map(set), partitions: None }
 }
 
 #[test]
@@ -83,6 +83,15 @@ fn claims_decide_what_is_seen() {
             let denied = auth.check(&hs256(&claims(json!({claim: bad})))).unwrap_err();
             assert!(matches!(denied, Denied::Forbidden(_)), "{claim}: {bad} is not the same as no claim: {denied}");
         }
+    }
+    let partitions =
+        |claim: Value| auth.check(&hs256(&claims(json!({"partitions": claim})))).map(|access| access.grant);
+    for (claim, want) in [(json!([3, 0, 3]), Some(&[0, 3][..])), (json!(7), Some(&[7])), (Value::Null, None)] {
+        let want = Grant { partitions: want.map(|list| list.iter().copied().collect()), ..grant(&["acme"], None) };
+        assert_eq!(partitions(claim.clone()), Ok(Some(want)), "{claim}");
+    }
+    for bad in [json!([]), json!([-1]), json!(["0"]), json!([0.5]), json!([1_u64 << 31]), json!("all"), json!({})] {
+        assert!(matches!(partitions(bad.clone()), Err(Denied::Forbidden(_))), "{bad} is not the same as no claim");
     }
 }
 

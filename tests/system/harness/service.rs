@@ -75,6 +75,11 @@ impl Config {
             .set("DASHSTREAM_SUPERVISOR_HEARTBEAT_TIMEOUT_SECS", "2")
     }
 
+    /// Everything that is set.
+    pub const fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
     /// The consumer group.
     pub fn group(&self) -> &str {
         self.get("KAFKA_GROUP_ID")
@@ -131,7 +136,8 @@ impl Service {
                 panic!("the service ended with {status} before it listened");
             }
             let log = self.log();
-            let line = log.lines().find_map(|line| line.strip_prefix("listening on http://"));
+            let line = log.lines().find_map(|line| line.strip_prefix("listening on http"));
+            let line = line.map(|rest| rest.trim_start_matches('s').trim_start_matches("://"));
             line.map(|address| address.trim().to_owned()).ok_or_else(|| "no `listening on` line".to_owned())
         });
         self.address = address;
@@ -151,6 +157,14 @@ impl Service {
         &self.address
     }
 
+    /// `host:port` of the listener for operators.
+    #[track_caller]
+    pub fn operators_address(&self) -> String {
+        let log = self.log();
+        let line = log.lines().find_map(|line| line.strip_prefix("listening for operators on http://"));
+        line.expect("a listener for operators").trim().to_owned()
+    }
+
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -161,15 +175,15 @@ impl Service {
 
     /// Status and body of a GET, whatever the status.
     pub fn get(&self, path: &str) -> Result<(u16, String), String> {
-        self.get_with(path, &[])
+        self.get_with::<&str>(path, &[])
     }
 
     /// As [`Service::get`], with more headers.
-    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<(u16, String), String> {
+    pub fn get_with<T: AsRef<str>>(&self, path: &str, headers: &[(&str, T)]) -> Result<(u16, String), String> {
         let agent: ureq::Agent =
             ureq::Agent::config_builder().timeout_global(Some(HTTP_TIMEOUT)).http_status_as_error(false).build().into();
         let request = agent.get(format!("http://{}{path}", self.address));
-        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value.as_ref()));
         let mut response = request.call().map_err(|error| error.to_string())?;
         let body = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
         Ok((response.status().as_u16(), body))

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use serde_json::{Value, json};
 
-pub const SECRET: &str = "a secret of the tests that is long enough";
+pub const SECRET: &str = "a-secret-of-the-tests-that-is-long-enough";
 
 /// A signed token with these claims; `exp` is in ten minutes unless they say otherwise.
 pub fn token(claims: &Value) -> String {
