@@ -38,6 +38,7 @@ use crate::kafka::dlq_producer::{DlqProducer, DlqProducerSettings};
 use crate::kafka::history::{HistoryParts, KafkaHistory};
 use crate::kafka::identity::ProcessIdentity;
 use crate::kafka::monitor::{KafkaMonitor, TopicState};
+use crate::kafka::resets::{KafkaResets, ResetParts};
 use crate::metrics::Metrics;
 use crate::pauses::Pauses;
 use crate::pipeline::credit::Credit;
@@ -197,6 +198,7 @@ fn signals(events: mpsc::Sender<Event>) {
 struct Service {
     parts: Parts,
     history: KafkaHistory,
+    resets: KafkaResets,
     monitor: Arc<KafkaMonitor>,
     credit: Credit,
     state: SupervisorState,
@@ -240,6 +242,7 @@ impl Service {
         };
         let lag = lag_parts(config, &ingest);
         let sessions = Sessions::default();
+        let resets = resets(&ingest, sessions.clone())?;
         let redis = redis_tier::parts(config, &links, &metrics);
         let (history, mut tiers) = history(config, &ingest, &sessions)?;
         if let Some(redis) = &redis {
@@ -268,6 +271,7 @@ impl Service {
         Ok(Self {
             parts,
             history,
+            resets,
             monitor,
             credit,
             state: SupervisorState::default(),
@@ -373,6 +377,8 @@ impl Service {
             admin: Arc::new(Admin {
                 pauses: self.parts.ingest.pauses.clone(),
                 access: doors::operators(config, &auth),
+                resets: Arc::new(self.resets.clone()),
+                topic: self.identity.topic.clone(),
             }),
             supervisor: Arc::clone(&self.supervisor),
         })
@@ -470,6 +476,17 @@ fn history(config: &Config, ingest: &IngestParts, sessions: &Sessions) -> std::i
         metrics: Arc::clone(ingest.monitor.metrics()),
     };
     Ok((history, tiers))
+}
+
+/// Resets by hand, and who is told of them.
+fn resets(ingest: &IngestParts, sessions: Sessions) -> std::io::Result<KafkaResets> {
+    let board = ingest.board.clone();
+    KafkaResets::start(ResetParts {
+        settings: ingest.settings.clone(),
+        board: board.clone(),
+        monitor: Arc::clone(&ingest.monitor),
+        changed: Box::new(move || sessions.begin_anew(&board.stream(), Instant::now())),
+    })
 }
 
 fn lag_parts(config: &Config, ingest: &IngestParts) -> LagParts {

@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::pipeline::manual_reset::{ManualReset, stream_name};
+
 /// A position that is not known yet.
 pub const UNKNOWN: i64 = -1;
 
@@ -104,6 +106,27 @@ pub struct Epoch {
     pub name: String,
 }
 
+/// What clients are served: a log, from its newest reset by hand on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The log.
+    pub epoch: Epoch,
+    /// The newest reset, if there was one.
+    pub reset: Option<Arc<ManualReset>>,
+}
+
+impl Stream {
+    /// The name of the epoch as clients know it.
+    pub fn name(&self) -> String {
+        stream_name(&self.epoch.name, self.reset.as_deref())
+    }
+
+    /// The first offset of a partition that clients may see.
+    pub fn floor(&self, partition: i32) -> i64 {
+        self.reset.as_ref().map_or(0, |reset| reset.floor(partition))
+    }
+}
+
 /// The board of the whole topic. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct Board(Arc<RwLock<State>>);
@@ -113,6 +136,8 @@ struct State {
     epoch: Epoch,
     /// The number of the epoch that open sessions know.
     announced: u64,
+    /// The newest reset by hand; `None` while it is not known whether there was one.
+    reset: Option<Option<Arc<ManualReset>>>,
     partitions: Vec<Arc<PartitionBoard>>,
 }
 
@@ -120,7 +145,7 @@ impl Board {
     /// A board without partitions, in epoch 0.
     pub fn new() -> Self {
         let epoch = Epoch { number: 0, name: String::new() };
-        Self(Arc::new(RwLock::new(State { epoch, announced: 0, partitions: Vec::new() })))
+        Self(Arc::new(RwLock::new(State { epoch, announced: 0, reset: None, partitions: Vec::new() })))
     }
 
     /// The current epoch.
@@ -137,7 +162,40 @@ impl Board {
     pub fn open_epoch(&self, epoch: Epoch) {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
         state.epoch = epoch;
+        state.reset = None;
         state.partitions.clear();
+    }
+
+    /// What clients are served.
+    pub fn stream(&self) -> Stream {
+        let state = self.read();
+        Stream { epoch: state.epoch.clone(), reset: state.reset.clone().flatten() }
+    }
+
+    /// Whether it is known if there was a reset by hand.
+    pub fn knows_resets(&self) -> bool {
+        self.read().reset.is_some()
+    }
+
+    /// The newest reset of the epoch with this number was learned. Whether clients have to be told. One that was forgotten
+    /// holds on.
+    pub fn set_reset(&self, epoch: u64, reset: Option<Arc<ManualReset>>) -> bool {
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let known = state.reset.clone().flatten();
+        let newer = reset.as_ref().is_some_and(|new| known.as_ref().is_none_or(|known| new.id > known.id));
+        if state.epoch.number != epoch {
+            return false;
+        }
+        state.reset = Some(if newer { reset } else { known });
+        newer
+    }
+
+    /// It cannot be learned whether there was a reset in an epoch up to this number: as far as is known there was none.
+    pub fn no_resets(&self, epoch: u64) {
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if state.epoch.number <= epoch {
+            state.reset.get_or_insert(None);
+        }
     }
 
     /// The number of the epoch whose positions open sessions hold; 0 before any did.

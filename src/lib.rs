@@ -18,6 +18,7 @@
 //! - [`web`]: HTTP, WebSocket upgrade, health, metrics, the page.
 //! - [`generate`]: a source of believable agent runs, for demo, tests and benchmarks.
 //! - [`config`], [`metrics`], [`telemetry`]: the usual surroundings.
+//! - [`torture`]: clients that misbehave, and their judge.
 //! - [`app`], [`cli`]: composition and the command line.
 
 pub mod wire;
@@ -45,6 +46,8 @@ pub mod config;
 pub mod metrics;
 
 pub mod telemetry;
+
+pub mod torture;
 
 pub mod app;
 

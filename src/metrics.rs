@@ -106,7 +106,7 @@ const TIERS: Values = Values::Closed(&["kafka"]);
 /// What comes of asking a tier.
 const PAGE_RESULTS: Values = Values::Closed(&["served", "empty", "timeout", "unavailable", "epoch_over"]);
 /// How a client asks for history.
-const MODES: Values = Values::Closed(&["partition"]);
+const MODES: Values = Values::Closed(&["partition", "thread"]);
 const PARTITION: Values = Values::Each("partition");
 const BUILD: Values = Values::Each("build");
 
@@ -337,9 +337,18 @@ metrics! {
 impl Metrics {
     /// A gap of so many offsets was named to a client; 0 is none.
     pub fn lost(&self, offsets: u64) {
-        if offsets > 0 {
-            self.replay_gaps.with_label_values(&["partition"]).inc();
-            self.replay_gap_messages.with_label_values(&["partition"]).inc_by(offsets);
+        self.gaps("partition", u64::from(offsets > 0), offsets);
+    }
+
+    /// Gaps in threads, of so many sequences, were named to a client.
+    pub fn lost_of_threads(&self, gaps: u64, sequences: u64) {
+        self.gaps("thread", gaps, sequences);
+    }
+
+    fn gaps(&self, mode: &str, gaps: u64, missing: u64) {
+        if gaps > 0 {
+            self.replay_gaps.with_label_values(&[mode]).inc_by(gaps);
+            self.replay_gap_messages.with_label_values(&[mode]).inc_by(missing);
         }
     }
 

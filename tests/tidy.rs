@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("metrics", &[]),
-    ("board", &[]),
+    ("board", &["pipeline"]),
     ("pipeline", &["wire"]),
     ("generate", &["wire"]),
     // The types of the security section live with the code that hands them to librdkafka.
@@ -31,7 +31,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("actors", &["board", "kafka", "messages", "metrics", "pauses", "pipeline", "redis", "wire"]),
     ("web", &["actors", "board", "config::secret", "messages", "metrics", "pauses", "pipeline", "wire"]),
     ("app", &["actors", "board", "config", "kafka", "metrics", "pauses", "pipeline", "redis", "web", "wire"]),
-    ("cli", &["actors::topology", "app", "config", "generate", "kafka", "pauses", "pipeline", "telemetry"]),
+    ("cli", &["actors::topology", "app", "config", "generate", "kafka", "pauses", "pipeline", "telemetry", "torture"]),
+    ("torture", &["wire"]),
     ("lib", &[]),
     ("main", &[]),
 ];
@@ -46,8 +47,22 @@ const DOORS: &[(&str, &[&str])] = &[
     ("actix_web_actors", &["web/websocket.rs", "actors/client_session"]),
     ("actix_http", &["web/websocket.rs", "actors/client_session.rs"]),
     ("actix", &["actors/", "kafka/", "web/", "messages.rs", "app"]),
-    ("tokio", &["actors/", "kafka/history", "kafka/load_producer.rs", "redis/", "web/", "app", "cli/"]),
-    ("prost", &["wire/", "generate/"]),
+    (
+        "tokio",
+        &[
+            "actors/",
+            "kafka/history",
+            "kafka/load_producer.rs",
+            "kafka/resets.rs",
+            "redis/",
+            "torture/",
+            "web/",
+            "app",
+            "cli/",
+        ],
+    ),
+    ("tokio_tungstenite", &["torture/"]),
+    ("prost", &["wire/", "generate/", "torture/"]),
     ("zstd", &["wire/", "pipeline/decode.rs", "generate/"]),
     ("prometheus", &["metrics.rs", "metrics/", "actors/decode_outcomes.rs", "web/status.rs", "app.rs"]),
     ("tracing", &["actors/", "kafka/", "web/", "app", "cli/", "telemetry.rs"]),

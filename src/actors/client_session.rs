@@ -45,6 +45,8 @@ const V1_RESUME_WAIT: Duration = Duration::from_secs(1);
 const READY_POLL: Duration = Duration::from_millis(50);
 /// How long a cursor beyond the known end of the log may wait for the log to be read that far.
 const AHEAD_WAIT: Duration = Duration::from_secs(1);
+/// How long a cursor may wait that names a reset by hand of which this instance has not heard.
+const RESET_WAIT: Duration = Duration::from_secs(3);
 
 /// Deadlines and limits.
 #[derive(Clone, Debug)]
@@ -148,7 +150,7 @@ impl ClientSession {
 
     fn refuse(&mut self, error: &FrameError) {
         self.shared.metrics.control_parse_failures.inc();
-        self.queue.control(ws_frame::text(&error.to_json()), Instant::now());
+        self.queue.answer(ws_frame::text(&error.to_json()), Instant::now());
         self.bad_frames += 1;
         if self.bad_frames >= MAX_BAD_FRAMES {
             self.close(CloseCode::PolicyViolation);
@@ -188,9 +190,7 @@ impl ClientSession {
 
     fn frame(&mut self, frame: ClientFrame, now: Instant, ctx: &mut WebsocketContext<Self>) {
         match frame {
-            ClientFrame::Ping => {
-                self.queue.control(ws_frame::text(control::PONG), now);
-            }
+            ClientFrame::Ping => self.queue.answer(ws_frame::text(control::PONG), now),
             ClientFrame::Pong => {}
             ClientFrame::Filter(change) => {
                 if !self.too_often(|session| &mut session.filters, MAX_FILTERS, "filters", now) {
@@ -198,8 +198,12 @@ impl ClientSession {
                 }
             }
             ClientFrame::Hello(resume) | ClientFrame::Resume(resume) => {
-                self.shared.metrics.resume_requests.with_label_values(&["partition"]).inc();
+                let mode = if resume.threads.is_some() { "thread" } else { "partition" };
+                self.shared.metrics.resume_requests.with_label_values(&[mode]).inc();
                 if !self.too_often(|session| &mut session.resumes, MAX_RESUMES, "resumes", now) {
+                    if let Some(client) = &resume.client {
+                        self.queue.set_client(client);
+                    }
                     self.begin_when_ready(resume, now, ctx);
                 }
             }
@@ -233,7 +237,7 @@ impl ClientSession {
         ctx.ping(b"");
         if self.queue.info.dialect == Dialect::V2 && self.begun {
             self.queue.tell_withheld(now);
-            self.queue.control(self.heartbeat(None, now), now);
+            self.queue.mention(self.heartbeat(None, now), now);
         }
     }
 
@@ -326,9 +330,7 @@ impl Drop for ClientSession {
         }
         let stopping = said.unwrap_or(reason);
         self.queue.close(stopping, now);
-        if stopping != CloseCode::SlowClient {
-            self.shared.metrics.sessions_closed.with_label_values(&[stopping.name()]).inc();
-        }
+        self.shared.metrics.sessions_closed.with_label_values(&[stopping.name()]).inc();
         self.shared.leave.send(Leave { session: self.queue.info.session });
         tracing::debug!(
             session = self.queue.info.session,

@@ -225,6 +225,11 @@ impl FanOut {
         Ok(std::mem::take(&mut self.unsettled))
     }
 
+    /// Sessions that a flush reaches.
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+
     /// Fills a session's queue from its cursors on; once it has reached the end everywhere it is live, in the same turn.
     /// What lies below the window is left to the readers of history.
     pub fn serve(&mut self, queue: &Arc<SessionQueue>, now: Instant) {
@@ -265,6 +270,8 @@ impl FanOut {
             }
         }
         self.metrics.delivered_records.inc_by(feeder.records());
+        let (gaps, missing) = feeder.take_thread_gaps();
+        self.metrics.lost_of_threads(gaps, missing);
         capped |= feeder.is_capped() && !below.is_empty();
         if capped {
             self.cap(queue, feeder);
@@ -294,10 +301,11 @@ impl FanOut {
     /// Counts how a session was answered, and takes it to the live ones unless it is parked.
     fn joined(&mut self, queue: &Arc<SessionQueue>, joined: Joined) {
         match joined {
-            Joined::Resumed { replayed, took } | Joined::Capped { replayed, took } => {
+            Joined::Resumed { replayed, took, threads } | Joined::Capped { replayed, took, threads } => {
+                let mode = [if threads { "thread" } else { "partition" }];
                 self.metrics.memory_hits.inc();
-                self.metrics.replay_messages.with_label_values(&["partition"]).inc_by(replayed);
-                self.metrics.replay_latency.with_label_values(&["partition"]).observe(took.as_secs_f64() * 1000.0);
+                self.metrics.replay_messages.with_label_values(&mode).inc_by(replayed);
+                self.metrics.replay_latency.with_label_values(&mode).observe(took.as_secs_f64() * 1000.0);
             }
             Joined::CaughtUp => self.metrics.promotions.inc(),
             Joined::StayedLive => {}

@@ -101,7 +101,7 @@ impl ReplayStore {
             }
             Err(hole) => self.refuse(hole),
         }
-        self.pacer.flushed(now);
+        self.pacer.flushed(now, self.fan_out.live());
     }
 
     fn ask_history(&mut self) {

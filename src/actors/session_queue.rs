@@ -6,15 +6,20 @@
 //! full leaves the live set and asks the store again once it has drained; nothing is dropped. It must not know where
 //! frames come from.
 
+mod anew;
+mod answers;
 mod feeder;
 mod filtered;
 mod forms;
+mod look;
 mod replay;
 mod state;
+mod threads;
 mod v1;
 
 pub use feeder::{Fed, Feeder};
 pub use forms::Forms;
+pub use look::Snapshot;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -28,10 +33,11 @@ use futures_util::task::AtomicWaker;
 
 use self::replay::Replay;
 use self::state::State;
+use self::threads::ThreadReplay;
 use super::link::Link;
 use crate::messages::Join;
 use crate::pipeline::apply_lag::ApplyLag;
-use crate::pipeline::filter::Filter;
+use crate::pipeline::threads::ThreadCursor;
 use crate::pipeline::window::Chunk;
 use crate::wire::close_code::CloseCode;
 use crate::wire::control::{self, Dialect, From, ResetReason};
@@ -150,6 +156,8 @@ pub enum Joined {
         replayed: u64,
         /// From the request to live.
         took: Duration,
+        /// It was asked for threads.
+        threads: bool,
     },
     /// It had been too slow and has caught up.
     CaughtUp,
@@ -161,6 +169,8 @@ pub enum Joined {
         replayed: u64,
         /// From the request to the limit.
         took: Duration,
+        /// It was asked for threads.
+        threads: bool,
     },
 }
 
@@ -174,25 +184,6 @@ pub enum Offer {
     Behind(u64),
     /// The session takes nothing more from this store.
     Gone,
-}
-
-/// What operators see of a session.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// How it is fed.
-    pub feed: Feed,
-    /// Queued bytes.
-    pub queued_bytes: usize,
-    /// Positions per partition.
-    pub positions: Vec<Position>,
-    /// Offsets sent but not applied; `None` until the client has reported.
-    pub apply_lag_messages: Option<u64>,
-    /// Age of the oldest of them.
-    pub apply_lag: Option<Duration>,
-    /// Bytes that the socket took.
-    pub sent_bytes: u64,
-    /// What it gets; `None`: everything.
-    pub filter: Option<Arc<Filter>>,
 }
 
 impl SessionQueue {
@@ -213,6 +204,9 @@ impl SessionQueue {
             apply_lag: ApplyLag::default(),
             filter: None,
             withheld: BTreeMap::new(),
+            data_top: 0,
+            threads: None,
+            client: None,
         };
         Self { info, limits, join, waker: AtomicWaker::new(), state: Mutex::new(state), taken_bytes: AtomicU64::new(0) }
     }
@@ -224,7 +218,20 @@ impl SessionQueue {
     /// Begins, or begins anew, at `starts`; what is queued and not yet taken is dropped, `first` frames go ahead of the data.
     /// The store is asked at once.
     pub fn begin(self: &Arc<Self>, epoch: &str, starts: &[Beginning], from: From, first: Vec<Bytes>, now: Instant) {
-        self.start(epoch, starts, Some(from), first, now);
+        self.start(epoch, starts, Some((from, None)), first, now);
+    }
+
+    /// As [`Self::begin`] for a v1 client that asks for threads.
+    pub fn begin_threads(
+        self: &Arc<Self>,
+        epoch: &str,
+        starts: &[Beginning],
+        threads: ThreadCursor,
+        first: Vec<Bytes>,
+        now: Instant,
+    ) {
+        // What was taken before it was asked is no loss of the threads; their own numbers tell what is missing.
+        self.start(epoch, starts, Some((From::Earliest, Some(threads))), first, now);
     }
 
     /// Begins at `starts` for a client that asked for nothing: no `replay_complete` answers it.
@@ -232,7 +239,14 @@ impl SessionQueue {
         self.start(epoch, starts, None, Vec::new(), now);
     }
 
-    fn start(self: &Arc<Self>, epoch: &str, starts: &[Beginning], from: Option<From>, first: Vec<Bytes>, now: Instant) {
+    fn start(
+        self: &Arc<Self>,
+        epoch: &str,
+        starts: &[Beginning],
+        request: Option<(From, Option<ThreadCursor>)>,
+        first: Vec<Bytes>,
+        now: Instant,
+    ) {
         {
             let mut state = self.lock();
             if matches!(state.feed, Feed::Closing(_)) {
@@ -248,11 +262,11 @@ impl SessionQueue {
             state.positions.sort_unstable_by_key(|position| position.partition);
             state.withheld.clear();
             state.apply_lag = ApplyLag::default();
-            state.resume = from.map(|from| {
-                let mut targets: Vec<_> = starts.iter().map(|start| (start.partition, start.end)).collect();
-                targets.sort_unstable();
-                Replay::new(from, &self.limits, targets, now)
-            });
+            let mut targets: Vec<_> = starts.iter().map(|start| (start.partition, start.end)).collect();
+            targets.sort_unstable();
+            let (from, threads) = request.map_or((None, None), |(from, threads)| (Some(from), threads));
+            state.threads = threads.map(|cursor| ThreadReplay::new(cursor, targets.clone()));
+            state.resume = from.map(|from| Replay::new(from, &self.limits, targets, now));
             state.ticket += 1;
             state.skips_to_live = false;
             state.feed = Feed::Behind { asked: true };
@@ -262,22 +276,6 @@ impl SessionQueue {
         }
         self.waker.wake();
         self.join.send(Join { queue: Arc::clone(self) });
-    }
-
-    /// Queues a control frame, in order with the data. False when the session is closing or its queue is full.
-    pub fn control(&self, frame: Bytes, now: Instant) -> bool {
-        let taken = {
-            let mut state = self.lock();
-            let taken = !matches!(state.feed, Feed::Closing(_)) && state.bytes < self.limits.queued_bytes;
-            if taken {
-                state.push(frame, now);
-            }
-            taken
-        };
-        if taken {
-            self.waker.wake();
-        }
-        taken
     }
 
     /// Says good-bye: after what is queued comes the close frame, then the end.
@@ -405,6 +403,7 @@ impl SessionQueue {
             }
             state.positions.clear();
             state.withheld.clear();
+            state.threads = None;
             for (partition, start) in starts {
                 let frame = control::cursor_reset(*partition, ResetReason::TopicRecreated, epoch, *start);
                 state.push(ws_frame::text(&frame), now);
@@ -452,28 +451,6 @@ impl SessionQueue {
             self.join.send(Join { queue: Arc::clone(self) });
         }
         lag
-    }
-
-    /// What operators see.
-    pub fn snapshot(&self, now: Instant) -> Snapshot {
-        let state = self.lock();
-        let lag = state.apply_lag.lag(now);
-        Snapshot {
-            feed: state.feed,
-            queued_bytes: state.bytes,
-            positions: state.positions.clone(),
-            apply_lag_messages: lag.map(|(messages, _)| messages),
-            apply_lag: lag.map(|(_, age)| age),
-            sent_bytes: self.taken_bytes.load(Ordering::Relaxed),
-            filter: state.filter.clone(),
-        }
-    }
-
-    /// How long the socket has taken nothing although something waits, and how long it has not even asked.
-    pub fn stalled(&self, now: Instant) -> (Duration, Duration) {
-        let state = self.lock();
-        let unread = if state.bytes == 0 { Duration::ZERO } else { now.saturating_duration_since(state.progress) };
-        (unread, now.saturating_duration_since(state.polled))
     }
 
     /// Moves the next frames for the socket to `turn`, which the socket has emptied; false at the end of a closed session.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::session_queue::{Feed, SessionQueue};
+use crate::board::Stream;
 use crate::metrics::Metrics;
 use crate::wire::close_code::CloseCode;
 
@@ -90,6 +91,21 @@ impl Sessions {
         self.lock().values().cloned().collect()
     }
 
+    /// At most `count` of them with a number above `after`, in the order of their numbers.
+    pub fn page(&self, after: u64, count: usize) -> Vec<OpenSession> {
+        let above = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        self.lock().range(above).take(count).map(|(_, session)| session.clone()).collect()
+    }
+
+    /// Tells all that a reset by hand has hidden what lies below these offsets.
+    pub fn begin_anew(&self, stream: &Stream, now: Instant) {
+        let Some(reset) = &stream.reset else { return };
+        let name = stream.name();
+        for session in self.all() {
+            session.queue.begin_anew(&name, &reset.floors, now);
+        }
+    }
+
     /// Says good-bye to all.
     pub fn close_all(&self, code: CloseCode, now: Instant) {
         for session in self.all() {
@@ -103,7 +119,6 @@ impl Sessions {
             let (unread, unpolled) = session.queue.stalled(now);
             if unread >= patience.unread || unpolled >= patience.unpolled {
                 metrics.send_timeout.inc();
-                metrics.sessions_closed.with_label_values(&[CloseCode::SlowClient.name()]).inc();
                 tracing::warn!(
                     session = session.queue.info.session,
                     address = %session.queue.info.address,

@@ -1,10 +1,12 @@
 //! The tiers below the memory window, as those who read history see them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
+use crate::board::Stream;
 use crate::kafka::history::KafkaHistory;
+use crate::kafka::resets::KafkaResets;
 use crate::pipeline::page::{Page, PageRequest, TierError};
 use crate::redis::reader::RedisTier;
 
@@ -23,6 +25,19 @@ pub trait LogTimes: Send + Sync + std::fmt::Debug {
         time_ms: i64,
         deadline: Instant,
     ) -> BoxFuture<'static, Result<Vec<(i32, i64)>, TierError>>;
+}
+
+/// Makes resets by hand.
+pub trait ManualResets: Send + Sync + std::fmt::Debug {
+    /// Hides all that the log holds now: the stream as it is from then on, or in words why it is not done.
+    fn reset(&self, within: Duration) -> BoxFuture<'static, Result<Stream, String>>;
+}
+
+impl ManualResets for KafkaResets {
+    fn reset(&self, within: Duration) -> BoxFuture<'static, Result<Stream, String>> {
+        let resets = self.clone();
+        Box::pin(async move { resets.reset(within).await })
+    }
 }
 
 impl HistoryTier for KafkaHistory {

@@ -23,6 +23,8 @@ mod serve;
 
 mod topology;
 
+mod torture;
+
 mod seam;
 
 use std::ffi::OsString;
@@ -83,6 +85,7 @@ enum Command {
     Ingest(ingest::Args),
     Dlq(dlq::Args),
     Topology(topology::Args),
+    Torture(torture::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -125,6 +128,7 @@ fn run(command: Command, environment: &Environment) -> anyhow::Result<Exit> {
         Command::DefaultConfig(args) => default_config::run(&args),
         Command::Ingest(args) => ingest::run(&args, environment),
         Command::Dlq(args) => dlq::run(&args, environment),
+        Command::Torture(args) => torture::run(&args, environment),
         Command::Topology(args) => topology::run(&args, environment),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
         Command::Man(args) => man::run(&args, Cli::command()),

@@ -12,6 +12,8 @@ pub mod identity;
 
 pub mod settings;
 
+pub mod resets;
+
 pub mod stop;
 
 pub mod topic;
@@ -19,6 +21,8 @@ pub mod topic;
 pub mod topic_watch;
 
 pub mod watermarks;
+
+mod assignment;
 
 pub mod batch;
 

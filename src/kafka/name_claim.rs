@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 
+use super::assignment::leaves_out;
 use super::identity::{Holder, ProcessIdentity, holder, is_instance};
 use super::membership::{MembershipEnd, MembershipParts};
 use super::settings::{ASK, RETRY};
@@ -26,17 +27,21 @@ pub(super) fn wait_for_name<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
 ) -> Option<MembershipEnd> {
     let started = Instant::now();
+    let expiry = parts.settings.session_timeout + Duration::from_secs(2);
     let mut failed = 0;
-    // Makes the client know the brokers; the list alone would wait for that in steps of a second.
-    let _ = consumer.fetch_metadata(Some(&parts.settings.topic), ASK);
+    // Also makes the client know the brokers; the list alone would wait for that in steps of a second.
+    let metadata = consumer.fetch_metadata(Some(&parts.settings.topic), ASK);
+    let partitions = metadata.ok().and_then(|metadata| metadata.topics().first().map(|topic| topic.partitions().len()));
+    let partitions = i32::try_from(partitions.unwrap_or(0)).unwrap_or(0);
     while !parts.stop.is_stopped() {
         let found = match consumer.fetch_group_list(Some(&parts.settings.group), Duration::from_secs(2)) {
-            Ok(list) => list
-                .groups()
-                .iter()
-                .flat_map(|group| group.members())
-                .find(|member| is_instance(member.id(), &parts.settings.instance_id))
-                .map(|member| holder(&parts.identity, member.client_id(), ProcessIdentity::is_alive)),
+            Ok(list) => {
+                let members: Vec<_> = list.groups().iter().flat_map(|group| group.members()).collect();
+                let ours = members.iter().find(|member| is_instance(member.id(), &parts.settings.instance_id));
+                let assignments = members.iter().map(|member| member.assignment().unwrap_or_default());
+                let misses_some = leaves_out(assignments, &parts.settings.topic, partitions);
+                ours.map(|member| (holder(&parts.identity, member.client_id(), ProcessIdentity::is_alive), misses_some))
+            }
             Err(error) => {
                 failed += 1;
                 if failed >= LIST_TRIES {
@@ -48,11 +53,12 @@ pub(super) fn wait_for_name<C: ConsumerContext>(
             }
         };
         let (patience, where_) = match found {
-            None | Some(Holder::Nobody) => return None,
-            Some(Holder::Neighbour) => (NEIGHBOUR_WAIT, "a process on this machine has it"),
-            Some(Holder::Elsewhere) => {
-                (parts.settings.session_timeout + Duration::from_secs(2), "a process on another machine has it")
-            }
+            // A static member that comes back gets what it had, without a look at the topic: partitions that were added
+            // meanwhile would have no owner until the next rebalance, which may never come. A new member makes one.
+            Some((Holder::Nobody, true)) if started.elapsed() < expiry => (Duration::MAX, "it misses new partitions"),
+            None | Some((Holder::Nobody, _)) => return None,
+            Some((Holder::Neighbour, _)) => (NEIGHBOUR_WAIT, "a process on this machine has it"),
+            Some((Holder::Elsewhere, _)) => (expiry, "a process on another machine has it"),
         };
         if started.elapsed() >= patience {
             return Some(MembershipEnd::Refused(refusal(parts, where_)));

@@ -39,9 +39,13 @@ pub mod retention;
 
 pub mod tags;
 
+pub mod threads;
+
 pub mod filter;
 
 pub mod sieve;
+
+pub mod manual_reset;
 
 pub mod start;
 

@@ -1,8 +1,15 @@
 //! When to flush: at once while the stream is sparse, once per interval while it is dense.
 //!
-//! One write per client and wake is what costs, so a dense stream is flushed in steps. It must not know what is flushed.
+//! One write per client and wake is what costs, so a dense stream is flushed in steps, and in longer ones the more clients
+//! there are: the writes of all together stay under a rate that leaves the processor room. It must not know what is
+//! flushed.
 
 use std::time::{Duration, Instant};
+
+/// What a step leaves for each client that it wakes: 100,000 wakes a second at most.
+const PER_CLIENT: Duration = Duration::from_micros(10);
+/// The longest step, unless the interval itself is longer: what a person still takes for live.
+const LONGEST: Duration = Duration::from_millis(25);
 
 /// The decision about something that waits to be flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,30 +20,31 @@ pub enum Flush {
     At(Instant),
 }
 
-/// Keeps flushes at least `interval` apart.
+/// Keeps flushes at least `interval` apart, and further with many clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Pacer {
     interval: Duration,
-    last: Option<Instant>,
+    due: Option<Instant>,
 }
 
 impl Pacer {
-    /// A pacer that has not flushed yet. A zero interval flushes at once always.
+    /// A pacer that has not flushed yet.
     pub const fn new(interval: Duration) -> Self {
-        Self { interval, last: None }
+        Self { interval, due: None }
     }
 
     /// What to do with what waits now.
     pub fn decide(&self, now: Instant) -> Flush {
-        match self.last.and_then(|last| last.checked_add(self.interval)) {
+        match self.due {
             Some(due) if due > now => Flush::At(due),
             _ => Flush::Now,
         }
     }
 
-    /// A flush was made.
-    pub const fn flushed(&mut self, now: Instant) {
-        self.last = Some(now);
+    /// A flush was made, and woke so many clients at most.
+    pub fn flushed(&mut self, now: Instant, clients: usize) {
+        let fair = PER_CLIENT.saturating_mul(u32::try_from(clients).unwrap_or(u32::MAX)).min(LONGEST);
+        self.due = now.checked_add(self.interval.max(fair));
     }
 }
 
@@ -50,11 +58,32 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut pacer = Pacer::new(Duration::from_millis(5));
         assert_eq!(pacer.decide(at(0)), Flush::Now);
-        pacer.flushed(at(0));
+        pacer.flushed(at(0), 1);
         assert_eq!(pacer.decide(at(1)), Flush::At(at(5)));
         assert_eq!(pacer.decide(at(4)), Flush::At(at(5)));
         assert_eq!(pacer.decide(at(5)), Flush::Now);
-        pacer.flushed(at(5));
+        pacer.flushed(at(5), 1);
         assert_eq!(pacer.decide(at(100)), Flush::Now);
+    }
+
+    #[test]
+    fn many_clients_get_longer_steps_up_to_a_bound_and_sparse_still_goes_at_once() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        for (interval_ms, clients, step_ms) in [
+            (5, 0, 5),
+            (5, 500, 5),
+            (5, 1_000, 10),
+            (5, 10_000, 25),
+            (5, usize::MAX, 25),
+            (40, 10_000, 40),
+            (0, 100, 1),
+        ] {
+            let mut pacer = Pacer::new(Duration::from_millis(interval_ms));
+            assert_eq!(pacer.decide(at(0)), Flush::Now, "the first");
+            pacer.flushed(at(0), clients);
+            assert_eq!(pacer.decide(start), Flush::At(at(step_ms)), "{clients} clients");
+            assert_eq!(pacer.decide(at(step_ms)), Flush::Now, "{clients} clients");
+        }
     }
 }

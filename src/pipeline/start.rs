@@ -2,6 +2,7 @@
 //!
 //! It must not know how positions are learned or sent.
 
+use super::manual_reset::NamedEpoch;
 use crate::wire::control::{Begin, From, ResetReason, Resume, Unlisted};
 
 /// What is known of a partition. Offsets are "next" positions.
@@ -17,6 +18,8 @@ pub struct Known {
     pub next: i64,
     /// The end of the log as far as known: at least [`Self::next`].
     pub end: i64,
+    /// First offset that a reset by hand has left visible.
+    pub floor: i64,
 }
 
 /// The answer to a `hello` or `resume`.
@@ -45,9 +48,9 @@ fn last_applied(resume: &Resume, partition: i32) -> Option<i64> {
 
 /// Decides where each partition begins.
 ///
-/// `same_epoch` is false when the cursor names an epoch that is over: its offsets mean nothing in this log. `at_time` has the
+/// `epoch` is the one that the cursor names: offsets of another log mean nothing in this one. `at_time` has the
 /// first offset of each partition at the time that was asked for; a partition that it does not list begins at the end.
-pub fn decide(resume: &Resume, same_epoch: bool, at_time: &[(i32, i64)], known: &[Known]) -> Start {
+pub fn decide(resume: &Resume, epoch: NamedEpoch, at_time: &[(i32, i64)], known: &[Known]) -> Start {
     let mut start = Start { begins: Vec::with_capacity(known.len()), resets: Vec::new(), oldest: Vec::new() };
     for known in known {
         // Below the end at the start of the service lies history, even while the service is still reading it.
@@ -56,14 +59,25 @@ pub fn decide(resume: &Resume, same_epoch: bool, at_time: &[(i32, i64)], known: 
         let from = match (resume.from, listed) {
             (From::Latest, _) => latest,
             (From::Earliest, _) => start.at_oldest(known),
+            // Where threads go on, their records tell.
+            (From::Cursor, _) if resume.threads.is_some() => start.at_oldest(known),
             (From::Time(_), _) => {
                 let found = at_time.iter().find(|(partition, _)| *partition == known.partition);
-                found.map_or(latest, |(_, offset)| (*offset).min(latest))
+                found.map_or(latest, |(_, offset)| (*offset).max(known.floor).min(latest))
             }
-            (From::Cursor, _) if !same_epoch => {
+            (From::Cursor, _) if epoch != NamedEpoch::Current => {
                 let oldest = start.at_oldest(known);
-                start.resets.push((known.partition, ResetReason::TopicRecreated, oldest));
+                let reason = match epoch {
+                    NamedEpoch::Other => ResetReason::TopicRecreated,
+                    _ => ResetReason::ManualReset,
+                };
+                start.resets.push((known.partition, reason, oldest));
                 oldest
+            }
+            // Of a client that names no epoch.
+            (From::Cursor, Some(cursor)) if cursor < known.floor => {
+                start.resets.push((known.partition, ResetReason::ManualReset, known.floor));
+                known.floor
             }
             (From::Cursor, Some(cursor)) if cursor > latest => {
                 start.resets.push((known.partition, ResetReason::BeyondEnd, latest));
@@ -86,7 +100,7 @@ pub fn decide(resume: &Resume, same_epoch: bool, at_time: &[(i32, i64)], known: 
 impl Start {
     fn at_oldest(&mut self, known: &Known) -> i64 {
         self.oldest.push(known.partition);
-        known.oldest.min(known.low)
+        known.oldest.min(known.low).max(known.floor)
     }
 }
 
@@ -95,11 +109,11 @@ mod tests {
     use super::*;
     use crate::wire::filter::FilterChange;
 
-    const KNOWN: Known = Known { partition: 0, oldest: 40, low: 100, next: 200, end: 200 };
+    const KNOWN: Known = Known { partition: 0, oldest: 40, low: 100, next: 200, end: 200, floor: 0 };
 
     fn request(from: From, last: Option<i64>, unlisted: Unlisted) -> Resume {
         let last_applied = last.map(|last| (0, last)).into_iter().collect();
-        Resume { from, last_applied, unlisted, epoch: None, client: None, filter: FilterChange::Keep }
+        Resume { from, last_applied, threads: None, unlisted, epoch: None, client: None, filter: FilterChange::Keep }
     }
 
     #[test]
@@ -122,7 +136,7 @@ mod tests {
             (From::Cursor, Some(i64::MAX - 1), Earliest, 200, beyond),
         ];
         for (from, last, unlisted, want, reset) in table {
-            let start = decide(&request(from, last, unlisted), true, &[(0, 77)], &[KNOWN]);
+            let start = decide(&request(from, last, unlisted), NamedEpoch::Current, &[(0, 77)], &[KNOWN]);
             assert_eq!(start.begins[0].from, want, "{from:?} {last:?} {unlisted:?}");
             assert_eq!(start.resets.first().map(|(_, reason, _)| *reason), reset, "{from:?} {last:?}");
             assert_eq!(is_ahead(&request(from, last, unlisted), true, &[KNOWN]), reset.is_some(), "{from:?} {last:?}");
@@ -131,15 +145,16 @@ mod tests {
 
     #[test]
     fn a_time_beyond_the_end_is_the_end() {
-        let start = decide(&request(From::Time(5), None, Unlisted::Earliest), true, &[(0, 900)], &[KNOWN]);
+        let start =
+            decide(&request(From::Time(5), None, Unlisted::Earliest), NamedEpoch::Current, &[(0, 900)], &[KNOWN]);
         assert_eq!((start.begins[0].from, start.oldest), (200, vec![0]));
-        let start = decide(&request(From::Time(5), None, Unlisted::Earliest), true, &[], &[KNOWN]);
+        let start = decide(&request(From::Time(5), None, Unlisted::Earliest), NamedEpoch::Current, &[], &[KNOWN]);
         assert_eq!(start.begins[0].from, 200);
     }
 
     #[test]
     fn a_cursor_of_another_epoch_is_reset_and_never_reused() {
-        let start = decide(&request(From::Cursor, Some(150), Unlisted::Latest), false, &[], &[KNOWN]);
+        let start = decide(&request(From::Cursor, Some(150), Unlisted::Latest), NamedEpoch::Other, &[], &[KNOWN]);
         assert_eq!(start.begins[0].from, 40);
         assert_eq!(start.resets, vec![(0, ResetReason::TopicRecreated, 40)]);
     }
@@ -147,9 +162,40 @@ mod tests {
     #[test]
     fn latest_is_the_end_of_the_log_while_the_service_still_reads_history() {
         let reading = Known { end: 5000, ..KNOWN };
-        let start = decide(&request(From::Latest, None, Unlisted::Earliest), true, &[], &[reading]);
+        let start = decide(&request(From::Latest, None, Unlisted::Earliest), NamedEpoch::Current, &[], &[reading]);
         assert_eq!(start.begins[0].from, 5000);
-        let start = decide(&request(From::Cursor, Some(4000), Unlisted::Earliest), true, &[], &[reading]);
+        let start =
+            decide(&request(From::Cursor, Some(4000), Unlisted::Earliest), NamedEpoch::Current, &[], &[reading]);
         assert_eq!((start.begins[0].from, start.resets.len()), (4001, 0));
+    }
+
+    #[test]
+    fn what_a_reset_by_hand_hides_is_given_to_nobody() {
+        use NamedEpoch::{AfterReset, BeforeReset, Current};
+        // Below the window, inside it, and at the end of the log.
+        for floor in [60, 150, 200] {
+            let known = Known { floor, ..KNOWN };
+            let manual = Some(ResetReason::ManualReset);
+            for (from, last, epoch, begins, reset) in [
+                (From::Latest, None, Current, 200, None),
+                (From::Earliest, None, Current, floor, None),
+                (From::Time(5), None, Current, floor.max(77), None),
+                (From::Cursor, None, Current, floor, None),
+                (From::Cursor, Some(10), Current, floor, manual),
+                (From::Cursor, Some(floor - 1), Current, floor, None),
+                (From::Cursor, Some(199), Current, 200, None),
+                (From::Cursor, Some(199), BeforeReset, floor, manual),
+                (From::Cursor, Some(199), AfterReset, floor, manual),
+            ] {
+                let start = decide(&request(from, last, Unlisted::Earliest), epoch, &[(0, 77)], &[known]);
+                let told = start.resets.first().map(|(_, reason, next)| (*reason, *next));
+                let found = (start.begins[0].from, told);
+                assert_eq!(
+                    found,
+                    (begins, reset.map(|reason| (reason, begins))),
+                    "{floor} {from:?} {last:?} {epoch:?}"
+                );
+            }
+        }
     }
 }

@@ -17,6 +17,8 @@ pub mod keys;
 
 mod block;
 
+mod contradiction;
+
 pub mod writer;
 
 pub mod reader;

@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 
 use super::block;
 use super::connect::{ConnectError, Connection, Redis};
+use super::contradiction;
 use super::fault::{Failure, Fault};
 use super::settings::RedisSettings;
 use super::state::{Operation, RedisState};
@@ -179,7 +180,7 @@ async fn write_one(
     transaction.cmd("PEXPIRE").arg(&batch.key).arg(settings.time_to_live_ms());
     transaction.cmd("XLEN").arg(&batch.key);
     let answers = connection.ask(Arc::new(transaction), deadline).await?;
-    let (mut written, mut known, mut bytes, mut length) = (0, 0, 0, None);
+    let (mut written, mut known, mut bytes, mut length) = (0, Vec::new(), 0, None);
     let mut chunks = batch.chunks.iter();
     for answer in answers {
         match (chunks.next(), answer) {
@@ -187,14 +188,17 @@ async fn write_one(
                 written += 1;
                 bytes += chunk.message().len() as u64;
             }
-            (Some(_), Value::ServerError(error)) if is_known(error.details()) => known += 1,
+            (Some(chunk), Value::ServerError(error)) if is_known(error.details()) => known.push(Arc::clone(chunk)),
             (_, Value::ServerError(error)) => return Err(Failure::from(&error)),
             (None, Value::Int(number)) => length = Some(number),
             (_, _) => {}
         }
     }
-    if written + known != batch.chunks.len() as u64 {
+    if written + known.len() as u64 != batch.chunks.len() as u64 {
         return Err(Failure::new(Fault::Other, "fewer answers than commands"));
+    }
+    if !known.is_empty() {
+        contradiction::check(connection, batch, &known, deadline).await?;
     }
     if written > 0 && length.is_some_and(|length| length.unsigned_abs() <= written) {
         // Only what was written just now is there: somebody has emptied the stream.
@@ -204,7 +208,7 @@ async fn write_one(
         }
         ledger.trim(now_ms);
     }
-    Ok(Done { written, known, bytes, ledger })
+    Ok(Done { written, known: known.len() as u64, bytes, ledger })
 }
 
 /// Whether an append was refused because the stream is already beyond the chunk.

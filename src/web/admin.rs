@@ -2,12 +2,15 @@
 //!
 //! Everything that was asked is in the log.
 
+use std::sync::Arc;
+
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::access::{OperatorAccess, Refusal};
+use crate::actors::tiers::ManualResets;
 use crate::pauses::{Answer, Pause, Pauses};
 
 /// Bytes of a request at most.
@@ -20,6 +23,10 @@ pub struct Admin {
     pub pauses: Pauses,
     /// Who may ask.
     pub access: OperatorAccess,
+    /// Who makes resets by hand.
+    pub resets: Arc<dyn ManualResets>,
+    /// The topic.
+    pub topic: String,
 }
 
 /// The body of `POST /admin/ingest/continue`.
@@ -98,19 +105,33 @@ mod tests {
     use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE};
     use actix_web::test::{TestRequest, call_service, init_service, read_body_json};
     use actix_web::{App, web};
+    use futures_util::future::BoxFuture;
+
+    use std::time::Duration;
 
     use super::*;
+    use crate::board::Stream;
     use crate::config::secret::Secret;
     use crate::pipeline::decode::Kind;
     use crate::pipeline::record::Origin;
 
     const BODY: &str = r#"{"action":"set_aside"}"#;
 
+    #[derive(Debug)]
+    struct NoResets;
+
+    impl ManualResets for NoResets {
+        fn reset(&self, _: Duration) -> BoxFuture<'static, Result<Stream, String>> {
+            Box::pin(async { Err("none".to_owned()) })
+        }
+    }
+
     fn admin(token: &str) -> Admin {
         let pauses = Pauses::default();
         pauses.begin(1, std::iter::empty());
         pauses.meet(&Origin { epoch: 1, partition: 2, first: 0, next: 9 }, 7, Kind::UnknownFraming, true);
-        Admin { pauses, access: OperatorAccess { token: Secret::new(token), auth: None } }
+        let access = OperatorAccess { token: Secret::new(token), auth: None };
+        Admin { pauses, access, resets: Arc::new(NoResets), topic: "t".into() }
     }
 
     fn request(peer: &str) -> TestRequest {

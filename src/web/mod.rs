@@ -22,4 +22,8 @@ pub mod status;
 
 pub mod server;
 
+mod clients;
+
 mod inbound;
+
+mod reset;

@@ -12,6 +12,8 @@ use socket2::{Domain, Socket, Type};
 
 use super::admin::{self, Admin};
 use super::assets;
+use super::clients;
+use super::reset;
 use super::status::{self, Observers, StatusSource};
 use super::websocket::{self, WebsocketDeps};
 use crate::actors::supervisor::{Sabotage, Strike, Supervisor};
@@ -138,10 +140,18 @@ fn routes(config: &mut web::ServiceConfig, role: Role, allow_sabotage: bool) {
         .route("/live", web::get().to(status::live))
         .route("/version", web::get().to(status::version));
     if role != Role::Clients {
-        config.route("/metrics", web::get().to(status::metrics)).service(
-            web::resource("/admin/ingest/continue")
+        config
+            .route("/metrics", web::get().to(status::metrics))
+            .route("/admin/clients", web::get().to(clients::list))
+            .service(
+                web::resource("/admin/ingest/continue")
+                    .app_data(web::PayloadConfig::new(admin::MAX_BODY))
+                    .route(web::post().to(admin::continue_ingest)),
+            );
+        config.service(
+            web::resource("/admin/reset")
                 .app_data(web::PayloadConfig::new(admin::MAX_BODY))
-                .route(web::post().to(admin::continue_ingest)),
+                .route(web::post().to(reset::reset)),
         );
     }
     if role != Role::Operators {

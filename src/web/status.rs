@@ -227,15 +227,16 @@ impl StatusSource {
     }
 
     fn version(&self) -> Value {
-        let epoch = self.board.epoch();
+        // Without a name, clients wait: it is not known yet whether there was a reset by hand.
+        let epoch = if self.board.knows_resets() { self.board.stream().name() } else { String::new() };
         json!({
             "component": "websocket-server",
             "version": env!("CARGO_PKG_VERSION"),
             "git_sha": git_sha(),
             "schema_version": 1,
             "protocols": ["dashstream.v2", "v1"],
-            "epoch": epoch.name,
-            "resume_namespace": resume_namespace(&self.identity.topic, &epoch.name),
+            "epoch": epoch,
+            "resume_namespace": resume_namespace(&self.identity.topic, &epoch),
             "kafka_topic": self.identity.topic,
             "kafka_group_id": self.identity.group_id,
             "max_payload_bytes": self.identity.max_payload_bytes,

@@ -9,8 +9,8 @@ mod server;
 
 pub use parse::parse;
 pub use server::{
-    Begin, Complete, PONG, Progress, ResetReason, Welcome, cursor_reset, cursor_stale, filter_applied, gap_v1,
-    heartbeat, offset_map, partition_added, replay_complete, replay_progress, welcome, write_cursor_v1,
+    Begin, Complete, PONG, Progress, ResetReason, Welcome, cursor_reset, cursor_stale, filter_applied, gap_of_thread,
+    gap_v1, heartbeat, offset_map, partition_added, replay_complete, replay_progress, welcome, write_cursor_v1,
 };
 
 use serde_json::json;
@@ -79,6 +79,8 @@ pub struct Resume {
     pub from: From,
     /// Partition and last applied offset, ascending, each partition once. Filled only with [`From::Cursor`].
     pub last_applied: Vec<(i32, i64)>,
+    /// v1: not positions but threads, and the last sequence of each; 0 for none.
+    pub threads: Option<Vec<(String, u64)>>,
     /// Where partitions begin that `last_applied` does not list.
     pub unlisted: Unlisted,
     /// The epoch that the cursor belongs to.

@@ -42,6 +42,11 @@ impl TypeSet {
     pub const fn contains(self, number: u8) -> bool {
         number < 16 && self.0 & 1 << number != 0
     }
+
+    /// The names of its types.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        (1..).zip(MESSAGE_TYPES).filter(move |(number, _)| self.contains(*number)).map(|(_, name)| name)
+    }
 }
 
 /// What a client wants; `None` in a field wants everything. Lists are never empty.

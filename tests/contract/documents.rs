@@ -97,6 +97,25 @@ fn links_between_documents_lead_somewhere() {
 }
 
 #[test]
+fn the_trade_offs_of_every_bound_of_history_are_told() {
+    let page = read("docs/OBSERVABILITY_INFRASTRUCTURE.md");
+    let section = page.split("## How much history to keep").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<&str> =
+        section.lines().filter(|line| line.starts_with("| `") || line.starts_with("| the topic")).collect();
+    for setting in [
+        "REPLAY_BUFFER_MEMORY_SIZE",
+        "REDIS_MAX_SEQUENCES",
+        "REDIS_MESSAGE_TTL_SECS",
+        "REPLAY_MAX_TOTAL",
+        "retention.ms",
+    ] {
+        let row = rows.iter().find(|row| row.contains(setting)).unwrap_or_else(|| panic!("{setting} is not there"));
+        let told = row.trim_matches('|').split('|').filter(|cell| cell.trim().len() > 20).count();
+        assert!(told >= 2, "{setting}: what more of it costs, and how too little of it shows");
+    }
+}
+
+#[test]
 fn every_decision_is_in_the_list() {
     let list = read("docs/adr/README.md");
     for entry in fs::read_dir(Path::new(ROOT).join("docs/adr")).unwrap() {

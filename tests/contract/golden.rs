@@ -124,10 +124,11 @@ fn every_text_frame_of_the_server() {
     let reason = json!({"code": "actor_down", "detail": "ReplayStore is down"});
     let ingest = json!({"status": "degraded", "reasons": [reason]});
     let epoch = "cluster/topic/id";
-    let complete =
-        Complete { from: From::Cursor, replayed: 2, next_offsets: &[(0, offset), (1, 0)], epoch, capped: true };
-    let complete_v1 =
-        Complete { from: From::Earliest, replayed: 2, next_offsets: &[(0, offset)], epoch, capped: false };
+    let next_offsets = &[(0, offset), (1, 0)];
+    let complete = Complete { from: From::Cursor, replayed: 2, next_offsets, epoch, capped: true, threads: false };
+    let next_offsets = &[(0, offset)];
+    let complete_v1 = Complete { from: From::Earliest, next_offsets, capped: false, ..complete };
+    let of_threads = Complete { threads: true, ..complete_v1 };
     let progress = Progress { page: 3, replayed: 3_000, remaining: offset.unsigned_abs(), percent: 42 };
     let frames = [
         ("v2 welcome", control::welcome(&welcome, &begins)),
@@ -137,10 +138,16 @@ fn every_text_frame_of_the_server() {
         ("v2 partition_added", control::partition_added(4, 0)),
         ("v2 cursor_reset", control::cursor_reset(0, ResetReason::TopicRecreated, "cluster/topic/id2", 0)),
         ("v2 cursor_reset beyond_end", control::cursor_reset(0, ResetReason::BeyondEnd, "cluster/topic/id", offset)),
+        (
+            "v2 cursor_reset manual_reset",
+            control::cursor_reset(0, ResetReason::ManualReset, "cluster/topic/id@07", offset),
+        ),
         ("v1 replay_complete", control::replay_complete(&complete_v1, Dialect::V1)),
+        ("v1 replay_complete of threads", control::replay_complete(&of_threads, Dialect::V1)),
         ("v1 cursor", String::from_utf8(cursor).unwrap()),
         ("v1 cursor_stale", control::cursor_stale(0, 1, offset)),
         ("v1 gap", control::gap_v1(0, 10, "retention")),
+        ("v1 gap of a thread", control::gap_of_thread("run-1", 3)),
         ("pong", control::PONG.to_owned()),
         ("error", error.to_json()),
     ];

@@ -221,3 +221,26 @@ fn a_flushed_server_is_empty_and_goes_on() {
         eventually("a time to live", || server.keys().iter().all(|(_, left)| *left > 0).then_some(()));
     });
 }
+
+#[test]
+fn a_stream_of_a_log_whose_offsets_went_back_is_dropped_and_written_anew() {
+    let server = Server::start(&[]);
+    run(async {
+        let settings = settings(&server.url());
+        // A hundred records of a log that lost all but the first forty, while no service looked.
+        let old = |first, next| chunk_of(0, first, next, 3);
+        let mut before = Process::new(&settings);
+        before.write(vec![chunk(0, 40), old(40, 70), old(70, 100)]).await.unwrap();
+        let mut after = Process::new(&settings);
+        // What both logs have alike is no contradiction, whatever its boundaries.
+        after.write(chunks(0, 40, 7)).await.unwrap();
+        assert_eq!(after.bounds().await.unwrap().next, 100);
+        let failure = after.write(chunks(40, 60, 7)).await.unwrap_err();
+        assert!(failure.text.contains("another log"), "{failure:?}");
+        assert_eq!(after.page(0).await.unwrap().chunks.len(), 0, "nothing of it is served any more");
+        after.write(chunks(40, 60, 7)).await.unwrap();
+        let page = after.page(0).await.unwrap();
+        assert_eq!((page.low, offsets(&page, 0)), (Some(40), (40..60).collect()));
+        assert!(page.chunks.iter().all(|chunk| chunk.weight() < old(40, 70).weight()));
+    });
+}

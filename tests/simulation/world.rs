@@ -18,6 +18,7 @@ use dashstream::metrics::Metrics;
 use dashstream::pipeline::assemble::{Assembler, Judged};
 use dashstream::pipeline::credit::Credit;
 use dashstream::pipeline::filter::{Filter, Grant};
+use dashstream::pipeline::manual_reset::NamedEpoch;
 use dashstream::pipeline::page::{Page, PageRequest, TierError};
 use dashstream::pipeline::record::Origin;
 use dashstream::pipeline::replay_plan::{Limits, Source};
@@ -329,19 +330,21 @@ impl World {
                 let oldest = p.low_watermark.get().unwrap_or(0).min(low);
                 // While a new store generation rebuilds its window, the end of the log is not known to it: nothing is beyond it.
                 let end = self.log.end(p.partition).max(next);
-                Known { partition: p.partition, oldest, low, next, end }
+                Known { partition: p.partition, oldest, low, next, end, floor: 0 }
             })
             .collect();
         let resume = Resume {
             from,
             last_applied,
+            threads: None,
             unlisted: Unlisted::Earliest,
             epoch: None,
             client: None,
             filter: FilterChange::Keep,
         };
         let same_epoch = named_epoch.is_none_or(|epoch| epoch == self.log.epoch);
-        let start = start::decide(&resume, same_epoch, &[], &known);
+        let epoch = if same_epoch { NamedEpoch::Current } else { NamedEpoch::Other };
+        let start = start::decide(&resume, epoch, &[], &known);
         let oldest = |partition| start.oldest.contains(&partition);
         let starts: Vec<_> = start.begins.iter().map(|begin| (begin.partition, begin.from)).collect();
         let beginnings: Vec<_> = starts

@@ -2,6 +2,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -136,6 +137,39 @@ fn a_hole_fails_the_test_at_the_next_look_and_when_nobody_looks() {
         let message = *failure.expect_err("it fails").downcast::<String>().expect("a text");
         assert!(message.contains("a hole") && message.contains("partition 3"), "{message}");
     }
+}
+
+/// `dashstream torture` for a second: its exit code, and its report.
+fn torture(addresses: &[&str]) -> (Option<i32>, Value) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dashstream"));
+    command
+        .args(["torture", "--seed", "5", "--clients", "1", "--seconds", "1", "--patience", "2", "--json"])
+        .env_clear();
+    for address in addresses {
+        command.args(["--at", address]);
+    }
+    let output = command.output().expect("the binary can be run");
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+}
+
+#[test]
+fn torture_tells_a_service_that_breaks_its_promise() {
+    // The third record is kept back.
+    let address = made_up_service(|_, connection| {
+        hear(connection);
+        say(connection, &welcome(0));
+        let _ = connection.send(records(0, 2));
+        let _ = connection.send(records(3, 4));
+        while connection.read().is_ok() {}
+    });
+    let (code, report) = torture(&[&address]);
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report["violations"].as_u64() > Some(0), "{report}");
+    assert!(report["first_violations"][0].as_str().expect("in words").contains("a hole"), "{report}");
+    assert_eq!(report["seed"], "5");
+    // Nobody there is no report.
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    assert_eq!(torture(&[&free.to_string()]), (Some(1), Value::Null));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What lies below the memory window comes from the topic: whole, in pages, up to the limit, and never silently less.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dashstream::wire::stream::item::Kind;
 use dashstream::wire::stream::{Frame, GapReason};
@@ -134,6 +134,28 @@ fn a_backlog_of_exactly_the_limit_is_complete_and_one_more_is_capped() {
         publish(&topic, 1, 1);
         assert_eq!(v1.hear_type("cursor")["offset"], backlog.to_string(), "then it is live, without a repetition");
     }
+}
+
+#[test]
+fn many_partitions_do_not_slow_a_replay_and_every_record_of_it_is_counted() {
+    let mut took = Vec::new();
+    for (partitions, each) in [(1, 1_000), (10, 100), (50, 20), (1, 137)] {
+        let topic = Topic::create(services::kafka(), "spread", partitions);
+        let published = publish(&topic, partitions, each);
+        let service = Service::start_healthy(&without_memory(&topic));
+        let start = Instant::now();
+        let client = patient(&service);
+        eventually("the answer", BOUND, || client.texts("replay_complete").pop().map(|_| ()).ok_or("none".to_owned()));
+        took.push((partitions, each, start.elapsed()));
+        let answers = client.texts("replay_complete");
+        assert_eq!((answers.len(), &answers[0]["capped"]), (1, &json!(false)));
+        client.wait_for_all(&published, BOUND);
+        let replayed = service.metric("websocket_replay_messages_total", &[r#"mode="partition""#]);
+        assert_eq!(replayed, published.len() as f64, "the backlog, and nothing else");
+    }
+    // What is promised is twice the time of one partition; a busy machine is no measure of that.
+    println!("partitions, records of each, time of the replay: {took:?}");
+    assert!(took.iter().all(|(_, _, took)| *took < Duration::from_secs(20)), "{took:?}");
 }
 
 #[test]

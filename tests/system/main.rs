@@ -25,6 +25,8 @@ mod before_kafka;
 
 mod burst;
 
+mod clients_are_listed;
+
 mod clients_keep_their_word;
 
 mod connection_limits;
@@ -65,6 +67,8 @@ mod lag_is_watched_apart;
 
 mod live_stream;
 
+mod manual_reset;
+
 mod resume_edges;
 
 mod second_instance;
@@ -73,7 +77,11 @@ mod sigterm_under_load;
 
 mod slow_clients;
 
+mod thread_resumes;
+
 mod topic_changes;
+
+mod torture;
 
 mod unprocessable_matrix;
 

@@ -1,7 +1,7 @@
 //! Several instances in one group: every client of every one gets everything, and the duties move when one goes.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -14,7 +14,7 @@ use crate::harness::services;
 use crate::harness::topic::Topic;
 
 const BOUND: Duration = Duration::from_secs(60);
-const PARTITIONS: i32 = 4;
+const PARTITIONS: usize = 4;
 
 /// Default member ids: they differ by the port.
 fn config(topic: &Topic) -> Config {
@@ -22,11 +22,11 @@ fn config(topic: &Topic) -> Config {
 }
 
 /// Waits until the instances together own each partition once, and each at least `least`.
-fn wait_until_owned(instances: &[&Service], least: f64) {
+fn wait_until_owned(instances: &[&Service], partitions: usize, least: f64) {
     eventually("every partition to have one owner", BOUND, || {
         let owned: Vec<f64> =
             instances.iter().map(|instance| instance.metric("dashstream_owned_partitions", &[])).collect();
-        match owned.iter().sum::<f64>() == f64::from(PARTITIONS) && owned.iter().all(|own| *own >= least) {
+        match owned.iter().sum::<f64>() == partitions as f64 && owned.iter().all(|own| *own >= least) {
             true => Ok(()),
             false => Err(format!("{owned:?}")),
         }
@@ -43,18 +43,18 @@ fn wait_for_more(client: &Client, records: u64) {
 
 #[test]
 fn a_rebalance_is_seen_by_no_client() {
-    let topic = Topic::create(services::kafka(), "second", PARTITIONS);
+    let topic = Topic::create(services::kafka(), "second", 4);
     let config = config(&topic);
     let mut first = Service::start_healthy(&config);
     let of_first: Vec<Client> = (0..2).map(|_| Client::from(first.address(), From::Earliest)).collect();
     let load = Load::start(&topic, 1_000);
-    wait_until_owned(&[&first], 1.0);
+    wait_until_owned(&[&first], PARTITIONS, 1.0);
     wait_for_more(&of_first[0], 1_000);
 
     // One joins under load.
     let mut second = Service::start_healthy(&config);
     let of_second: Vec<Client> = (0..2).map(|_| Client::from(second.address(), From::Latest)).collect();
-    wait_until_owned(&[&first, &second], 1.0);
+    wait_until_owned(&[&first, &second], PARTITIONS, 1.0);
     wait_for_more(&of_first[0], 1_000);
     wait_for_more(&of_second[0], 1_000);
 
@@ -65,16 +65,16 @@ fn a_rebalance_is_seen_by_no_client() {
     for client in &mut moved {
         client.reconnect(second.address());
     }
-    wait_until_owned(&[&second], 1.0);
+    wait_until_owned(&[&second], PARTITIONS, 1.0);
     wait_for_more(&of_second[0], 1_000);
 
     // One joins again, and the other is killed: duties come back after the session's end, browsers do not wait for it.
     let third = Service::start_healthy(&config);
     let of_third = Client::from(third.address(), From::Latest);
-    wait_until_owned(&[&second, &third], 1.0);
+    wait_until_owned(&[&second, &third], PARTITIONS, 1.0);
     second.kill_nine();
     wait_for_more(&of_third, 1_000);
-    wait_until_owned(&[&third], 1.0);
+    wait_until_owned(&[&third], PARTITIONS, 1.0);
 
     let published = load.stop();
     topic.wait_until_all_committed(config.group(), BOUND);
@@ -84,6 +84,75 @@ fn a_rebalance_is_seen_by_no_client() {
         // The third instance began at what was committed: below that its memory may hold nothing.
         client.wait_for_all_but(&published, BOUND, |_, _| true);
     }
+}
+
+/// A machine that runs many tests makes pauses of its own: what is promised is printed, and this is what is held.
+const INTERRUPTION: Duration = Duration::from_secs(20);
+
+#[test]
+fn three_instances_go_on_as_one_while_each_of_them_is_killed_in_turn() {
+    let topic = Topic::create(services::kafka(), "three", 6);
+    let dead_letters = topic.beside("dlq", 2);
+    let config = config(&topic);
+    let mut instances: Vec<Service> = (0..3).map(|_| Service::start_healthy(&config)).collect();
+    let all_own = |instances: &[Service], least: f64| {
+        let living: Vec<&Service> = instances.iter().collect();
+        wait_until_owned(&living, topic.partitions().len(), least);
+    };
+    all_own(&instances, 1.0);
+    // Two at each; the one that is killed loses its own to the others.
+    let mut clients: Vec<Client> = (0..6).map(|n| Client::from(instances[n % 3].address(), From::Earliest)).collect();
+    let load = Load::start(&topic, 1_500);
+    clients.iter().for_each(|client| wait_for_more(client, 2_000));
+    let written = dead_letters.keys();
+    let once: BTreeSet<&String> = written.iter().collect();
+    assert_eq!(once.len(), written.len(), "no duty is done twice while nobody goes");
+
+    for killed in 0..3 {
+        let (of_killed, of_living): (Vec<usize>, Vec<usize>) = (0..6).partition(|n| n % 3 == killed);
+        for n in &of_living {
+            // What was before does not count.
+            let _ = clients[*n].longest_pause();
+        }
+        instances[killed].kill_nine();
+        for (n, to) in of_killed.iter().zip([1, 2]) {
+            clients[*n].reconnect(instances[(killed + to) % 3].address());
+        }
+        let living: Vec<&Service> = (1..3).map(|next| &instances[(killed + next) % 3]).collect();
+        wait_until_owned(&living, 6, 1.0);
+        clients.iter().for_each(|client| wait_for_more(client, 2_000));
+        let longest = of_living.iter().map(|n| clients[*n].longest_pause()).max().unwrap_or_default();
+        println!("clients of the living waited {longest:?} at most for a frame while {killed} was taken over");
+        assert!(longest < INTERRUPTION, "{longest:?}");
+
+        // It comes back, serves what is live, and its clients come home.
+        let started = Instant::now();
+        instances[killed].restart();
+        let fresh = Client::from(instances[killed].address(), From::Latest);
+        eventually("live data of the one that came back", BOUND, || match fresh.received() {
+            0 => Err("no record".to_owned()),
+            _ => Ok(()),
+        });
+        println!("{killed} served live data {:?} after its start", started.elapsed());
+        for n in of_killed {
+            clients[n].reconnect(instances[killed].address());
+        }
+        all_own(&instances, 1.0);
+    }
+
+    let published = load.stop();
+    for client in &clients {
+        // No gap is excused: what a restarted instance does not hold, the topic gives.
+        client.wait_for_all(&published, BOUND);
+    }
+    topic.wait_until_all_committed(config.group(), BOUND);
+    let bad = published.records.values().filter(|sent| sent.expect != Expect::Record);
+    let wanted: BTreeSet<String> =
+        bad.map(|sent| format!("{}-{}-{}", topic.name, sent.partition, sent.offset)).collect();
+    let letters = dead_letters.keys();
+    let written: BTreeSet<String> = letters.iter().cloned().collect();
+    assert_eq!(written, wanted, "each bad record has its letter, and only those");
+    println!("{} letters for {} bad records", letters.len(), wanted.len());
 }
 
 #[test]
@@ -118,21 +187,21 @@ fn a_second_process_with_the_same_member_id_is_refused_and_the_first_goes_on_und
 
 #[test]
 fn the_survivor_of_a_kill_writes_every_dead_letter_and_commits_nothing_that_was_not_done() {
-    let topic = Topic::create(services::kafka(), "survivor", PARTITIONS);
+    let topic = Topic::create(services::kafka(), "survivor", 4);
     let dead_letters = topic.beside("dlq", 2);
     let config = config(&topic);
     let mut first = Service::start_healthy(&config);
     let second = Service::start_healthy(&config);
-    wait_until_owned(&[&first, &second], 1.0);
+    wait_until_owned(&[&first, &second], PARTITIONS, 1.0);
     let client = Client::from(second.address(), From::Earliest);
     let load = Load::start(&topic, 2_000);
     for _ in 0..3 {
         wait_for_more(&client, 2_000);
         first.kill_nine();
-        wait_until_owned(&[&second], 1.0);
+        wait_until_owned(&[&second], PARTITIONS, 1.0);
         wait_for_more(&client, 500);
         first.restart();
-        wait_until_owned(&[&first, &second], 1.0);
+        wait_until_owned(&[&first, &second], PARTITIONS, 1.0);
     }
     first.kill_nine();
     let published = load.stop();

@@ -1,15 +1,17 @@
 //! How a session comes to its first position: at once, after a look-up of a time, or when the log is known.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
 use actix_web_actors::ws::WebsocketContext;
 
-use super::{AHEAD_WAIT, ClientSession, READY_POLL, V1_RESUME_WAIT};
+use super::{AHEAD_WAIT, ClientSession, READY_POLL, RESET_WAIT, V1_RESUME_WAIT};
 use crate::actors::session_queue::Beginning;
-use crate::board::Epoch;
+use crate::board::Stream;
+use crate::pipeline::manual_reset::{self, NamedEpoch};
 use crate::pipeline::page::TierError;
 use crate::pipeline::start::{self, Known, Start};
+use crate::pipeline::threads::ThreadCursor;
 use crate::wire::control::{self, Begin, Dialect, ErrorCode, FrameError, From, Resume};
 use crate::wire::ws_frame;
 
@@ -20,14 +22,21 @@ impl ClientSession {
         if let Some(waiting) = self.waiting.take() {
             ctx.cancel_future(waiting);
         }
-        let epoch = self.shared.board.epoch();
-        let same_epoch = resume.epoch.as_ref().is_none_or(|named| named.is(&epoch.name));
-        match self.known() {
-            Some(known) if since.elapsed() >= AHEAD_WAIT || !start::is_ahead(&resume, same_epoch, &known) => {
+        let stream = self.shared.board.stream();
+        let compare = |named| manual_reset::compare(named, &stream.epoch.name, stream.reset.as_deref());
+        let named = resume.epoch.as_ref().map_or(NamedEpoch::Current, compare);
+        let wait = |known: &[Known]| match named {
+            // Another instance has learned of it first.
+            NamedEpoch::AfterReset => RESET_WAIT,
+            _ if start::is_ahead(&resume, named == NamedEpoch::Current, known) => AHEAD_WAIT,
+            _ => Duration::ZERO,
+        };
+        match self.known(&stream) {
+            Some(known) if since.elapsed() >= wait(&known) => {
                 if let From::Time(time) = resume.from {
-                    self.look_up_time(resume, epoch, time, since, ctx);
+                    self.look_up_time(resume, stream, time, since, ctx);
                 } else {
-                    self.begin(&resume, &epoch, &start::decide(&resume, same_epoch, &[], &known), &known);
+                    self.begin(&resume, &stream, &start::decide(&resume, named, &[], &known), &known);
                 }
             }
             None if since.elapsed() >= self.shared.settings.ready_timeout => {
@@ -48,17 +57,19 @@ impl ClientSession {
     fn look_up_time(
         &mut self,
         resume: Resume,
-        epoch: Epoch,
+        stream: Stream,
         time: i64,
         since: Instant,
         ctx: &mut WebsocketContext<Self>,
     ) {
-        let asking = self.shared.times.offsets_at(epoch.number, time, since + self.shared.settings.ready_timeout);
+        let asking =
+            self.shared.times.offsets_at(stream.epoch.number, time, since + self.shared.settings.ready_timeout);
         let answered = asking.into_actor(self).map(move |answer, session, ctx| {
             session.waiting = None;
-            match (answer, session.known()) {
-                (Ok(at_time), Some(known)) if session.shared.board.epoch_number() == epoch.number => {
-                    session.begin(&resume, &epoch, &start::decide(&resume, true, &at_time, &known), &known);
+            match (answer, session.known(&stream)) {
+                (Ok(at_time), Some(known)) if session.shared.board.stream() == stream => {
+                    let start = start::decide(&resume, NamedEpoch::Current, &at_time, &known);
+                    session.begin(&resume, &stream, &start, &known);
                 }
                 (Err(error @ (TierError::Timeout | TierError::Unavailable(_))), _) => {
                     let message = format!("the log did not say where that time begins: {error}; try again");
@@ -73,12 +84,12 @@ impl ClientSession {
 
     /// An `error` that is no fault of the client.
     pub(super) fn tell(&self, error: &FrameError) {
-        self.queue.control(ws_frame::text(&error.to_json()), Instant::now());
+        self.queue.answer(ws_frame::text(&error.to_json()), Instant::now());
     }
 
-    fn known(&self) -> Option<Vec<Known>> {
+    fn known(&self, stream: &Stream) -> Option<Vec<Known>> {
         let partitions = self.shared.board.partitions();
-        if partitions.is_empty() {
+        if partitions.is_empty() || !self.shared.board.knows_resets() {
             return None;
         }
         partitions
@@ -88,19 +99,21 @@ impl ClientSession {
                 let end = partition.end_at_start.get()?.max(partition.high_watermark.get().unwrap_or(0)).max(next);
                 let low = partition.window_low.get()?;
                 let oldest = partition.low_watermark.get().unwrap_or(low).min(low);
-                Some(Known { partition: partition.partition, oldest, low, next, end })
+                let floor = stream.floor(partition.partition);
+                Some(Known { partition: partition.partition, oldest, low, next, end, floor })
             })
             .collect()
     }
 
-    fn begin(&mut self, resume: &Resume, epoch: &Epoch, start: &Start, known: &[Known]) {
+    fn begin(&mut self, resume: &Resume, stream: &Stream, start: &Start, known: &[Known]) {
+        let epoch = stream.name();
         let mut first = Vec::new();
         if self.queue.info.dialect == Dialect::V2 {
             let settings = &self.shared.settings;
-            let namespace = (self.shared.resume_namespace)(&settings.topic, &epoch.name);
+            let namespace = (self.shared.resume_namespace)(&settings.topic, &epoch);
             let welcome = control::Welcome {
                 session: self.queue.info.session,
-                epoch: &epoch.name,
+                epoch: &epoch,
                 topic: &settings.topic,
                 resume_namespace: &namespace,
                 heartbeat_ms: u64::try_from(settings.heartbeat.as_millis()).unwrap_or(u64::MAX),
@@ -109,7 +122,7 @@ impl ClientSession {
             first.push(control::welcome(&welcome, &start.begins));
         }
         for (partition, reason, next) in &start.resets {
-            first.push(control::cursor_reset(*partition, *reason, &epoch.name, *next));
+            first.push(control::cursor_reset(*partition, *reason, &epoch, *next));
         }
         let mut first: Vec<_> = first.iter().map(|text| ws_frame::text(text)).collect();
         if self.queue.info.dialect == Dialect::V2 {
@@ -125,12 +138,31 @@ impl ClientSession {
         let starts: Vec<_> = start.begins.iter().zip(known).map(beginning).collect();
         self.begun = true;
         self.refilter(&resume.filter, false, Instant::now());
-        self.queue.begin(&epoch.name, &starts, resume.from, first, Instant::now());
+        match &resume.threads {
+            Some(threads) => {
+                let threads = ThreadCursor::new(threads.iter().cloned(), self.shared.settings.reading);
+                self.queue.begin_threads(&epoch, &starts, threads, first, Instant::now());
+            }
+            None => self.queue.begin(&epoch, &starts, resume.from, first, Instant::now()),
+        }
+        self.heed_reset(stream);
+    }
+
+    /// A reset by hand that came while this session began has missed it.
+    fn heed_reset(&self, begun_in: &Stream) {
+        let stream = self.shared.board.stream();
+        if stream != *begun_in
+            && let Some(reset) = &stream.reset
+        {
+            self.queue.begin_anew(&stream.name(), &reset.floors, Instant::now());
+        }
     }
 
     /// v1 without a `resume`: what arrives from the connect on. The position is taken now, the join waits a moment.
     pub(super) fn begin_v1_later(&self, ctx: &mut WebsocketContext<Self>) {
-        let at_connect = self.known().map(|known| known.iter().map(|known| (known.partition, known.end)).collect());
+        let at_connect = self
+            .known(&self.shared.board.stream())
+            .map(|known| known.iter().map(|known| (known.partition, known.end)).collect());
         ctx.run_later(V1_RESUME_WAIT, move |session, ctx| session.begin_live(at_connect, ctx));
     }
 
@@ -139,20 +171,25 @@ impl ClientSession {
         if self.begun || self.waiting.is_some() {
             return;
         }
-        let Some(starts) = at_connect.or_else(|| self.ends_at_start()) else {
+        let stream = self.shared.board.stream();
+        let Some(starts) = at_connect.or_else(|| self.ends_at_start(&stream)) else {
             ctx.run_later(READY_POLL, |session, ctx| session.begin_live(None, ctx));
             return;
         };
         self.begun = true;
-        let beginning = |(partition, from)| Beginning { partition, from, end: from, oldest: false };
+        let beginning = |(partition, from): (i32, i64)| {
+            let from = from.max(stream.floor(partition));
+            Beginning { partition, from, end: from, oldest: false }
+        };
         let starts: Vec<_> = starts.into_iter().map(beginning).collect();
-        self.queue.begin_live(&self.shared.board.epoch().name, &starts, Instant::now());
+        self.queue.begin_live(&stream.name(), &starts, Instant::now());
+        self.heed_reset(&stream);
     }
 
     /// Where the log ended when the service began to read it: for a client that came before, the first position after its
     /// connect that anybody knows.
-    fn ends_at_start(&self) -> Option<Vec<(i32, i64)>> {
-        self.known()?;
+    fn ends_at_start(&self, stream: &Stream) -> Option<Vec<(i32, i64)>> {
+        self.known(stream)?;
         let partitions = self.shared.board.partitions();
         partitions.iter().map(|partition| Some((partition.partition, partition.end_at_start.get()?))).collect()
     }

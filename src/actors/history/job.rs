@@ -115,6 +115,8 @@ impl Job {
         }
         interleave(&mut feeder, pages);
         metrics.delivered_records.inc_by(feeder.records());
+        let (gaps, missing) = feeder.take_thread_gaps();
+        metrics.lost_of_threads(gaps, missing);
         feeder.wake();
         if moved { Turned::Moved } else { Turned::Stuck }
     }

@@ -4,6 +4,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::replay::Replay;
+use super::threads::ThreadReplay;
 use super::v1::gap_name;
 use super::{Feed, Forms, Joined, SessionQueue, State};
 use crate::pipeline::window::Chunk;
@@ -45,7 +46,7 @@ impl Feeder<'_> {
     pub fn chunk(&mut self, chunk: &Chunk) -> Fed {
         let mut fed = Fed { moved: false, capped: false };
         let mut forms = Forms::default();
-        if self.state.filter.is_some() {
+        if self.state.filter.is_some() || self.state.threads.is_some() {
             self.scanned += chunk.weight();
         }
         loop {
@@ -55,7 +56,11 @@ impl Feeder<'_> {
             }
             let allowance = self.state.resume.as_ref().map_or(u32::MAX, Replay::allowance);
             let dialect = self.queue.info.dialect;
-            let form = forms.of(chunk, sent, allowance, dialect, self.state.filter.as_ref());
+            let State { threads, filter, .. } = &mut *self.state;
+            let form = match threads.as_mut().filter(|threads| threads.applies(chunk.partition, sent)) {
+                Some(threads) => threads.form(chunk, sent, allowance, filter.as_deref()),
+                None => forms.of(chunk, sent, allowance, dialect, filter.as_ref()),
+            };
             let records = form.records;
             if form.next <= sent {
                 fed.capped = true;
@@ -142,6 +147,11 @@ impl Feeder<'_> {
         self.state.advance(partition, low, frame, self.now);
     }
 
+    /// Gaps in threads that were told since this was last asked, and sequences named in them.
+    pub fn take_thread_gaps(&mut self) -> (u64, u64) {
+        self.state.threads.as_mut().map(ThreadReplay::take_gaps).unwrap_or_default()
+    }
+
     /// Records queued by this feeder.
     pub const fn records(&self) -> u64 {
         self.records
@@ -153,7 +163,7 @@ impl Feeder<'_> {
         self.state.feed = Feed::Live(generation);
         self.state.skips_to_live = false;
         let joined = match self.end_resume(false) {
-            Some((replayed, took)) => Joined::Resumed { replayed, took },
+            Some((replayed, took, threads)) => Joined::Resumed { replayed, took, threads },
             None if was_live => Joined::StayedLive,
             None => Joined::CaughtUp,
         };
@@ -164,29 +174,30 @@ impl Feeder<'_> {
     /// The resume met its limit with more to come: the client is told, and gets nothing more until it asks on.
     pub fn park(mut self) -> Joined {
         self.state.feed = Feed::Parked;
-        let (replayed, took) = self.end_resume(true).unwrap_or_default();
+        let (replayed, took, threads) = self.end_resume(true).unwrap_or_default();
         self.wake();
-        Joined::Capped { replayed, took }
+        Joined::Capped { replayed, took, threads }
     }
 
     /// v1, whose clients cannot ask on: the resume is over, and what it did not send was named; live comes next.
     pub fn live_capped(mut self, generation: u64) -> Joined {
         self.state.feed = Feed::Live(generation);
-        let (replayed, took) = self.end_resume(true).unwrap_or_default();
+        let (replayed, took, threads) = self.end_resume(true).unwrap_or_default();
         self.wake();
-        Joined::Capped { replayed, took }
+        Joined::Capped { replayed, took, threads }
     }
 
-    fn end_resume(&mut self, capped: bool) -> Option<(u64, Duration)> {
+    fn end_resume(&mut self, capped: bool) -> Option<(u64, Duration, bool)> {
         let resume = self.state.resume.take()?;
+        let threads = self.state.threads.take().is_some();
         // The end says where the client stands.
         self.state.tell_all_withheld(self.now);
         let next: Vec<_> = self.state.positions.iter().map(|p| (p.partition, p.sent)).collect();
         let (from, replayed, epoch) = (resume.from, resume.replayed(), Arc::clone(&self.state.epoch));
-        let complete = Complete { from, replayed, next_offsets: &next, epoch: &epoch, capped };
+        let complete = Complete { from, replayed, next_offsets: &next, epoch: &epoch, capped, threads };
         let text = control::replay_complete(&complete, self.queue.info.dialect);
         self.state.push(ws_frame::text(&text), self.now);
-        Some((resume.replayed(), resume.took(self.now)))
+        Some((resume.replayed(), resume.took(self.now), threads))
     }
 
     /// Tells the client something in passing.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::replay::Replay;
+use super::threads::ThreadReplay;
 use super::{Feed, Position, QueueLimits};
 use crate::pipeline::apply_lag::ApplyLag;
 use crate::pipeline::filter::Filter;
@@ -41,6 +42,12 @@ pub(super) struct State {
     pub(super) filter: Option<Arc<Filter>>,
     /// Partitions whose cursor went on over withheld offsets, and the first of these.
     pub(super) withheld: BTreeMap<i32, i64>,
+    /// Bytes that were queued after data was queued last: what a chunk may go over the bound is not held against answers.
+    pub(super) data_top: usize,
+    /// It asked for threads, and is not through with them.
+    pub(super) threads: Option<ThreadReplay>,
+    /// What the client calls itself.
+    pub(super) client: Option<Arc<str>>,
 }
 
 impl State {
@@ -117,5 +124,6 @@ impl State {
             self.apply_lag.sent(offsets, frame.len(), now);
         }
         self.push(frame, now);
+        self.data_top = self.bytes;
     }
 }

@@ -10,6 +10,11 @@ use crate::wire::filter::{self, FilterChange};
 const MAX_EXACT: u64 = (1 << 53) - 1;
 /// Partitions in one map.
 const MAX_PARTITIONS: usize = 10_000;
+/// Threads in one map.
+const MAX_THREADS: usize = 10_000;
+/// Bytes of a thread's name.
+const MAX_THREAD: usize = 1_024;
+
 /// Parses a client's text frame.
 ///
 /// # Errors
@@ -58,17 +63,24 @@ fn resume(fields: &Map<String, Value>, dialect: Dialect) -> Result<Resume, Frame
         Some(Value::String(text)) => Ok(Some(text.as_str())),
         Some(_) => Err(FrameError::field(name, "a string is required")),
     };
-    match text("mode")? {
-        None | Some("partition") => {}
-        Some("thread") => {
-            let message = "mode \"thread\" is not offered; use mode \"partition\"";
+    // Without a mode, existing clients mean threads when that is all they name.
+    let names_threads = || fields.contains_key("lastSequencesByThread") || fields.contains_key("threadId");
+    let threads = match (text("mode")?, dialect) {
+        (None, Dialect::V1) => !fields.contains_key("lastOffsetsByPartition") && names_threads(),
+        (None | Some("partition"), _) => false,
+        (Some("thread"), Dialect::V1) => true,
+        (Some("thread"), Dialect::V2) => {
+            let message = "mode \"thread\" is not offered; use mode \"partition\", and a filter";
             return Err(FrameError { code: ErrorCode::Unsupported, message: message.into(), field: Some("mode") });
         }
-        Some(other) => {
+        (Some(other), _) => {
             return Err(FrameError::field("mode", format!("{:?} is no mode; use \"partition\"", cut(other, 32))));
         }
-    }
+    };
     let from = strategy(text("from")?, fields, dialect)?;
+    if threads {
+        return of_threads(fields, from);
+    }
     let epoch = text("epoch")?.map(|epoch| CursorEpoch::Name(cut(epoch, 512).to_owned()));
     let (last_applied, epoch) = match (from, text("cursor")?, fields.get("lastOffsetsByPartition")) {
         (From::Cursor, Some(_), Some(Value::Object(_))) => {
@@ -107,10 +119,66 @@ fn resume(fields: &Map<String, Value>, dialect: Dialect) -> Result<Resume, Frame
     Ok(Resume {
         from,
         last_applied,
+        threads: None,
         unlisted,
         epoch,
         client: text("client")?.map(|client| cut(client, 64).to_owned()),
         filter: filter::parse(fields)?,
+    })
+}
+
+/// v1, `mode: thread`. What a client says of partitions does not count then.
+fn of_threads(fields: &Map<String, Value>, from: From) -> Result<Resume, FrameError> {
+    const MAP: &str = "lastSequencesByThread";
+    let named = |thread: &str| match thread.len() {
+        1..=MAX_THREAD => Ok(thread.to_owned()),
+        length => Err(FrameError::field(MAP, format!("a thread of {length} bytes; from 1 to {MAX_THREAD} are taken"))),
+    };
+    let mut threads = match fields.get(MAP) {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Object(map)) if map.len() > MAX_THREADS => {
+            let message = format!("{} threads; at most {MAX_THREADS} are taken", map.len());
+            return Err(FrameError::too_large(MAP, message));
+        }
+        Some(Value::Object(map)) => {
+            let thread = |(name, value): (&String, &Value)| Ok((named(name)?, sequence(MAP, value)?));
+            map.iter().map(thread).collect::<Result<Vec<_>, _>>()?
+        }
+        Some(_) => return Err(FrameError::field(MAP, "an object from thread to last sequence is required")),
+    };
+    // The form of older clients, which know of one thread.
+    match fields.get("threadId") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(thread)) if threads.iter().any(|(known, _)| known == thread) => {}
+        Some(Value::String(thread)) => {
+            let last = fields.get("lastSequence").map_or(Ok(0), |value| sequence("lastSequence", value))?;
+            threads.push((named(thread)?, last));
+        }
+        Some(_) => return Err(FrameError::field("threadId", "a string is required")),
+    }
+    if threads.is_empty() && from == From::Cursor {
+        return Err(FrameError {
+            code: ErrorCode::EmptyCursor,
+            message: "mode \"thread\" needs lastSequencesByThread, or threadId and lastSequence".into(),
+            field: Some(MAP),
+        });
+    }
+    if from == From::Earliest {
+        threads.iter_mut().for_each(|(_, last)| *last = 0);
+    }
+    let (last_applied, unlisted, filter) = (Vec::new(), Unlisted::Earliest, FilterChange::Keep);
+    Ok(Resume { from, last_applied, threads: Some(threads), unlisted, epoch: None, client: None, filter })
+}
+
+fn sequence(field: &'static str, value: &Value) -> Result<u64, FrameError> {
+    let exact = match value {
+        Value::String(text) => decimal(text),
+        Value::Number(number) => number.as_u64().filter(|number| *number <= MAX_EXACT),
+        _ => None,
+    };
+    exact.ok_or_else(|| {
+        let message = format!("a sequence is not a decimal string from 0 (numbers only up to {MAX_EXACT})");
+        FrameError::field(field, message)
     })
 }
 
@@ -226,7 +294,6 @@ mod tests {
             (r#"{"type":7}"#, UnknownType, None),
             (r#"{"type":"shout"}"#, UnknownType, None),
             (r#"{"type":"cursor_reset"}"#, Unsupported, None),
-            (r#"{"type":"resume","mode":"thread"}"#, Unsupported, Some("mode")),
             (r#"{"type":"resume","mode":"x"}"#, InvalidField, Some("mode")),
             (r#"{"type":"resume","mode":1}"#, InvalidField, Some("mode")),
             (r#"{"type":"resume","from":"x"}"#, InvalidField, Some("from")),
@@ -254,6 +321,50 @@ mod tests {
         assert_eq!(code(r#"{"type":"hello"}"#, Dialect::V2), Err((InvalidField, Some("from"))));
         assert_eq!(code(r#"{"type":"resume"}"#, Dialect::V1), Err((EmptyCursor, Some("lastOffsetsByPartition"))));
         assert_eq!(code(r#"{"type":"applied"}"#, Dialect::V2), Err((InvalidField, Some("offsets"))));
+        assert_eq!(code(r#"{"type":"resume","mode":"thread"}"#, Dialect::V2), Err((Unsupported, Some("mode"))));
+    }
+
+    #[test]
+    fn threads_are_asked_for_by_name_or_by_what_a_frame_lacks() {
+        let threads = |fields: &str| match code(&format!(r#"{{"type":"resume",{fields}}}"#), Dialect::V1)? {
+            ClientFrame::Resume(resume) => Ok(resume.threads),
+            other => panic!("{other:?}"),
+        };
+        let a = |last: u64| Ok(Some(vec![("a".to_owned(), last)]));
+        let by_map = r#""lastSequencesByThread":{"a":"7"}"#;
+        let offsets = r#""lastOffsetsByPartition":{"0":"1"}"#;
+        assert_eq!(threads(&format!(r#""mode":"thread",{by_map}"#)), a(7));
+        assert_eq!(threads(by_map), a(7));
+        assert_eq!(threads(r#""threadId":"a","lastSequence":7"#), a(7));
+        assert_eq!(threads(r#""threadId":"a""#), a(0));
+        assert_eq!(threads(&format!(r#""threadId":"a","lastSequence":9,{by_map}"#)), a(7), "the exact one counts");
+        assert_eq!(threads(&format!(r#""mode":"thread",{by_map},{offsets}"#)), a(7), "the mode that is named wins");
+        assert_eq!(threads(&format!("{by_map},{offsets}")), Ok(None));
+        assert_eq!(threads(&format!(r#""mode":"partition",{by_map},{offsets}"#)), Ok(None));
+        assert_eq!(threads(&format!(r#""mode":"thread","from":"earliest",{by_map}"#)), a(0));
+        assert_eq!(threads(r#""mode":"thread","from":"latest""#), Ok(Some(Vec::new())));
+        for exact in [0, (1 << 53) - 1, (1 << 53) + 1, u64::MAX] {
+            assert_eq!(threads(&format!(r#""lastSequencesByThread":{{"a":"{exact}"}}"#)), a(exact));
+        }
+        use ErrorCode::{EmptyCursor, InvalidField, TooLarge};
+        let map = Some("lastSequencesByThread");
+        assert_eq!(threads(r#""mode":"thread""#), Err((EmptyCursor, map)));
+        assert_eq!(threads(r#""lastSequencesByThread":{}"#), Err((EmptyCursor, map)));
+        for bad in ["-1", "1.5", "9007199254740992", "\"-1\"", "\"01\"", "\"18446744073709551616\"", "null", "{}"] {
+            assert_eq!(
+                threads(&format!(r#""lastSequencesByThread":{{"a":{bad}}}"#)),
+                Err((InvalidField, map)),
+                "{bad}"
+            );
+        }
+        assert_eq!(threads(r#""lastSequencesByThread":[]"#), Err((InvalidField, map)));
+        assert_eq!(threads(r#""lastSequencesByThread":{"":"1"}"#), Err((InvalidField, map)));
+        let long = "x".repeat(1_025);
+        assert_eq!(threads(&format!(r#""lastSequencesByThread":{{"{long}":"1"}}"#)), Err((InvalidField, map)));
+        assert_eq!(threads(r#""threadId":7"#), Err((InvalidField, Some("threadId"))));
+        assert_eq!(threads(r#""threadId":"a","lastSequence":-1"#), Err((InvalidField, Some("lastSequence"))));
+        let many: Map<String, Value> = (0..10_001).map(|n| (n.to_string(), "1".into())).collect();
+        assert_eq!(threads(&format!(r#""lastSequencesByThread":{}"#, json!(many))), Err((TooLarge, map)));
     }
 
     #[test]

@@ -110,11 +110,18 @@ pub struct Complete<'a> {
     pub epoch: &'a str,
     /// There is more than the resume may send.
     pub capped: bool,
+    /// It was asked for threads.
+    pub threads: bool,
 }
 
 /// `replay_complete`.
 pub fn replay_complete(complete: &Complete<'_>, dialect: Dialect) -> String {
-    let Complete { from, replayed, next_offsets, epoch, capped } = *complete;
+    let Complete { from, replayed, next_offsets, epoch, capped, threads } = *complete;
+    if threads {
+        // Without positions: the client was not given all that lies below them.
+        return json!({"type": "replay_complete", "totalReplayed": replayed, "mode": "thread", "capped": capped})
+            .to_string();
+    }
     // Positions on this wire are *last* offsets; a partition without any record before its cursor has none.
     let last = next_offsets.iter().filter(|(_, next)| *next > 0).map(|(partition, next)| (*partition, next - 1));
     let mut frame = json!({
@@ -153,6 +160,8 @@ pub enum ResetReason {
     BeyondEnd,
     /// Retention has passed the client's cursor.
     Retention,
+    /// An operator has hidden what lay before.
+    ManualReset,
 }
 
 impl ResetReason {
@@ -162,6 +171,7 @@ impl ResetReason {
             Self::TopicRecreated => "topic_recreated",
             Self::BeyondEnd => "beyond_end",
             Self::Retention => "retention",
+            Self::ManualReset => "manual_reset",
         }
     }
 }
@@ -209,6 +219,20 @@ pub fn gap_v1(partition: i32, count: i64, reason: &str) -> String {
         "severity": severity,
         "reason": reason,
         "message": format!("{count} offsets of partition {partition} are not delivered: {reason}"),
+    })
+    .to_string()
+}
+
+/// v1: `gap` in the numbering of a thread, before the first of its records that was found.
+pub fn gap_of_thread(thread: &str, count: u64) -> String {
+    json!({
+        "type": "gap",
+        "threadId": thread,
+        // Numbers of JSON are exact up to here.
+        "count": count.min((1 << 53) - 1),
+        "severity": "warning",
+        "reason": "unavailable",
+        "message": format!("{count} messages of this thread are not there any more"),
     })
     .to_string()
 }

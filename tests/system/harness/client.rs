@@ -59,6 +59,8 @@ pub struct Options {
     pub headers: Vec<(&'static str, String)>,
     /// The filter of each hello; null: none is named.
     pub filter: Value,
+    /// What it calls itself.
+    pub name: &'static str,
     /// Whether it asks on by itself when a resume was capped, as browsers do.
     pub asks_on: bool,
 }
@@ -72,6 +74,7 @@ impl Default for Options {
             receive_buffer: None,
             headers: Vec::new(),
             filter: Value::Null,
+            name: "system-test/1",
             asks_on: true,
         }
     }
@@ -103,6 +106,7 @@ struct State {
     closed: Option<Closed>,
     violation: Option<String>,
     last_frame: Option<Instant>,
+    longest_pause: Duration,
 }
 
 type Shared = Arc<Mutex<State>>;
@@ -135,21 +139,43 @@ impl Client {
         Self::connect(address, Options { from, ..Options::default() })
     }
 
+    /// Connects with a first frame of the test's choice, and waits for the welcome.
+    #[track_caller]
+    pub fn connect_to(address: &str, hello: &Value) -> Self {
+        let options = Options::default();
+        let reading = watch::Sender::new(options.reading);
+        let mut client = Self { options, state: Shared::default(), reading, connection: None };
+        client.connect_with(address, hello);
+        client.wait_for_welcome();
+        client
+    }
+
+    /// The first frame of its next connection.
+    #[track_caller]
+    pub fn next_hello(&self) -> Value {
+        self.look(|ledger| hello(ledger, &self.options))
+    }
+
     /// Leaves the old connection, if there is one, and goes on from its own cursor, as a browser does.
     #[track_caller]
     pub fn reconnect(&mut self, address: &str) {
         self.disconnect();
-        let mut hello = self.look(|ledger| hello(ledger, self.options.from));
+        let mut hello = self.next_hello();
         if !self.options.filter.is_null() {
             hello["filter"] = self.options.filter.clone();
         }
         self.connect_with(address, &hello);
         if self.reading() != Reading::Stopped {
-            eventually("a welcome", WELCOME_BOUND, || match self.state(|state| state.ledger.is_welcomed()) {
-                true => Ok(()),
-                false => Err(self.state(|state| format!("{:?}, {:?}", state.texts.last(), state.closed))),
-            });
+            self.wait_for_welcome();
         }
+    }
+
+    #[track_caller]
+    fn wait_for_welcome(&self) {
+        eventually("a welcome", WELCOME_BOUND, || match self.state(|state| state.ledger.is_welcomed()) {
+            true => Ok(()),
+            false => Err(self.state(|state| format!("{:?}, {:?}", state.texts.last(), state.closed))),
+        });
     }
 
     /// As [`Client::reconnect`], with a first frame of the test's choice and without waiting for an answer.
@@ -193,7 +219,7 @@ impl Client {
     /// Asks on from its own cursor, on the open connection, as after a capped resume.
     #[track_caller]
     pub fn ask_on(&self) {
-        let mut resume = self.look(|ledger| hello(ledger, self.options.from));
+        let mut resume = self.look(|ledger| hello(ledger, &self.options));
         resume["type"] = "resume".into();
         self.send(&resume);
     }
@@ -240,6 +266,15 @@ impl Client {
     #[track_caller]
     pub fn last_frame(&self) -> Option<Instant> {
         self.state(|state| state.last_frame)
+    }
+
+    /// The longest time between two binary frames since this was last asked, the time since the last one included.
+    #[track_caller]
+    pub fn longest_pause(&self) -> Duration {
+        self.state(|state| {
+            let open = state.last_frame.map_or(Duration::ZERO, |last| last.elapsed());
+            std::mem::take(&mut state.longest_pause).max(open)
+        })
     }
 
     /// Waits until a condition on the ledger holds; the error is what is shown when it never does.
@@ -307,16 +342,16 @@ impl Debug for Client {
 }
 
 /// The first frame: a cursor once there is one.
-fn hello(ledger: &Ledger, from: From) -> Value {
+fn hello(ledger: &Ledger, options: &Options) -> Value {
     let last_offsets = ledger.last_offsets();
-    let from = match from {
+    let from = match options.from {
         _ if !last_offsets.is_empty() => "cursor",
         // Known partitions at offset 0: their start is where the client is.
         _ if !ledger.cursor().is_empty() => "earliest",
         From::Latest => "latest",
         From::Earliest => "earliest",
     };
-    let mut hello = json!({ "type": "hello", "from": from, "client": "system-test/1" });
+    let mut hello = json!({ "type": "hello", "from": from, "client": options.name });
     if from == "cursor" {
         hello["lastOffsetsByPartition"] = json!(last_offsets);
         hello["epoch"] = json!(ledger.epoch);
@@ -368,7 +403,7 @@ async fn run(
         if options.asks_on && lock(&state).ledger.is_to_ask_on() {
             // The service takes 20 resumes in 10 s.
             tokio::time::sleep(Duration::from_millis(500)).await;
-            let mut resume = hello(&lock(&state).ledger, options.from);
+            let mut resume = hello(&lock(&state).ledger, &options);
             resume["type"] = "resume".into();
             // A connection that has ended is told by reading.
             let _ = send(&mut socket, Message::text(resume.to_string())).await;
@@ -396,7 +431,9 @@ fn take_in(
     let mut state = lock(state);
     let checked = match message {
         Some(Ok(Message::Binary(bytes))) => {
-            state.last_frame = Some(Instant::now());
+            let now = Instant::now();
+            let pause = state.last_frame.replace(now).map_or(Duration::ZERO, |last| now - last);
+            state.longest_pause = state.longest_pause.max(pause);
             state.ledger.binary(bytes)
         }
         Some(Ok(Message::Text(text))) => match serde_json::from_str::<Value>(&text) {

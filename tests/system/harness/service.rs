@@ -161,10 +161,16 @@ impl Service {
 
     /// Status and body of a GET, whatever the status.
     pub fn get(&self, path: &str) -> Result<(u16, String), String> {
+        self.get_with(path, &[])
+    }
+
+    /// As [`Service::get`], with more headers.
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<(u16, String), String> {
         let agent: ureq::Agent =
             ureq::Agent::config_builder().timeout_global(Some(HTTP_TIMEOUT)).http_status_as_error(false).build().into();
-        let mut response =
-            agent.get(format!("http://{}{path}", self.address)).call().map_err(|error| error.to_string())?;
+        let request = agent.get(format!("http://{}{path}", self.address));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let mut response = request.call().map_err(|error| error.to_string())?;
         let body = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
         Ok((response.status().as_u16(), body))
     }

@@ -1,0 +1,45 @@
+//! A reset by hand, for a session that has begun: it goes on at the first offsets that are visible.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Feed, Position, SessionQueue};
+use crate::messages::Join;
+use crate::wire::control::{self, ResetReason};
+use crate::wire::ws_frame;
+
+impl SessionQueue {
+    /// Places every partition that is listed at its offset, and tells the client. Done once per epoch name.
+    pub fn begin_anew(self: &Arc<Self>, epoch: &str, floors: &BTreeMap<i32, i64>, now: Instant) {
+        let ask = {
+            let mut state = self.lock();
+            if matches!(state.feed, Feed::Idle | Feed::Closing(_)) || &*state.epoch == epoch {
+                return;
+            }
+            for (partition, floor) in floors {
+                state.withheld.remove(partition);
+                let frame = control::cursor_reset(*partition, ResetReason::ManualReset, epoch, *floor);
+                state.push(ws_frame::text(&frame), now);
+                let place = Position::at(*floor, *partition);
+                match state.positions.binary_search_by_key(partition, |position| position.partition) {
+                    Ok(index) => state.positions.splice(index..=index, [place]).for_each(drop),
+                    Err(index) => state.positions.insert(index, place),
+                }
+            }
+            state.ticket += 1;
+            state.epoch = epoch.into();
+            state.threads = None;
+            state.apply_lag.reset();
+            let served = matches!(state.feed, Feed::Live(_) | Feed::Behind { .. });
+            if served {
+                state.feed = Feed::Behind { asked: true };
+            }
+            served
+        };
+        self.waker.wake();
+        if ask {
+            self.join.send(Join { queue: Arc::clone(self) });
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Scenarios: faults composed at random, and the promise kept through all of them. A scenario is named by its seed.
+//!
+//! A few run with the other tests. `DASHSTREAM_TORTURE_SEEDS=1-200` chooses the ones of the test that is run by hand, see
+//! CONTRIBUTING.md; one seed runs one scenario again.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::client::{Client, From, Options, Reading};
+use crate::harness::eventually::{eventually, throughout};
+use crate::harness::load::Load;
+use crate::harness::producer::{Producer, Published};
+use crate::harness::proxy::{Fault, Proxy};
+use crate::harness::service::{Config, Service};
+use crate::harness::services::{self, KafkaBehindProxy, RedisBehindProxy};
+use crate::harness::topic::Topic;
+use crate::harness::{records, unique_name};
+
+const BOUND: Duration = Duration::from_secs(90);
+const PARTITIONS: usize = 3;
+const FEW: RangeInclusive<u64> = 1..=4;
+const MANY: RangeInclusive<u64> = 1..=200;
+
+/// What happens to the service and around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// kill -9, and a new start at once.
+    KillService,
+    /// The process stands still, as on an overloaded machine; its clocks jump.
+    SuspendService,
+    CutKafka,
+    HangKafka,
+    SlowKafka,
+    CutRedis,
+    HangRedis,
+    /// Redis forgets all of this topic.
+    FlushRedis,
+    /// A client stops reading for a while.
+    StalledReader,
+    /// Clients come and go many times.
+    Reconnects,
+    /// The topic gains a partition.
+    MorePartitions,
+    /// Retention takes what lies below the middle.
+    Retention,
+}
+
+use Trouble::{
+    CutKafka, CutRedis, FlushRedis, HangKafka, HangRedis, KillService, MorePartitions, Reconnects, Retention,
+    SlowKafka, StalledReader, SuspendService,
+};
+
+const ALL: [Trouble; 12] = [
+    KillService,
+    SuspendService,
+    CutKafka,
+    HangKafka,
+    SlowKafka,
+    CutRedis,
+    HangRedis,
+    FlushRedis,
+    StalledReader,
+    Reconnects,
+    MorePartitions,
+    Retention,
+];
+
+/// Several at a time, for so long; then all is well for a moment.
+#[derive(Clone, Debug)]
+struct Step {
+    troubles: Vec<Trouble>,
+    lasts: Duration,
+}
+
+fn plan(seed: u64) -> Vec<Step> {
+    let mut random = Rng::with_seed(seed);
+    let count = random.usize(2..=3);
+    let step = |_| {
+        let mut troubles: Vec<Trouble> = (0..random.usize(1..=3)).map(|_| ALL[random.usize(..ALL.len())]).collect();
+        troubles.dedup();
+        Step { troubles, lasts: Duration::from_millis(random.u64(300..1_500)) }
+    };
+    (0..count).map(step).collect()
+}
+
+/// What several scenarios share.
+struct Surroundings {
+    kafka: KafkaBehindProxy,
+    redis: RedisBehindProxy,
+}
+
+struct Scenario<'a> {
+    around: &'a Surroundings,
+    topic: Topic,
+    prefix: String,
+    service: Service,
+    clients: Vec<Client>,
+    /// Below lies what retention took.
+    kept_from: BTreeMap<i32, i64>,
+    /// Of the partitions that came later.
+    published: Published,
+}
+
+impl Scenario<'_> {
+    fn run(seed: u64, around: &Surroundings) {
+        let steps = plan(seed);
+        println!("seed {seed}: {steps:?}");
+        let topic = Topic::create(&around.kafka.direct, "torture", PARTITIONS as i32);
+        let _dead_letters = topic.beside("dlq", 1);
+        let prefix = unique_name("torture");
+        let config = Config::new(&topic)
+            .set("KAFKA_BROKERS", around.kafka.proxy.address())
+            .set("REDIS_URL", &around.redis.url)
+            .set("DASHSTREAM_REDIS_KEY_PREFIX", &prefix)
+            .set("DASHSTREAM_KAFKA_SESSION_TIMEOUT_MS", 3_000)
+            .set("DASHSTREAM_REDIS_RESPONSE_TIMEOUT_MS", 300)
+            .set("DASHSTREAM_WEB_SESSION_QUEUE_BYTES", 64 * 1024)
+            .set("REPLAY_BUFFER_MEMORY_SIZE", 500)
+            .set("REPLAY_MAX_TOTAL", 3_000);
+        let group = config.group().to_owned();
+        let service = Service::start_healthy(&config);
+        let slow = Options {
+            from: From::Earliest,
+            reading: Reading::Slow(Duration::from_millis(5)),
+            receive_buffer: Some(4096),
+            ..Options::default()
+        };
+        let clients = vec![
+            Client::from(service.address(), From::Earliest),
+            Client::from(service.address(), From::Latest),
+            Client::connect(service.address(), slow),
+        ];
+        let load = Load::start(&topic, 1_000);
+        let (kept_from, published) = (BTreeMap::new(), Published::default());
+        let mut scenario = Scenario { around, topic, prefix, service, clients, kept_from, published };
+        scenario.all_flow();
+        for step in &steps {
+            scenario.step(step);
+            scenario.all_flow();
+        }
+        let mut published = load.stop();
+        published.extend(std::mem::take(&mut scenario.published));
+        scenario.heal();
+        scenario.clients.iter().for_each(|client| client.read(Reading::Fast));
+        for client in &scenario.clients {
+            let kept_from = &scenario.kept_from;
+            let excused = |partition: i32, offset: i64| kept_from.get(&partition).is_some_and(|kept| offset < *kept);
+            client.wait_until("the end of the stream", BOUND, |ledger| ledger.has_reached_the_end_of(&published));
+            client.look(|ledger| {
+                let resets: Vec<_> = ledger.resets.iter().filter(|reset| reset.reason != "retention").collect();
+                assert!(resets.is_empty(), "offsets started again: {resets:?}");
+                ledger.compare(&published, excused).expect("the stream is what was published");
+            });
+        }
+        scenario.topic.wait_until_all_committed(&group, BOUND);
+        assert!(scenario.service.is_running());
+    }
+
+    /// Every client has something of each partition, and gets more.
+    fn all_flow(&mut self) {
+        for client in &mut self.clients {
+            let before = client.received();
+            eventually("records at every client", BOUND, || {
+                if client.closed().is_some() {
+                    client.reconnect(self.service.address());
+                }
+                let partitions = client.look(|ledger| ledger.cursor().values().filter(|next| **next > 0).count());
+                match client.received() {
+                    received if received > before + 100 && partitions >= PARTITIONS => Ok(()),
+                    received => {
+                        Err(format!("{received}, {before} before, {partitions} partitions; {:?}", client.closed()))
+                    }
+                }
+            });
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        for trouble in &step.troubles {
+            self.begin(*trouble);
+        }
+        let start = Instant::now();
+        throughout("trouble", step.lasts, || Ok(()));
+        self.heal();
+        println!("  {:?} lasted {:?}", step.troubles, start.elapsed());
+    }
+
+    fn begin(&mut self, trouble: Trouble) {
+        let (kafka, redis): (&Proxy, &Proxy) = (&self.around.kafka.proxy, &self.around.redis.proxy);
+        match trouble {
+            KillService => {
+                self.service.signal(Signal::SIGCONT);
+                self.service.restart();
+            }
+            SuspendService => self.service.signal(Signal::SIGSTOP),
+            CutKafka => kafka.cut(),
+            HangKafka => kafka.black_hole(),
+            SlowKafka => kafka.set(Fault::Delay(Duration::from_millis(150))),
+            CutRedis => redis.cut(),
+            HangRedis => redis.black_hole(),
+            FlushRedis => self.forget(),
+            StalledReader => self.clients[0].read(Reading::Stopped),
+            Reconnects => {
+                self.service.signal(Signal::SIGCONT);
+                for _ in 0..5 {
+                    for client in &mut self.clients {
+                        let hello = client.next_hello();
+                        client.connect_with(self.service.address(), &hello);
+                    }
+                }
+            }
+            MorePartitions => {
+                let partitions = self.topic.partitions().len();
+                self.topic.grow(partitions + 1);
+                let new = i32::try_from(partitions).expect("few partitions");
+                let records = (1..=50).map(|sequence| records::good("grown", sequence).on_partition(new));
+                self.published.extend(Producer::new(&self.topic.kafka).publish(&self.topic.name, records));
+            }
+            Retention => {
+                for partition in 0..PARTITIONS as i32 {
+                    let (low, high) = self.topic.watermarks(partition);
+                    let middle = low + (high - low) / 2;
+                    self.topic.delete_records(partition, middle);
+                    self.kept_from.insert(partition, middle);
+                }
+            }
+        }
+    }
+
+    /// All is well again, and clients that were cut off come back with their cursors.
+    fn heal(&mut self) {
+        self.service.signal(Signal::SIGCONT);
+        self.around.kafka.proxy.heal();
+        self.around.redis.proxy.heal();
+        self.clients[0].read(Reading::Fast);
+        for client in &mut self.clients {
+            if client.closed().is_some() || !client.look(|ledger| ledger.is_welcomed()) {
+                client.reconnect(self.service.address());
+            }
+        }
+    }
+
+    fn forget(&self) {
+        use deadpool_redis::redis::{Client, Commands as _};
+        let mut redis = Client::open(services::redis()).expect("an address").get_connection().expect("Redis answers");
+        let keys: Vec<String> = redis.keys(format!("{}:*", self.prefix)).expect("the keys");
+        if !keys.is_empty() {
+            let _: usize = redis.unlink(keys).expect("keys can be dropped");
+        }
+    }
+}
+
+fn run(seeds: impl IntoIterator<Item = u64>) {
+    let around = Surroundings { kafka: services::kafka_behind_proxy(), redis: services::redis_behind_proxy() };
+    for seed in seeds {
+        let start = Instant::now();
+        Scenario::run(seed, &around);
+        println!("seed {seed} kept the promise, {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn a_few_scenarios_keep_the_promise() {
+    run(FEW);
+}
+
+#[test]
+fn clients_that_misbehave_by_the_command_line_are_given_everything_by_two_instances() {
+    let topic = Topic::create(services::kafka(), "torture", PARTITIONS as i32);
+    let config = Config::new(&topic)
+        .unset("KAFKA_GROUP_INSTANCE_ID")
+        .set("DASHSTREAM_WEB_SESSION_QUEUE_BYTES", 64 * 1024)
+        .set("REPLAY_BUFFER_MEMORY_SIZE", 500);
+    let instances = [Service::start_healthy(&config), Service::start_healthy(&config)];
+    let load = Load::start(&topic, 1_000);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dashstream"));
+    command.args(["torture", "--seed", "1", "--clients", "6", "--seconds", "8", "--patience", "60", "--json"]);
+    for instance in &instances {
+        command.args(["--at", instance.address()]);
+    }
+    let output = command.env_clear().output().expect("the binary can be run");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    println!("{report}");
+    assert_eq!((output.status.code(), &report["violations"]), (Some(0), &json!(0)), "{report}");
+    let published = load.stop();
+    let each = report["records"].as_u64().expect("a number") / 6;
+    assert!((500..=published.len() as u64).contains(&each), "{each} records at each client, {}", published.len());
+    assert!(report["connections"].as_u64() > Some(6) && report["faults"].as_object().is_some_and(|f| f.len() >= 4));
+}
+
+#[test]
+#[ignore = "takes half an hour; see CONTRIBUTING.md"]
+fn many_scenarios_keep_the_promise() {
+    let chosen = std::env::var("DASHSTREAM_TORTURE_SEEDS").unwrap_or_default();
+    let number = |text: &str| text.parse::<u64>().expect("DASHSTREAM_TORTURE_SEEDS is a number, or two with a minus");
+    run(match chosen.split_once('-') {
+        _ if chosen.is_empty() => MANY,
+        Some((first, last)) => number(first)..=number(last),
+        None => number(&chosen)..=number(&chosen),
+    });
+}
