@@ -56,6 +56,23 @@ fn a_kafka_that_comes_later_is_waited_for() {
 }
 
 #[test]
+fn a_slow_broker_with_many_partitions_is_asked_about_all_of_them_at_once() {
+    const PARTITIONS: i32 = 64;
+    const DELAY: Duration = Duration::from_millis(700);
+    let kafka = services::kafka_behind_proxy();
+    let topic = Topic::create(&kafka.direct, "slow-start", PARTITIONS);
+    kafka.proxy.delay(DELAY);
+    let service = Service::start(&Config::new(&topic).set("KAFKA_BROKERS", kafka.proxy.address()));
+    // There and back for each partition in turn would take longer.
+    let in_turn = DELAY * 2 * PARTITIONS.unsigned_abs();
+    assert!(in_turn > BOUND);
+    within("it to read", BOUND, || match service.verdict()? {
+        (status, _) if status == "healthy" => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+}
+
+#[test]
 fn faults_of_the_infrastructure_are_told_apart_and_are_no_faults_of_records() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let nobody = nobody.expect("a port that was free a moment ago").to_string();

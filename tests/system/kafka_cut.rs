@@ -42,7 +42,7 @@ fn survives(faults: &[(Fault, Duration)]) {
         _ => Ok(()),
     });
 
-    let start = Instant::now();
+    let (start, cpu) = (Instant::now(), service.cpu());
     let mut told = None;
     for (fault, duration) in faults {
         kafka.proxy.set(*fault);
@@ -58,6 +58,8 @@ fn survives(faults: &[(Fault, Duration)]) {
             }
         });
     }
+    let (took, used) = (start.elapsed(), service.cpu().saturating_sub(cpu));
+    assert!(used < took / 3, "asking again and again took {used:?} of {took:?}");
     let told = told.expect("/health left `healthy`");
     assert!(told <= TOLD_WITHIN, "/health told it after {told:?}");
     let during = clients[0].received();

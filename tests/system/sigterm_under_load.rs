@@ -1,5 +1,6 @@
 //! SIGTERM under load: everything that was taken in is finished, everybody is told, and the next start goes on there.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
@@ -7,8 +8,12 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::harness::client::{Client, From, Options, Reading};
+use crate::harness::dead_letters;
 use crate::harness::eventually::eventually;
 use crate::harness::load::Load;
+use crate::harness::producer::Producer;
+use crate::harness::proxy::Fault;
+use crate::harness::records;
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
@@ -96,4 +101,35 @@ fn those_who_do_not_listen_do_not_hold_the_exit() {
     assert_eq!(listening.wait_until_closed(BOUND).code, GOING_AWAY);
     load.stop();
     drop(half_open);
+}
+
+#[test]
+fn letters_that_are_slow_to_land_are_not_forgotten_by_a_stop() {
+    const BAD: usize = 400;
+    let kafka = services::kafka_behind_proxy();
+    let topic = Topic::create(&kafka.direct, "sigterm-letters", 1);
+    let letters = topic.beside("dlq", 1);
+    let config = Config::new(&topic)
+        .set("KAFKA_BROKERS", kafka.proxy.address())
+        .set("MAX_CONCURRENT_DLQ_SENDS", 5)
+        .set("DLQ_SEND_TIMEOUT_SECS", 60);
+    let mut service = Service::start_healthy(&config);
+    // At most ten letters a second.
+    kafka.proxy.set_for("-dlq", Fault::Delay(Duration::from_millis(250)));
+    Producer::new(&kafka.direct).publish(&topic.name, (0..BAD).map(|_| records::garbage("bad").on_partition(0)));
+    eventually("letters to wait", BOUND, || match service.metric("dashstream_dlq_queued", &[]) {
+        waiting if waiting > 100.0 => Ok(()),
+        waiting => Err(waiting.to_string()),
+    });
+    service.signal(Signal::SIGTERM);
+    let status = service.wait_for_exit(EXIT_WITHIN);
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert!(service.log().contains("dead letters without an answer"), "it is told");
+
+    // What had no answer was not committed, so the next start writes it.
+    kafka.proxy.set_for("-dlq", Fault::Healed);
+    service.restart();
+    topic.wait_until_all_committed(config.group(), BOUND);
+    let keys: BTreeSet<String> = dead_letters::read(&letters).into_iter().map(|letter| letter.key).collect();
+    assert_eq!(keys.len(), BAD, "every bad record has its letter");
 }
