@@ -24,7 +24,7 @@ use crate::harness::{records, unique_name};
 
 const BOUND: Duration = Duration::from_secs(90);
 const PARTITIONS: usize = 3;
-/// Between them they have every trouble but a process that stands still, and one grows the topic while the service restarts.
+/// Between them they have every trouble but a process or a Kafka that stands still; one grows the topic while the service restarts.
 const FEW: [u64; 4] = [5, 10, 14, 16];
 const MANY: RangeInclusive<u64> = 1..=200;
 
