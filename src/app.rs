@@ -313,7 +313,8 @@ impl Service {
                 draining: draining.load(Ordering::Acquire),
                 kafka_contact: kafka.contact_age,
                 topic_missing: kafka.topic == TopicState::Missing,
-                reading: board.partitions().iter().any(|partition| partition.stored.get().is_some()),
+                reading: board.knows_resets()
+                    && board.partitions().iter().any(|partition| partition.stored.get().is_some()),
                 not_member: (!kafka.member).then_some(kafka.not_member_for),
                 credit_exhausted: full_since.map(|since| since.elapsed()),
                 stuck: standstill.stuck(&board, &pauses, holds_all(&pauses, alone), Instant::now()),

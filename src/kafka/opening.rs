@@ -163,11 +163,21 @@ pub(super) fn commits<C: rdkafka::consumer::ConsumerContext>(
     topic: &str,
     partitions: &[i32],
 ) -> KafkaResult<Vec<Option<Committed>>> {
+    commits_within(consumer, topic, partitions, ASK)
+}
+
+/// As [`commits`], for a question that may not take as long.
+pub(super) fn commits_within<C: rdkafka::consumer::ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partitions: &[i32],
+    timeout: Duration,
+) -> KafkaResult<Vec<Option<Committed>>> {
     let mut asked = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
         asked.add_partition(topic, *partition);
     }
-    let answered = consumer.committed_offsets(asked, ASK)?;
+    let answered = consumer.committed_offsets(asked, timeout)?;
     partitions
         .iter()
         .map(|partition| {

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::errors::{ErrorType, classify_error};
 use super::monitor::{KafkaMonitor, MonitorContext, serve_events};
-use super::opening::commits;
+use super::opening::commits_within;
 use super::settings::{ASK, IngestSettings};
 use super::stop::Stop;
 use super::watermarks::ends;
@@ -24,6 +24,8 @@ use crate::pipeline::manual_reset::ManualReset;
 
 /// Between looks, so much later other instances begin anew.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a look may take: clients wait for the first one.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// After Kafka has refused to tell.
 const LOOK_AFTER_REFUSAL: Duration = Duration::from_secs(60);
 /// Kafka forgets commits of a group that nobody commits for; a week is its default.
@@ -151,7 +153,8 @@ fn look(
     partitions: &[i32],
 ) -> KafkaResult<()> {
     let topic = &parts.settings.topic;
-    let kept: Vec<_> = partitions.iter().copied().zip(commits(client, topic, partitions)?).collect();
+    let kept: Vec<_> =
+        partitions.iter().copied().zip(commits_within(client, topic, partitions, LOOK_TIMEOUT)?).collect();
     let log_ends = match kept.iter().any(|(_, kept)| kept.is_some()) && !parts.board.knows_resets() {
         // Once seen in its log, a reset holds: the log only grows.
         true => partitions.iter().copied().zip(ends(client, topic, partitions, ASK)?).collect(),

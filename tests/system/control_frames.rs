@@ -46,7 +46,7 @@ fn a_bad_frame_is_answered_by_one_error_and_the_session_goes_on() {
         (r#"{"type":7}"#.into(), "unknown_type"),
         (long_key, "unknown_type"),
         (r#"{"type":"cursor_reset"}"#.into(), "unsupported"),
-        (r#"{"type":"resume","mode":"thread"}"#.into(), "unsupported"),
+        (r#"{"type":"resume","mode":"run"}"#.into(), "invalid_field"),
         (r#"{"type":"resume","from":"yesterday"}"#.into(), "invalid_field"),
         (r#"{"type":"resume","from":"latest","default":"soon"}"#.into(), "invalid_field"),
         (r#"{"type":"resume","from":"cursor"}"#.into(), "empty_cursor"),
@@ -84,9 +84,13 @@ fn a_bad_frame_is_answered_by_one_error_and_the_session_goes_on() {
     let mut v1 = Raw::v1(service.address());
     v1.say(&json!({ "type": "hello", "from": "latest" }));
     assert_eq!(v1.hear_text()["code"], "unknown_type", "v1 knows no hello");
+    v1.say(&json!({ "type": "resume", "mode": "thread" }));
+    assert_eq!(v1.hear_text()["code"], "empty_cursor", "no thread is named");
     let mut v2 = Raw::v2(service.address());
     v2.say(&json!({ "type": "hello" }));
     assert_eq!(v2.hear_text()["field"], "from");
+    v2.say(&json!({ "type": "resume", "mode": "thread" }));
+    assert_eq!(v2.hear_text()["code"], "unsupported", "v2 has positions and filters");
     v2.say(&json!({ "type": "applied" }));
     assert_eq!(v2.hear_text()["field"], "offsets");
     begin(&mut v2, "v2");

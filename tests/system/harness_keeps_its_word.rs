@@ -110,7 +110,7 @@ fn the_judge_holds_a_reconnect_against_the_cursor() {
         let next = ledger.cursor()[&0];
         ledger.frame(frame(next, next + 1, vec![record(next)])).map(|()| ledger)
     };
-    let reset = json!({ "type": "cursor_reset", "partition": 0, "reason": "topic_recreated", "nextOffset": "0" });
+    let reset = json!({ "type": "cursor_reset", "epoch": "e2", "partition": 0, "reason": "topic_recreated", "nextOffset": "0" });
     reconnected(12, &[]).expect("goes on at the cursor");
     let after_reset = reconnected(0, &[reset]).expect("a reset explains another start");
     assert_eq!((after_reset.resets.len(), after_reset.records.len()), (1, 1), "records of the old log are gone");
@@ -127,9 +127,9 @@ fn the_judge_holds_a_reconnect_against_the_cursor() {
 fn the_judge_refuses_offsets_that_are_json_numbers() {
     let messages = [
         json!({ "type": "welcome", "epoch": "e1", "partitions": { "0": { "from": 1, "low": "0", "next": "1" } } }),
-        json!({ "type": "cursor_reset", "partition": 0, "reason": "retention", "nextOffset": 7 }),
-        json!({ "type": "cursor_reset", "partition": "0", "reason": "retention", "nextOffset": "7" }),
-        json!({ "type": "cursor_reset", "partition": 0, "reason": "because", "nextOffset": "7" }),
+        json!({ "type": "cursor_reset", "epoch": "e2", "partition": 0, "reason": "retention", "nextOffset": 7 }),
+        json!({ "type": "cursor_reset", "epoch": "e2", "partition": "0", "reason": "retention", "nextOffset": "7" }),
+        json!({ "type": "cursor_reset", "epoch": "e2", "partition": 0, "reason": "because", "nextOffset": "7" }),
         json!({ "type": "heartbeat", "nextOffsets": { "0": 7 } }),
         json!({ "no": "type" }),
     ];
