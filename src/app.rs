@@ -222,9 +222,7 @@ struct Service {
 
 impl Service {
     fn new(config: &Config, port: u16, events: &mpsc::Sender<Event>) -> Result<Self, StartError> {
-        let metrics = Arc::new(Metrics::new()?);
-        tracing::info!(families = metrics.check()?, "metrics are registered");
-        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), status::git_sha()]).set(1);
+        let metrics = registered_metrics()?;
         let instance_id = instance::instance_id(config, &instance::host_name(), port);
         let connection = connection(config, &instance_id);
         let letter_settings = DlqProducerSettings { topic: config.dlq_topic(), send_timeout: config.dlq.send_timeout };
@@ -495,6 +493,13 @@ fn history(
         metrics: Arc::clone(ingest.monitor.metrics()),
     };
     Ok((history, tiers))
+}
+
+fn registered_metrics() -> Result<Arc<Metrics>, StartError> {
+    let metrics = Metrics::new()?;
+    tracing::info!(families = metrics.check()?, "metrics are registered");
+    metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), status::git_sha()]).set(1);
+    Ok(Arc::new(metrics))
 }
 
 /// Resets by hand, and who is told of them.

@@ -12,7 +12,7 @@ use dashstream::actors::history::{Job, Turned};
 use dashstream::actors::link::Link;
 use dashstream::actors::session_queue::{Beginning, Feed, QueueLimits, SessionInfo, SessionQueue, SlowPolicy};
 use dashstream::actors::sessions::{OpenSession, Registered, Sessions};
-use dashstream::board::{Board, Epoch};
+use dashstream::board::{Board, Epoch, PartitionBoard};
 use dashstream::messages::{Decoded, PartitionStart, PartitionsOpened, Settled, Tracked};
 use dashstream::metrics::Metrics;
 use dashstream::pipeline::assemble::{Assembler, Judged};
@@ -318,21 +318,21 @@ impl World {
         }
     }
 
+    fn known(&self) -> Vec<Known> {
+        let of = |p: &Arc<PartitionBoard>| {
+            let next = p.stored.get().unwrap_or(0);
+            let low = p.window_low.get().unwrap_or(0);
+            let oldest = p.low_watermark.get().unwrap_or(0).min(low);
+            // While a new store generation rebuilds its window, the end of the log is not known to it: nothing is beyond it.
+            let end = self.log.end(p.partition).max(next);
+            Known { partition: p.partition, oldest, low, next, end, floor: 0 }
+        };
+        self.board.partitions().iter().map(of).collect()
+    }
+
     fn open_browser(&mut self, from: From, last_applied: Vec<(i32, i64)>, named_epoch: Option<u64>) {
         let dialect = if self.rng.bool() { Dialect::V1 } else { Dialect::V2 };
-        let known: Vec<Known> = self
-            .board
-            .partitions()
-            .iter()
-            .map(|p| {
-                let next = p.stored.get().unwrap_or(0);
-                let low = p.window_low.get().unwrap_or(0);
-                let oldest = p.low_watermark.get().unwrap_or(0).min(low);
-                // While a new store generation rebuilds its window, the end of the log is not known to it: nothing is beyond it.
-                let end = self.log.end(p.partition).max(next);
-                Known { partition: p.partition, oldest, low, next, end, floor: 0 }
-            })
-            .collect();
+        let known = self.known();
         let resume = Resume {
             from,
             last_applied,

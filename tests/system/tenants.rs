@@ -154,7 +154,9 @@ fn a_tenant_never_receives_counts_or_times_the_records_of_another() {
     let health: Value =
         serde_json::from_str(&service.get_with("/health", &of(&["ant"])).expect("it answers").1).expect("JSON");
     assert_eq!(health.as_object().expect("an object").keys().collect::<Vec<_>>(), ["status"]);
-    assert_eq!(service.get_with("/metrics", &of(&["ant"])).expect("it answers").0, 403);
+    for path in ["/metrics", "/admin/clients"] {
+        assert_eq!(service.get_with(path, &of(&["ant"])).expect("it answers").0, 403, "{path}");
+    }
     assert_eq!(service.get("/metrics").expect("it answers").0, 401);
     let [(name, shown)] = &of(&["ant"])[..] else { panic!("one header") };
     let headers = [(*name, shown.as_str()), ("content-type", "application/json")];
