@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::duties::{Duties, ToCommit};
 use super::identity::ProcessIdentity;
 use super::monitor::{KafkaMonitor, log_library};
-use super::name_claim::{refusal, wait_for_name};
+use super::name_claim::wait_for_name;
 use super::opening::commits;
 use super::reader::ReaderCommand;
 use super::settings::IngestSettings;
@@ -145,15 +145,12 @@ fn judge(
     consumer: &BaseConsumer<MemberContext>,
     error: &KafkaError,
 ) -> Option<KafkaResult<MembershipEnd>> {
-    let (code, _) = consumer.client().fatal_error()?;
+    // Fenced is no exception. Another process has joined with our name, or we ourselves: a join of which a broken connection has
+    // swallowed the answer is fenced by the next one. Who starts anew asks whose the name is, and is refused if it is another's.
+    consumer.client().fatal_error()?;
     parts.duties.lose_all();
     parts.monitor.set_member(false);
-    Some(match code {
-        RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::Fenced => {
-            Ok(MembershipEnd::Refused(refusal(parts, "another process has joined the group with it")))
-        }
-        _ => Err(error.clone()),
-    })
+    Some(Err(error.clone()))
 }
 
 /// Passes new assignments on, with the group's commits. True once the group has answered for the first time and all of

@@ -14,7 +14,7 @@ const NEIGHBOUR_WAIT: Duration = Duration::from_secs(3);
 /// The group's members are asked for so often before it is done without.
 const LIST_TRIES: u32 = 3;
 
-pub(super) fn refusal(parts: &MembershipParts, what: &str) -> String {
+fn refusal(parts: &MembershipParts, what: &str) -> String {
     format!(
         "member id {:?} of group {:?} is in use: {what}; give each process its own KAFKA_GROUP_INSTANCE_ID",
         parts.settings.instance_id, parts.settings.group

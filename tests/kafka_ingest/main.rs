@@ -101,7 +101,7 @@ fn after_a_kill_live_data_and_duties_are_back_at_once() {
     println!("duties after {:?}", started.elapsed());
     eventually("settled again", || after.board.partitions().iter().all(|p| p.committed.get() == Some(135)));
     println!("committed after {:?}", started.elapsed());
-    eventually("the old one is told", || before.refused.lock().unwrap().is_some());
+    eventually("the old one is told", || before.is_over());
     before.vanish();
 }
 

@@ -230,6 +230,11 @@ impl Instance {
         *self.addr.lock().unwrap() = received.recv().unwrap();
     }
 
+    /// Its actor has stopped; whether there is a next one is the supervisor's to say.
+    pub fn is_over(&self) -> bool {
+        !self.addr.lock().unwrap().connected()
+    }
+
     pub fn drain(&self, within: Duration) -> Drained {
         let addr = self.addr.lock().unwrap().clone();
         let (sent, received) = mpsc::channel();
