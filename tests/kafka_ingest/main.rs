@@ -88,7 +88,7 @@ fn after_a_kill_live_data_and_duties_are_back_at_once() {
     cluster.create_topic(&topic, 8);
     let before = Instance::start_as(cluster.settings(&topic, "a"), dead_process(), true);
     cluster.produce(&topic, 8, numbered(0..1_000));
-    eventually("all settled", || before.board.partitions().iter().all(|p| p.committed.get() == Some(125)));
+    eventually("all settled", || before.has_committed(125));
     before.settle.store(false, Ordering::Relaxed);
     cluster.produce(&topic, 8, numbered(0..80));
     eventually("read, but not settled", || before.received(1) == 1_080);
@@ -99,7 +99,7 @@ fn after_a_kill_live_data_and_duties_are_back_at_once() {
     assert!(started.elapsed() < Duration::from_secs(3));
     eventually("duties", || after.owned().len() == 8);
     println!("duties after {:?}", started.elapsed());
-    eventually("settled again", || after.board.partitions().iter().all(|p| p.committed.get() == Some(135)));
+    eventually("settled again", || after.has_committed(135));
     println!("committed after {:?}", started.elapsed());
     eventually("the old one is told", || before.is_over());
     before.vanish();
@@ -166,7 +166,7 @@ fn a_recreated_topic_opens_a_new_epoch_and_is_read_from_its_start() {
         let instance = Instance::start(settings.clone());
         cluster.produce(&topic, 2, numbered(0..1_000));
         eventually("the old topic", || instance.received(1) == 1_000);
-        eventually("commits", || instance.board.partitions().iter().all(|p| p.committed.get() == Some(500)));
+        eventually("commits", || instance.has_committed(500));
         let old = instance.board.epoch();
         cluster.delete_topic(&topic);
         cluster.create_topic(&topic, 2);
@@ -224,7 +224,7 @@ fn what_retention_took_is_told_as_lost_and_reading_goes_on() {
     cluster.produce(&topic, 2, (0..4_000).map(|_| vec![b'x'; 1000]));
     cluster.delete_records(&topic, 0, 1_900);
     drop(held);
-    eventually("both ends", || instance.board.partitions().iter().all(|p| p.committed.get() == Some(2_000)));
+    eventually("both ends", || instance.has_committed(2_000));
     let values = instance.values(1);
     assert_eq!(values[&1].len(), 2_000, "the other partition loses nothing");
     let log = instance.log.lock().unwrap();
@@ -261,7 +261,7 @@ fn new_partitions_are_read_from_their_start_and_owned() {
     assert_eq!(instance.board.epoch_number(), 1);
     let took = eventually("duties", || instance.owned().len() == 5);
     println!("owned after {took:?}");
-    eventually("commits", || instance.board.partitions().iter().all(|p| p.committed.get() == Some(100)));
+    eventually("commits", || instance.has_committed(100));
 }
 
 #[test]
@@ -287,16 +287,14 @@ fn a_new_generation_goes_on_at_the_window_and_does_the_unsettled_again() {
     cluster.create_topic(&topic, 4);
     let instance = Instance::start(cluster.settings(&topic, "a"));
     cluster.produce(&topic, 4, numbered(0..400));
-    eventually("committed", || instance.board.partitions().iter().all(|p| p.committed.get() == Some(100)));
+    eventually("committed", || instance.has_committed(100));
     instance.settle.store(false, Ordering::Relaxed);
     cluster.produce(&topic, 4, numbered(400..800));
     eventually("read", || instance.received(1) == 800);
     instance.settle.store(true, Ordering::Relaxed);
     let started = Instant::now();
     instance.restart();
-    eventually("the unsettled is settled", || {
-        instance.board.partitions().iter().all(|p| p.committed.get() == Some(200))
-    });
+    eventually("the unsettled is settled", || instance.has_committed(200));
     println!("done again after {:?}", started.elapsed());
     cluster.produce(&topic, 4, numbered(800..900));
     eventually("live again", || instance.received(1) == 900);
@@ -342,7 +340,7 @@ fn the_mock_broker_is_enough_to_read_and_commit() {
     let instance = Instance::start(cluster.settings(&topic, "a"));
     eventually("all records", || instance.received(1) == 1_000);
     println!("mock: read after {:?}", started.elapsed());
-    eventually("commits", || instance.board.partitions().iter().all(|p| p.committed.get() == Some(250)));
+    eventually("commits", || instance.has_committed(250));
     println!("mock: committed after {:?}", started.elapsed());
     let drained = instance.drain(Duration::from_secs(5));
     assert!(drained.empty && drained.committed);

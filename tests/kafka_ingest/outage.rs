@@ -17,7 +17,7 @@ fn a_hung_cluster_is_seen_within_15_seconds_and_nothing_is_lost() {
     cluster.create_topic(&topic, 4);
     let instance = Instance::start(cluster.settings(&topic, "a"));
     cluster.produce(&topic, 4, (0..400).map(|_| b"x".to_vec()));
-    eventually("settled", || instance.board.partitions().iter().all(|p| p.committed.get() == Some(100)));
+    eventually("settled", || instance.has_committed(100));
     signal(&pid, "-STOP");
     let hung = Instant::now();
     let silent = || instance.monitor.status().contact_age.is_some_and(|age| age > Duration::from_secs(5));
@@ -32,7 +32,7 @@ fn a_hung_cluster_is_seen_within_15_seconds_and_nothing_is_lost() {
     eventually("all records", || instance.received(1) == 800);
     println!("records after {:?}", back.elapsed());
     eventually("duties", || instance.owned().len() == 4);
-    eventually("commits", || instance.board.partitions().iter().all(|p| p.committed.get() == Some(200)));
+    eventually("commits", || instance.has_committed(200));
     println!("commits after {:?}", back.elapsed());
     assert!(instance.refused.lock().unwrap().is_none());
     println!("infrastructure errors: {}", instance.metrics.infrastructure_errors.get());

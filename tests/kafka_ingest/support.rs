@@ -230,6 +230,12 @@ impl Instance {
         *self.addr.lock().unwrap() = received.recv().unwrap();
     }
 
+    /// Whether each partition is known, and committed up to this offset.
+    pub fn has_committed(&self, offset: i64) -> bool {
+        let partitions = self.board.partitions();
+        !partitions.is_empty() && partitions.iter().all(|partition| partition.committed.get() == Some(offset))
+    }
+
     /// Its actor has stopped; whether there is a next one is the supervisor's to say.
     pub fn is_over(&self) -> bool {
         !self.addr.lock().unwrap().connected()
