@@ -8,5 +8,8 @@ export default defineConfig({
     testTimeout: 120_000,
     hookTimeout: 60_000,
     fileParallelism: false,
+    // What passes only the second time is named by scripts/test; see there.
+    retry: 1,
+    reporters: ["verbose"],
   },
 });

@@ -170,8 +170,10 @@ pub(super) fn serve_events<C: ConsumerContext>(client: &BaseConsumer<C>, wait: D
         if left.is_zero() {
             return;
         }
+        // Whole milliseconds: the client does not wait for a fraction of one, it turns in circles until that is over.
+        let whole = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
         // An error that is returned was taken in by the context.
-        let _ = client.poll(left);
+        let _ = client.poll(Duration::from_millis(whole));
     }
 }
 
