@@ -12,7 +12,7 @@ use dashstream::kafka::connection::KafkaConnection;
 use dashstream::kafka::history::{HistoryParts, KafkaHistory};
 use dashstream::kafka::monitor::KafkaMonitor;
 use dashstream::kafka::settings::IngestSettings;
-use dashstream::kafka::topic::topic_id;
+use dashstream::kafka::topic::{TopicId, topic_id};
 use dashstream::metrics::Metrics;
 use dashstream::pipeline::decode::JudgeSettings;
 use dashstream::pipeline::epoch::{TopicFacts, epoch_name};
@@ -105,7 +105,10 @@ fn name_of(topic: &Topic) -> String {
     let client: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", &topic.kafka).create().expect("valid settings");
     let id = eventually("the topic's id", BOUND, || {
-        topic_id(client.client(), &topic.name, Duration::from_secs(2)).ok_or_else(|| "none".to_owned())
+        match topic_id(client.client(), &topic.name, Duration::from_secs(2)) {
+            TopicId::Is(id) => Ok(id),
+            other => Err(format!("{other:?}")),
+        }
     });
     epoch_name(&topic.name, &TopicFacts { cluster_id: "c".into(), topic_id: Some(id), partitions: 1 })
 }

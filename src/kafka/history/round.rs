@@ -22,7 +22,7 @@ use crate::kafka::batch::RecordView;
 use crate::kafka::errors::{ErrorType, classify_error};
 use crate::kafka::monitor::MonitorContext;
 use crate::kafka::settings::{ASK, RETRY};
-use crate::kafka::topic::topic_id;
+use crate::kafka::topic::{TopicId, topic_id};
 use crate::kafka::watermarks::watermarks;
 use crate::pipeline::page::TierError;
 
@@ -272,10 +272,10 @@ impl Shared {
                 return Ok(());
             }
             match topic_id(client.client(), &self.parts.kafka.topic, ID_WAIT) {
-                Some(id) if id == expected => return self.is_current(epoch.number),
-                Some(_) => return Err(TierError::EpochOver),
-                None if self.stop.wait(RETRY.delay(attempt, fastrand::f64())) => break,
-                None => {}
+                TopicId::Is(id) if id == expected => return self.is_current(epoch.number),
+                TopicId::Is(_) => return Err(TierError::EpochOver),
+                _ if self.stop.wait(RETRY.delay(attempt, fastrand::f64())) => break,
+                _ => {}
             }
         }
         Err(TierError::Unavailable("Kafka does not tell whether the topic is still the same".into()))
