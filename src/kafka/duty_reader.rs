@@ -46,6 +46,14 @@ const IN_FLIGHT: usize = 8 << 20;
 struct Job {
     range: DutyRange,
     builder: BatchBuilder,
+    /// It is not fetched any more.
+    left: bool,
+}
+
+impl Job {
+    fn is_read(&self) -> bool {
+        self.builder.position() >= self.range.to
+    }
 }
 
 /// Starts the thread.
@@ -72,7 +80,7 @@ fn read_ranges(parts: &ReaderParts, epoch: u64, ranges: Vec<DutyRange>) -> Resul
     let consumer: BaseConsumer<MonitorContext> = config.create_with_context(context)?;
     let mut jobs: Vec<Job> = ranges
         .into_iter()
-        .map(|range| Job { range, builder: BatchBuilder::new(range.partition, range.from) })
+        .map(|range| Job { range, builder: BatchBuilder::new(range.partition, range.from), left: false })
         .collect();
     if assign(parts, &consumer, epoch, &mut jobs).is_err() {
         return Ok(());
@@ -80,7 +88,7 @@ fn read_ranges(parts: &ReaderParts, epoch: u64, ranges: Vec<DutyRange>) -> Resul
     let mut attempt = 0;
     while !parts.stop.is_stopped() && !parts.drain.is_stopped() && parts.board.epoch_number() == epoch {
         jobs.retain(|job| parts.duties.holds(job.range.partition, job.range.term));
-        jobs.retain(|job| job.builder.position() < job.range.to || !job.builder.is_empty());
+        jobs.retain(|job| !job.is_read() || !job.builder.is_empty());
         if jobs.is_empty() {
             return Ok(());
         }
@@ -103,7 +111,8 @@ fn read_ranges(parts: &ReaderParts, epoch: u64, ranges: Vec<DutyRange>) -> Resul
     Ok(())
 }
 
-/// Reads what is there until a batch is full or nothing comes.
+/// Reads what is there until it makes a batch, all is read or nothing comes. Partitions may come in turns, so it is the sum
+/// that makes a batch.
 fn read_turn(
     parts: &ReaderParts,
     consumer: &BaseConsumer<MonitorContext>,
@@ -111,12 +120,12 @@ fn read_turn(
     jobs: &mut [Job],
 ) -> Result<(), KafkaError> {
     let mut timeout = TURN;
-    let mut full = false;
+    let (mut full, mut held) = (false, 0);
     let result = loop {
-        if full {
+        if full || held >= parts.settings.batch.bytes || jobs.iter().all(Job::is_read) {
             break Ok(());
         }
-        match consumer.poll(timeout) {
+        let partition = match consumer.poll(timeout) {
             Some(Ok(message)) => {
                 timeout = Duration::ZERO;
                 let Some(job) = jobs.iter_mut().find(|job| job.range.partition == message.partition()) else {
@@ -124,30 +133,47 @@ fn read_turn(
                 };
                 if message.offset() >= job.range.to {
                     job.builder.cover(job.range.to);
-                    continue;
+                } else {
+                    let record = RecordView {
+                        offset: message.offset(),
+                        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+                        key: message.key(),
+                        value: message.payload(),
+                    };
+                    let before = job.builder.bytes();
+                    full = job.builder.push(record, |arena| append_headers(&message, arena), parts.settings.batch);
+                    held += job.builder.bytes().saturating_sub(before);
                 }
-                let record = RecordView {
-                    offset: message.offset(),
-                    timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-                    key: message.key(),
-                    value: message.payload(),
-                };
-                full = job.builder.push(record, |arena| append_headers(&message, arena), parts.settings.batch);
+                message.partition()
             }
             // The rest of the range holds no records: the log has them all behind it.
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 if let Some(job) = jobs.iter_mut().find(|job| job.range.partition == partition) {
                     job.builder.cover(job.range.to);
                 }
+                partition
             }
             Some(Err(error)) => break Err(error),
             None => break Ok(()),
-        }
+        };
+        leave_read(parts, consumer, jobs, partition);
     };
     for job in jobs {
         send(parts, epoch, job, None);
     }
     result
+}
+
+/// Stops fetching a partition whose range is read.
+fn leave_read(parts: &ReaderParts, consumer: &BaseConsumer<MonitorContext>, jobs: &mut [Job], partition: i32) {
+    let read = |job: &&mut Job| job.range.partition == partition && job.is_read() && !job.left;
+    if let Some(job) = jobs.iter_mut().find(read) {
+        job.left = true;
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition(&parts.settings.topic, partition);
+        // If it goes on being fetched, that is only a waste.
+        let _ = consumer.incremental_unassign(&list);
+    }
 }
 
 fn send(parts: &ReaderParts, epoch: u64, job: &mut Job, lost: Option<LossReason>) {
