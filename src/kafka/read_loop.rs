@@ -15,8 +15,8 @@ use super::monitor::MonitorContext;
 use super::opening::{Growth, ask_growth, open_more, open_topic};
 use super::reader::{End, ReaderCommand, ReaderParts, Stopped, TURN, Wishes};
 use super::standstill::Standstill;
-use super::topic::{ReadyQueue, append_headers};
-use crate::board::{Epoch, PartitionBoard};
+use super::topic::{ReadyError, ReadyQueue, append_headers, position};
+use crate::board::{Epoch, PartitionBoard, UNKNOWN};
 use crate::messages::Ingested;
 use crate::pipeline::epoch::{Opening, Start, TopicChange, TopicFacts, compare};
 use crate::pipeline::record::LossReason;
@@ -32,6 +32,8 @@ pub(super) struct Open {
     pub(super) builder: BatchBuilder,
     pub(super) board: Arc<PartitionBoard>,
     pub(super) start: i64,
+    /// The highest offset at which an error came among many records, the end of the partition included.
+    pub(super) error_at: i64,
 }
 
 /// The reader in one epoch.
@@ -129,6 +131,7 @@ impl<'a> Reader<'a> {
                 };
                 self.take(message.partition(), record, |arena| append_headers(&message, arena));
             }
+            Some(Err(KafkaError::PartitionEOF(partition))) => self.at_end(partition, None),
             Some(Err(error)) => self.trouble(error)?,
             None => return Ok(()),
         }
@@ -144,7 +147,13 @@ impl<'a> Reader<'a> {
                     };
                     self.take(message.partition(), record, |arena| message.append_headers(arena));
                 }
-                Err(code) => troubles.push(code),
+                Err(error) => {
+                    self.note_error(error);
+                    match error.code {
+                        RDKafkaErrorCode::PartitionEOF => self.at_end(error.partition, Some(error.offset)),
+                        code => troubles.push(code),
+                    }
+                }
             });
             if count < RECORDS_PER_TAKE || self.parts.credit.used() >= self.parts.credit.limit() {
                 break;
@@ -172,6 +181,32 @@ impl<'a> Reader<'a> {
         self.recoveries = 0;
         if open.builder.push(record, headers, self.parts.settings.batch) {
             self.flush();
+        }
+    }
+
+    /// All of a partition was taken: what it holds up to its end without a record, the ends of transactions, is covered.
+    fn at_end(&mut self, partition: i32, end: Option<i64>) {
+        let Ok(index) = usize::try_from(partition) else { return };
+        let Some(open) = self.partitions.get_mut(index) else { return };
+        let behind = || position(self.consumer, &self.parts.settings.topic, partition);
+        let Some(end) = end.or_else(|| behind().map(|behind| without_error(behind, open.error_at))) else { return };
+        if self.standstill.holds(partition) || end <= open.builder.position() {
+            return;
+        }
+        if index != self.current {
+            self.flush();
+            self.current = index;
+        }
+        if let Some(open) = self.partitions.get_mut(index) {
+            open.builder.cover(end);
+        }
+    }
+
+    /// Notes where an error came among many records.
+    fn note_error(&mut self, error: ReadyError) {
+        let index = usize::try_from(error.partition).unwrap_or(usize::MAX);
+        if let Some(open) = self.partitions.get_mut(index) {
+            open.error_at = open.error_at.max(error.offset);
         }
     }
 
@@ -252,10 +287,33 @@ impl<'a> Reader<'a> {
         for &Start { partition, first, read_from, .. } in &opening.starts {
             let mut builder = BatchBuilder::new(partition, first);
             builder.cover(read_from);
-            self.partitions.push(Open { builder, board: self.parts.board.partition(partition), start: first });
+            self.partitions.push(Open {
+                builder,
+                board: self.parts.board.partition(partition),
+                start: first,
+                error_at: UNKNOWN,
+            });
             if first < read_from {
                 self.lose(self.partitions.len() - 1, read_from - first);
             }
+        }
+    }
+}
+
+/// The end of a partition, of which the client says that it has taken everything before `behind`. Of an error that it handed out
+/// among many records, the end of a partition too, it believes that there was a record at its offset.
+fn without_error(behind: i64, error_at: i64) -> i64 {
+    if behind.checked_sub(1) == Some(error_at) { error_at } else { behind }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_offset_is_passed_that_held_only_an_error() {
+        for (behind, error_at, end) in [(18, UNKNOWN, 18), (18, 12, 18), (18, 17, 17), (1, UNKNOWN, 1), (1, 0, 0)] {
+            assert_eq!(without_error(behind, error_at), end, "{behind} with an error at {error_at}");
         }
     }
 }

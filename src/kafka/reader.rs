@@ -133,7 +133,9 @@ pub fn run(parts: ReaderParts, commands: Receiver<ReaderCommand>) -> Result<(), 
     let mut anew = false;
     loop {
         let context = MonitorContext { client: "reader", monitor: Arc::clone(&parts.monitor) };
-        let config = parts.settings.reading_config("reader", parts.settings.prefetch_kib);
+        let mut config = parts.settings.reading_config("reader", parts.settings.prefetch_kib);
+        // The last offsets of a log may hold no record, and would never be passed without a word about its end.
+        config.set("enable.partition.eof", "true");
         let consumer: BaseConsumer<MonitorContext> = config.create_with_context(context)?;
         if wishes.wait(&parts, &commands, assignment_deadline).is_err() {
             // Nothing more is sent.

@@ -14,6 +14,7 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::BorrowedMessage;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::errors::{ErrorType, classify};
 use crate::pipeline::record::encode_header;
@@ -129,12 +130,37 @@ fn without_id(error: rd::rd_kafka_resp_err_t) -> Option<TopicId> {
     }
 }
 
+/// The offset behind the last thing that a consumer took of a partition, be it a record or the end of a transaction. An error
+/// that [`ReadyQueue::take`] handed out counts as well, as if there were a record at its offset.
+pub fn position<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str, partition: i32) -> Option<i64> {
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition(topic, partition);
+    // SAFETY: the consumer and the list live until the end of this function; the library only writes into the list.
+    let error = unsafe { rd::rd_kafka_position(consumer.client().native_ptr(), list.ptr()) };
+    let found = list.find_partition(topic, partition)?;
+    match (error, found.offset()) {
+        (rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR, Offset::Offset(offset)) if offset >= 0 => Some(offset),
+        _ => None,
+    }
+}
+
 /// The queue of a consumer, to take many records from it at once. It shares the consumer's queue; whatever is not a record
 /// is passed over, so [`BaseConsumer::poll`](rdkafka::consumer::BaseConsumer::poll) has to be called regularly as well.
 pub struct ReadyQueue<'a> {
     queue: Owned<rd::rd_kafka_queue_t>,
     ready: Vec<*mut rd::rd_kafka_message_t>,
     consumer: PhantomData<&'a ()>,
+}
+
+/// An error of a consumer that came among its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadyError {
+    /// What it is.
+    pub code: RDKafkaErrorCode,
+    /// The partition, where it is about one.
+    pub partition: i32,
+    /// The offset, likewise: at the end of a partition, the end.
+    pub offset: i64,
 }
 
 /// A record that librdkafka holds.
@@ -176,8 +202,8 @@ impl<'a> ReadyQueue<'a> {
         Some(Self { queue, ready: vec![ptr::null_mut(); limit], consumer: PhantomData })
     }
 
-    /// Takes what is there, without waiting; answers how many there were. An error of the consumer comes as its code.
-    pub fn take(&mut self, mut each: impl FnMut(Result<NativeRecord<'_>, RDKafkaErrorCode>)) -> usize {
+    /// Takes what is there, without waiting; answers how many there were.
+    pub fn take(&mut self, mut each: impl FnMut(Result<NativeRecord<'_>, ReadyError>)) -> usize {
         // SAFETY: the array has room for as many pointers as is said; the library fills the first `count` with messages
         // that live until they are destroyed, which is done after their use here or by `Taken`.
         unsafe {
@@ -189,7 +215,8 @@ impl<'a> ReadyQueue<'a> {
                 if record.err == rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
                     each(Ok(NativeRecord(record)));
                 } else {
-                    each(Err(record.err.into()));
+                    let (code, partition, offset) = (record.err.into(), record.partition, record.offset);
+                    each(Err(ReadyError { code, partition, offset }));
                 }
                 taken.done += 1;
                 rd::rd_kafka_message_destroy(*message);

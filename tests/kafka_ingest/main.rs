@@ -330,6 +330,38 @@ fn lag_is_shown_for_owned_partitions_only_and_rises_while_nothing_moves() {
     assert_eq!(one.metrics.lag_poll_failures.get(), 0);
 }
 
+/// The last offsets of such a log hold no record.
+#[test]
+fn ends_of_transactions_leave_no_lag() {
+    let cluster = kafka!();
+    let topic = topic("transactions");
+    cluster.create_topic(&topic, 3);
+    cluster.produce_transactions(&topic, &[(0, true), (1, false)]);
+    let instance = Instance::start(cluster.settings(&topic, "a"));
+    eventually("duties", || instance.owned().len() == 3);
+    let at = |ends: &[i64; 3]| {
+        let fetched: Vec<_> = instance.board.partitions().iter().map(|p| p.fetched.get()).collect();
+        fetched == ends.map(Some)
+    };
+    let lags = || instance.metric("websocket_kafka_consumer_lag");
+    let no_lag = || lags().len() == 3 && lags().values().all(|lag| *lag == 0.0);
+    let mut ends = [6, 6, 0];
+    eventually("all of the log", || at(&ends) && no_lag());
+    for number in 0..10 {
+        // Records without a transaction between, so that ends come among many records, and alone.
+        cluster.produce_transactions(&topic, &[(0, number % 3 == 0), (1, true), (2, false), (2, true)]);
+        cluster.produce(&topic, 1, numbered(0..number * 7));
+        ends = [ends[0] + 6 + i64::from(number * 7), ends[1] + 6, ends[2] + 12];
+        eventually("all of it again", || at(&ends) && no_lag());
+    }
+    let committed = || instance.board.partitions().iter().all(|p| p.committed.get() == p.fetched.get());
+    eventually("commits", committed);
+    let values = instance.values(1);
+    // Of each committed transaction the five records, and all that were not in one.
+    assert_eq!(values[&0].len(), 5 + 4 * 5 + 45 * 7);
+    assert_eq!((values[&1].len(), values[&2].len()), (50, 50));
+}
+
 #[test]
 fn the_mock_broker_is_enough_to_read_and_commit() {
     let mock = MockCluster::new(1).unwrap();
@@ -360,8 +392,9 @@ fn a_drain_does_not_wait_for_a_topic_that_cannot_be_opened() {
     let instance = Instance::start(settings);
     eventually("a question without an answer", || {
         let fault = instance.monitor.status().last_fault;
-        instance.board.epoch_number() == 0 && fault.is_some_and(|(_, kind, _)| kind == ErrorType::Timeout)
+        fault.is_some_and(|(_, kind, _)| [ErrorType::Leader, ErrorType::Timeout].contains(&kind))
     });
+    assert_eq!(instance.board.epoch_number(), 0);
     assert!(instance.drain(Duration::from_secs(60)).empty);
 }
 

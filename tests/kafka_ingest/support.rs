@@ -374,6 +374,23 @@ impl Cluster {
         producer.flush(3 * PATIENCE).unwrap();
     }
 
+    /// Transactions of five records each: their partition, and whether they are committed. Each takes six
+    /// offsets: its end is one, too.
+    pub fn produce_transactions(&self, topic: &str, transactions: &[(i32, bool)]) {
+        let id = format!("{topic}-{:08x}", fastrand::u32(..));
+        let producer: ThreadedProducer<_> = self.config().set("transactional.id", id).create().unwrap();
+        producer.init_transactions(PATIENCE).unwrap();
+        for (partition, commit) in transactions {
+            producer.begin_transaction().unwrap();
+            for _ in 0..5 {
+                let record = BaseRecord::<(), _>::to(topic).payload("in a transaction").partition(*partition);
+                producer.send(record).map_err(|(error, _)| error).unwrap();
+            }
+            producer.flush(PATIENCE).unwrap();
+            if *commit { producer.commit_transaction(PATIENCE) } else { producer.abort_transaction(PATIENCE) }.unwrap();
+        }
+    }
+
     pub fn committed(&self, group: &str, topic: &str, partitions: i32) -> BTreeMap<i32, (i64, String)> {
         let consumer: BaseConsumer = self.config().set("group.id", group).create().unwrap();
         let mut list = TopicPartitionList::new();
