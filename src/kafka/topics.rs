@@ -3,86 +3,31 @@
 //! Blocks, so it belongs on a thread of its own; each question has a deadline, and faults that pass are tried again. What a
 //! topic should be like is decided elsewhere ([`TopicPlan`]).
 
-use std::sync::{Mutex, PoisonError};
+mod faults;
+
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::metadata::MetadataTopic;
 use tokio::runtime::Runtime;
 
+pub use self::faults::TopicError;
+use self::faults::{Told, passes};
 use super::connection::KafkaConnection;
 use super::errors::{ErrorType, classify_error};
-use super::monitor::{log_library, serve_events};
+use super::monitor::serve_events;
 use super::settings::{ASK, RETRY};
 use super::topic::topic_id;
 use crate::pipeline::topic_plan::{CLEANUP_POLICY, Difference, TopicPlan};
 
 /// A question that failed by a fault that passes is asked so many times more.
 const RETRIES: u32 = 3;
+/// After so long it is not asked again: a person waits for the answer.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// How long the brokers may take to make a topic known, or forgotten.
 const SETTLE: Duration = Duration::from_secs(15);
-/// Longer texts of brokers are cut.
-const REASON_CHARS: usize = 300;
-
-/// Why a topic was not created, deleted or looked at.
-#[derive(Debug, thiserror::Error)]
-pub enum TopicError {
-    /// The client's configuration is wrong.
-    #[error("cannot create a Kafka client; check the brokers and the security settings")]
-    Client(#[source] KafkaError),
-    /// The system refused what waiting needs.
-    #[error("cannot wait for Kafka; the system refused what that needs")]
-    Wait(#[source] std::io::Error),
-    /// Kafka cannot be reached, or refuses.
-    #[error("cannot {doing}; {}{}", advice(*kind, source), said(reason))]
-    Kafka {
-        /// What was to be done.
-        doing: String,
-        /// What kind of fault it is.
-        kind: Option<ErrorType>,
-        /// What else the client told about it; may be empty.
-        reason: String,
-        /// What the client said.
-        source: KafkaError,
-    },
-    /// The brokers took the request, but nothing came of it in time.
-    #[error("topic {topic} is not {awaited} after {} s; the brokers took the request, so look again", SETTLE.as_secs())]
-    Unsettled {
-        /// The topic.
-        topic: String,
-        /// What it should have become.
-        awaited: &'static str,
-    },
-}
-
-fn said(reason: &str) -> String {
-    if reason.is_empty() { String::new() } else { format!(" ({reason})") }
-}
-
-/// What the one who asked can do about it.
-fn advice(kind: Option<ErrorType>, error: &KafkaError) -> &'static str {
-    match (kind, error.rdkafka_error_code()) {
-        (_, Some(Code::InvalidReplicationFactor)) => {
-            "the cluster has fewer brokers than the replicas that were asked for"
-        }
-        (_, Some(Code::InvalidPartitions | Code::InvalidConfig | Code::PolicyViolation)) => {
-            "the brokers do not allow such a topic: ask for other partitions, replicas or settings"
-        }
-        (_, Some(Code::InvalidTopic)) => "Kafka does not allow such a name",
-        (_, Some(Code::TopicDeletionDisabled)) => "the brokers do not allow it: their delete.topic.enable is false",
-        (Some(kind @ (ErrorType::Authentication | ErrorType::Tls)), _) => kind.advice(),
-        (Some(ErrorType::Authorization), _) => "the user lacks the permission",
-        (Some(ErrorType::DnsFailure | ErrorType::BrokerDown | ErrorType::AllBrokersDown | ErrorType::Timeout), _) => {
-            "no broker answers: check KAFKA_BROKERS, KAFKA_SECURITY_PROTOCOL and the network"
-        }
-        _ => "Kafka refuses",
-    }
-}
-
 /// A topic in the list of all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedTopic {
@@ -160,6 +105,8 @@ pub struct TopicAdmin {
     asker: BaseConsumer<Told>,
     admin: AdminClient<Told>,
     runtime: Runtime,
+    /// How long one question may take.
+    ask: Duration,
 }
 
 impl std::fmt::Debug for TopicAdmin {
@@ -179,7 +126,7 @@ impl TopicAdmin {
         config.set("allow.auto.create.topics", "false").set("topic.metadata.refresh.interval.ms", "-1");
         let asker = config.create_with_context(Told::default()).map_err(TopicError::Client)?;
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(TopicError::Wait)?;
-        Ok(Self { asker, admin, runtime })
+        Ok(Self { asker, admin, runtime, ask: ASK })
     }
 
     /// Creates a topic and waits until it is known and led. False: it existed, and was left as it is.
@@ -198,7 +145,7 @@ impl TopicAdmin {
         let new = NewTopic::new(&plan.name, plan.partitions, TopicReplication::Fixed(plan.replicas));
         let new = plan.settings.iter().fold(new, |new, (name, value)| new.set(name, value));
         let created = self.persist(&format!("create topic {}", plan.name), || {
-            match one(self.runtime.block_on(self.admin.create_topics([&new], &options()))?) {
+            match one(self.runtime.block_on(self.admin.create_topics([&new], &self.options()))?) {
                 Err(KafkaError::AdminOp(Code::TopicAlreadyExists)) => Ok(false),
                 answer => answer.map(|()| true),
             }
@@ -218,7 +165,7 @@ impl TopicAdmin {
             return Ok(false);
         }
         let deleted = self.persist(&format!("delete topic {topic}"), || {
-            match one(self.runtime.block_on(self.admin.delete_topics(&[topic], &options()))?) {
+            match one(self.runtime.block_on(self.admin.delete_topics(&[topic], &self.options()))?) {
                 Err(KafkaError::AdminOp(Code::UnknownTopicOrPartition)) => Ok(false),
                 answer => answer.map(|()| true),
             }
@@ -235,7 +182,7 @@ impl TopicAdmin {
     /// # Errors
     /// When Kafka cannot be reached or refuses.
     pub fn list(&self) -> Result<Vec<ListedTopic>, TopicError> {
-        let metadata = self.persist("list topics", || self.asker.fetch_metadata(None, ASK))?;
+        let metadata = self.persist("list topics", || self.asker.fetch_metadata(None, self.ask))?;
         let listed = |topic: &MetadataTopic| ListedTopic {
             name: topic.name().to_owned(),
             partitions: topic.partitions().len(),
@@ -268,7 +215,7 @@ impl TopicAdmin {
     /// When Kafka cannot be reached or refuses.
     pub fn describe(&self, topic: &str) -> Result<Option<TopicDescription>, TopicError> {
         let Some(partitions) = self.partitions(topic)? else { return Ok(None) };
-        let id = topic_id(self.asker.client(), topic, ASK);
+        let id = topic_id(self.asker.client(), topic, self.ask);
         Ok(Some(TopicDescription { name: topic.to_owned(), id, partitions, settings: self.settings(topic)? }))
     }
 
@@ -308,7 +255,7 @@ impl TopicAdmin {
     }
 
     fn look(&self, topic: &str) -> KafkaResult<Option<Vec<PartitionFound>>> {
-        let metadata = self.asker.fetch_metadata(Some(topic), ASK)?;
+        let metadata = self.asker.fetch_metadata(Some(topic), self.ask)?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
         if let Some(code) = found.error() {
             let error = KafkaError::MetadataFetch(code.into());
@@ -336,7 +283,7 @@ impl TopicAdmin {
     fn settings(&self, topic: &str) -> Result<Vec<SettingFound>, TopicError> {
         let resource = ResourceSpecifier::Topic(topic);
         let found = self.persist(&format!("read the settings of topic {topic}"), || {
-            let answer = self.runtime.block_on(self.admin.describe_configs([&resource], &options()))?;
+            let answer = self.runtime.block_on(self.admin.describe_configs([&resource], &self.options()))?;
             answer.into_iter().next().unwrap_or(Err(Code::NoEnt)).map_err(KafkaError::AdminOp)
         })?;
         let mut settings: Vec<_> = found
@@ -372,8 +319,13 @@ impl TopicAdmin {
         Err(TopicError::Unsettled { topic: topic.to_owned(), awaited })
     }
 
+    fn options(&self) -> AdminOptions {
+        AdminOptions::new().request_timeout(Some(self.ask)).operation_timeout(Some(self.ask))
+    }
+
     /// Asks again after faults that pass.
     fn persist<T>(&self, doing: &str, mut ask: impl FnMut() -> KafkaResult<T>) -> Result<T, TopicError> {
+        let started = Instant::now();
         let mut attempt = 0;
         loop {
             let source = match ask() {
@@ -385,7 +337,7 @@ impl TopicAdmin {
                 Some((kind, reason)) => (Some(kind), reason),
                 None => (classify_error(&source), String::new()),
             };
-            if attempt == RETRIES || !passes(kind, &source) {
+            if attempt == RETRIES || started.elapsed() >= PATIENCE || !passes(kind, &source) {
                 return Err(TopicError::Kafka { doing: doing.to_owned(), kind, reason, source });
             }
             tracing::debug!(doing, error = %source, "asking Kafka again");
@@ -395,19 +347,6 @@ impl TopicAdmin {
     }
 }
 
-/// Whether asking again may help.
-fn passes(kind: Option<ErrorType>, error: &KafkaError) -> bool {
-    let by_kind = matches!(
-        kind,
-        Some(ErrorType::Timeout | ErrorType::BrokerDown | ErrorType::AllBrokersDown | ErrorType::Leader)
-    );
-    by_kind || error.rdkafka_error_code() == Some(Code::NotController)
-}
-
-fn options() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK))
-}
-
 /// The answer about the one topic that was asked for.
 fn one(answers: Vec<rdkafka::admin::TopicResult>) -> KafkaResult<()> {
     match answers.into_iter().next() {
@@ -415,34 +354,6 @@ fn one(answers: Vec<rdkafka::admin::TopicResult>) -> KafkaResult<()> {
         _ => Ok(()),
     }
 }
-
-/// What a client told by itself. A question only fails by its deadline, whatever the reason is; this knows more.
-#[derive(Debug, Default)]
-struct Told(Mutex<Option<(ErrorType, String)>>);
-
-impl Told {
-    fn take(&self) -> Option<(ErrorType, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl ClientContext for Told {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_library("topics", level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        let Some(kind) = classify_error(&error) else { return };
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // That brokers are down follows from anything; it must not hide why.
-        let follows = matches!(kind, ErrorType::BrokerDown | ErrorType::AllBrokersDown | ErrorType::Timeout);
-        if told.is_none() || !follows {
-            *told = Some((kind, reason.chars().take(REASON_CHARS).collect()));
-        }
-    }
-}
-
-impl ConsumerContext for Told {}
 
 #[cfg(test)]
 mod tests {
@@ -475,38 +386,10 @@ mod tests {
 
     #[test]
     fn a_broker_that_is_away_is_no_topic_that_does_not_exist() {
-        let error = admin("127.0.0.1:1").exists("runs").unwrap_err();
+        let admin = TopicAdmin { ask: Duration::from_millis(100), ..admin("127.0.0.1:1") };
+        let error = admin.exists("runs").unwrap_err();
         let told = error.to_string();
         assert!(told.contains("look at topic runs") && told.contains("KAFKA_BROKERS"), "{told}");
         assert!(error.source().is_some());
-    }
-
-    #[test]
-    fn only_faults_that_pass_are_tried_again() {
-        for (code, again) in [
-            (Code::OperationTimedOut, true),
-            (Code::RequestTimedOut, true),
-            (Code::BrokerTransportFailure, true),
-            (Code::LeaderNotAvailable, true),
-            (Code::NotController, true),
-            (Code::TopicAuthorizationFailed, false),
-            (Code::Authentication, false),
-            (Code::InvalidReplicationFactor, false),
-            (Code::TopicAlreadyExists, false),
-        ] {
-            let error = KafkaError::AdminOp(code);
-            assert_eq!(passes(classify_error(&error), &error), again, "{code}");
-        }
-    }
-
-    #[test]
-    fn why_a_connection_failed_is_not_hidden_by_what_follows_from_it() {
-        let told = Told::default();
-        for code in [Code::BrokerTransportFailure, Code::Authentication, Code::AllBrokersDown] {
-            told.error(KafkaError::Global(code), &"ä".repeat(1_000));
-        }
-        let (kind, reason) = told.take().unwrap();
-        assert_eq!((kind, reason.chars().count()), (ErrorType::Authentication, REASON_CHARS));
-        assert!(told.take().is_none());
     }
 }
