@@ -14,7 +14,7 @@ use rdkafka::metadata::MetadataTopic;
 use tokio::runtime::Runtime;
 
 pub use self::faults::TopicError;
-use self::faults::{Told, passes};
+use self::faults::{Told, cause, passes};
 use super::connection::KafkaConnection;
 use super::errors::{ErrorType, classify_error};
 use super::monitor::serve_events;
@@ -333,10 +333,7 @@ impl TopicAdmin {
                 Err(source) => source,
             };
             serve_events(&self.asker, Duration::ZERO);
-            let (kind, reason) = match self.asker.client().context().take() {
-                Some((kind, reason)) => (Some(kind), reason),
-                None => (classify_error(&source), String::new()),
-            };
+            let (kind, reason) = cause(&source, self.asker.client().context().take());
             if attempt == RETRIES || started.elapsed() >= PATIENCE || !passes(kind, &source) {
                 return Err(TopicError::Kafka { doing: doing.to_owned(), kind, reason, source });
             }

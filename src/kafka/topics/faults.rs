@@ -69,12 +69,24 @@ fn advice(kind: Option<ErrorType>, error: &KafkaError) -> &'static str {
     }
 }
 
+/// What kind of fault an error is, and what was told about it. A question that no broker answers fails by its deadline; why
+/// nobody does is known to the connection. What a broker did answer stands.
+pub(super) fn cause(error: &KafkaError, told: Option<(ErrorType, String)>) -> (Option<ErrorType>, String) {
+    let kind = classify_error(error);
+    match told {
+        Some((cause, reason)) if kind.is_none_or(follows) => (Some(cause), reason),
+        _ => (kind, String::new()),
+    }
+}
+
+/// Whether such a fault follows from many others, so that it must not hide them.
+fn follows(kind: ErrorType) -> bool {
+    matches!(kind, ErrorType::BrokerDown | ErrorType::AllBrokersDown | ErrorType::Timeout)
+}
+
 /// Whether asking again may help.
 pub(super) fn passes(kind: Option<ErrorType>, error: &KafkaError) -> bool {
-    let by_kind = matches!(
-        kind,
-        Some(ErrorType::Timeout | ErrorType::BrokerDown | ErrorType::AllBrokersDown | ErrorType::Leader)
-    );
+    let by_kind = kind.is_some_and(|kind| follows(kind) || kind == ErrorType::Leader);
     by_kind || error_code(error) == Some(Code::NotController)
 }
 
@@ -96,9 +108,7 @@ impl ClientContext for Told {
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(kind) = classify_error(&error) else { return };
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // That brokers are down follows from anything; it must not hide why.
-        let follows = matches!(kind, ErrorType::BrokerDown | ErrorType::AllBrokersDown | ErrorType::Timeout);
-        if told.is_none() || !follows {
+        if told.is_none() || !follows(kind) {
             *told = Some((kind, reason.chars().take(REASON_CHARS).collect()));
         }
     }
@@ -137,5 +147,14 @@ mod tests {
         let (kind, reason) = told.take().unwrap();
         assert_eq!((kind, reason.chars().count()), (ErrorType::Authentication, REASON_CHARS));
         assert!(told.take().is_none());
+    }
+    #[test]
+    fn what_a_broker_answered_stands_and_silence_is_explained_by_the_connection() {
+        let told = |kind| Some((kind, "told".to_owned()));
+        let silence = KafkaError::MetadataFetch(Code::OperationTimedOut);
+        assert_eq!(cause(&silence, told(ErrorType::Tls)), (Some(ErrorType::Tls), "told".to_owned()));
+        assert_eq!(cause(&silence, None), (Some(ErrorType::Timeout), String::new()));
+        let answer = KafkaError::AdminOp(Code::TopicAuthorizationFailed);
+        assert_eq!(cause(&answer, told(ErrorType::BrokerDown)), (Some(ErrorType::Authorization), String::new()));
     }
 }
