@@ -19,7 +19,6 @@ use crate::harness::records;
 use crate::harness::service::{Config, Service};
 use crate::harness::services::{self, SecureKafka};
 use crate::harness::topic::Topic;
-use crate::harness::unique_name;
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -236,7 +235,7 @@ fn every_command_that_meets_kafka_takes_the_same_door() {
     assert_eq!(known, told, "the table of commands is that of the program");
 
     let door = Door::shared();
-    let topic = Topic::planned(&door.kafka.direct, &unique_name("all"));
+    let topic = Topic::planned(&door.kafka.direct, "all");
     let letters = Topic { name: format!("{}-dlq", topic.name), kafka: topic.kafka.clone() };
     let variables = [&door.variables()[..], &[("KAFKA_TOPIC", topic.name.clone())]].concat();
     let mut met = BTreeSet::new();
