@@ -65,6 +65,8 @@ const KERNEL_AFTER_WATCHDOG: Duration = Duration::from_secs(5);
 const LAST_SPANS: Duration = Duration::from_millis(500);
 /// How long closed sessions may take to send their last frames.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How long after its deadline an actor that is being drained may take to say how that went.
+const LAST_REPORTS: Duration = Duration::from_secs(1);
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -431,18 +433,22 @@ impl Service {
     /// Intake first, then what is in flight, then the letters, then the browsers, then the actors.
     async fn stop(&self, budget: Duration, supervisor: &Addr<Supervisor>, servers: &[ServerHandle]) {
         let deadline = Instant::now() + budget / 2;
+        // An actor that hangs does not answer, and the browsers are to hear of the stop all the same.
+        let answers_by = (deadline + LAST_REPORTS).into();
         if let Some(ingest) = self.parts.links.drain_ingest.current() {
-            match ingest.send(kafka_ingest::Drain { deadline }).await {
-                Ok(drained) => tracing::info!(drained.empty, drained.committed, "intake stopped"),
-                Err(error) => tracing::warn!(%error, "intake could not be drained"),
+            match tokio::time::timeout_at(answers_by, ingest.send(kafka_ingest::Drain { deadline })).await {
+                Ok(Ok(drained)) => tracing::info!(drained.empty, drained.committed, "intake stopped"),
+                Ok(Err(error)) => tracing::warn!(%error, "intake could not be drained"),
+                Err(_) => tracing::warn!("intake does not answer; it is left as it is"),
             }
         }
         if let Some(letters) = self.parts.links.drain_letters.current() {
             let deadline = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
-            match letters.send(dlq_publisher::Drain { deadline }).await {
-                Ok(0) => {}
-                Ok(undecided) => tracing::warn!(undecided, "dead letters without an answer"),
-                Err(error) => tracing::warn!(%error, "dead letters could not be drained"),
+            match tokio::time::timeout_at(answers_by, letters.send(dlq_publisher::Drain { deadline })).await {
+                Ok(Ok(0)) => {}
+                Ok(Ok(undecided)) => tracing::warn!(undecided, "dead letters without an answer"),
+                Ok(Err(error)) => tracing::warn!(%error, "dead letters could not be drained"),
+                Err(_) => tracing::warn!("the publisher of dead letters does not answer; it is left as it is"),
             }
         }
         if let Some(redis) = &self.parts.redis {
