@@ -57,7 +57,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "actors/",
             "kafka/history",
-            "kafka/load_producer.rs",
+            "kafka/topics.rs",
             "kafka/resets.rs",
             "redis/",
             "spans/",

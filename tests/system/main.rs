@@ -89,6 +89,8 @@ mod thread_resumes;
 
 mod topic_changes;
 
+mod topics;
+
 mod torture;
 
 mod unprocessable_matrix;
