@@ -236,7 +236,7 @@ impl StatusSource {
             "schema_version": 1,
             "protocols": ["dashstream.v2", "v1"],
             "epoch": epoch,
-            "resume_namespace": resume_namespace(&self.identity.topic, &epoch),
+            "resume_namespace": (!epoch.is_empty()).then(|| resume_namespace(&self.identity.topic, &epoch)),
             "kafka_topic": self.identity.topic,
             "kafka_group_id": self.identity.group_id,
             "max_payload_bytes": self.identity.max_payload_bytes,

@@ -1,5 +1,6 @@
 // The browser's side of the client's environment: sockets, storage, clocks, the worker.
 
+import { parseVersion } from "../wire/version";
 import { StreamClient } from "./client";
 import { CursorStore, type KeyValueStore } from "./cursor_store";
 import { MainDecoder, WorkerDecoder, type WorkerLike } from "./decoder";
@@ -60,7 +61,5 @@ async function fetchNamespace(): Promise<string | null> {
   if (!response.ok) {
     return null;
   }
-  const body: unknown = await response.json();
-  const name = typeof body === "object" && body !== null ? Reflect.get(body, "resume_namespace") : null;
-  return typeof name === "string" && name !== "" ? name : null;
+  return parseVersion(await response.json()).namespace;
 }
