@@ -245,6 +245,7 @@ fn the_listener_speaks_tls_and_takes_a_renewed_certificate_without_a_restart() {
     assert!(over_tls(&Authority::new(), service.address(), "/live").is_err(), "who does not trust it is not served");
     assert_ne!(http(service.address(), "GET", "/live", &[], "").0, 200, "nothing is served in the clear");
 
+    asked_by_its_operator(&authority, service.address());
     let mut socket = encrypted_session(&authority, service.address());
     // Half a renewal, then a broken one, then a good one.
     authority.write("chain.pem", &authority.sign(&["127.0.0.1"]).certificate);
@@ -269,6 +270,24 @@ fn the_listener_speaks_tls_and_takes_a_renewed_certificate_without_a_restart() {
     let mut broken = Service::spawn(&config.set("DASHSTREAM_WEB_TLS_KEY", chain.display()));
     assert!(!broken.wait_for_exit(EXIT_BOUND).success());
     assert!(broken.log().contains("web.tls_key"), "{}", broken.log());
+}
+
+/// `dashstream ingest` over TLS: it gets an answer only from who has a certificate that the system trusts, and goes there
+/// by itself, whatever proxies the environment names.
+fn asked_by_its_operator(authority: &Authority, address: &str) {
+    let ask = |trusted: &Authority| {
+        let asked = std::process::Command::new(env!("CARGO_BIN_EXE_dashstream"))
+            .args(["ingest", "reset", "--topic", "another", "--url", &format!("https://{address}")])
+            .env("SSL_CERT_FILE", trusted.folder().join("ca.pem"))
+            .env("ALL_PROXY", "http://127.0.0.1:1")
+            .output()
+            .expect("the command runs");
+        String::from_utf8_lossy(&asked.stderr).into_owned()
+    };
+    let stranger = ask(&Authority::new());
+    assert!(stranger.contains("cannot ask"), "{stranger}");
+    let trusted = ask(authority);
+    assert!(trusted.contains("the service answered 409"), "{trusted}");
 }
 
 fn told(service: &Service, words: &str) -> Result<(), String> {
