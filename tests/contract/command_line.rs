@@ -89,12 +89,17 @@ fn a_wrong_command_line_is_a_usage_error() {
         &["generate", "--topic", ""],
         &["generate", "--brokers", "h:0"],
         &["generate", "--compress"],
+        &["generate", "--flat", "159"],
+        &["generate", "--flat", "200", "--tenants", "2"],
+        &["generate", "--flat", "200", "--garbage", "0.1"],
         &["demo", "--port", "70000"],
         &["demo", "--port", "-1"],
         &["demo", "--tenants", "0"],
         &["demo", "--seed", "-1"],
         &["completions", "cobol"],
         &["dlq", "replay", "--yes"],
+        &["dlq", "replay", "--topic", "runs", "--yes"],
+        &["dlq", "discard", "--topic", "runs", "--reason", "x", "--yes"],
         &["dlq", "list", "--since", "yesterday"],
     ] {
         let output = dashstream(arguments, &[]);
