@@ -81,10 +81,12 @@ pub enum Ended {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is not free or not ours.
-    #[error("cannot listen on {address}: {source}; choose another with WEBSOCKET_HOST and WEBSOCKET_PORT")]
+    #[error("cannot listen on {address}: {source}; choose another with {setting}")]
     Bind {
         /// Host and port.
         address: String,
+        /// What says where to listen.
+        setting: &'static str,
         /// Why.
         source: std::io::Error,
     },
@@ -149,9 +151,8 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     let mut servers = Vec::new();
     for door in doors {
         let (role, encrypted) = (door.role, door.tls.is_some());
-        let (server, addresses) =
-            server::start(&service.server_settings(config), door, &web, options.allow_sabotage)
-                .map_err(|source| StartError::Bind { address: format!("{}:{port}", config.web.host), source })?;
+        let (server, addresses) = server::start(&service.server_settings(config), door, &web, options.allow_sabotage)
+            .map_err(|source| doors::cannot_listen(config, role, source))?;
         servers.push((server, role, encrypted, addresses));
     }
     let supervisor = service.supervise(options, &events);
