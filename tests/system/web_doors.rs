@@ -118,6 +118,15 @@ fn pages_of_others_may_not_connect() {
     assert!(upgrade(local.address(), &rebound).expect_err("a page of another name").contains("403"));
     assert!(local.metric("websocket_rejected_connections_total", &[r#"reason="origin""#]) >= 3.0);
 
+    // Such a page sees nothing else either: to its browser the answers are its own.
+    let get = |path: &str, host: &str| http_to(local.address(), host, "GET", path, &[], "");
+    for (path, status) in [("/metrics", 403), ("/admin/clients", 403), ("/health", 200)] {
+        let (found, body) = get(path, "evil.example:3002");
+        assert_eq!(found, status, "{path}");
+        assert!(!body.contains("partitions"), "{path}: {body}");
+        assert_eq!(get(path, "localhost:3002").0, 200, "{path}");
+    }
+
     let listed = Service::start(&Config::new(&topic).set("DASHSTREAM_WEB_ALLOWED_ORIGINS", "https://dash.example"));
     assert!(upgrade(listed.address(), &from("https://dash.example".into())).is_ok());
     assert!(upgrade(listed.address(), &from(format!("http://{}", listed.address()))).is_err());
@@ -182,8 +191,20 @@ fn operators_have_a_listener_of_their_own_and_scopes_on_it() {
 
 /// A request over a plain connection: status and body.
 fn http(address: &str, method: &str, path: &str, headers: &[(&str, String)], body: &str) -> (u16, String) {
+    http_to(address, address, method, path, headers, body)
+}
+
+/// The same by another name of the address.
+fn http_to(
+    address: &str,
+    host: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, String)],
+    body: &str,
+) -> (u16, String) {
     let body = if method == "POST" { body } else { "" };
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     for (name, value) in headers {
         request += &format!("{name}: {value}\r\n");
     }

@@ -103,7 +103,6 @@ pub(super) fn follow(
     keys: Arc<Keys>,
     metrics: Arc<Metrics>,
 ) -> Result<(), JwksError> {
-    keys.expect_public();
     let mut first = true;
     if matches!(place, JwksPlace::File(_)) {
         keys.set_public(place.read()?);
