@@ -7,7 +7,7 @@ use crate::actors::client_session::SessionSettings;
 use crate::actors::history::HistorySettings;
 use crate::actors::replay_store::ReplayStoreSettings;
 use crate::actors::session_queue::{QueueLimits, SlowPolicy};
-use crate::actors::topology::RestartSettings;
+use crate::actors::topology::{HISTORY_CONCURRENCY, RestartSettings};
 use crate::config::sections::{AutoOffsetReset, Config, OnDecodeError, PauseScope, SlowClient};
 use crate::kafka::batch::BatchLimits;
 use crate::kafka::connection::KafkaConnection;
@@ -22,9 +22,6 @@ use crate::pipeline::restart::Intensity;
 use crate::pipeline::tags::Reading;
 use crate::spans::{CollectorError, CollectorSettings, Spans};
 use crate::web::status::Identity;
-
-/// Pages of history that are asked for at a time.
-const HISTORY_CONCURRENCY: usize = 128;
 
 pub(super) fn letter_context(config: &Config, identity: &Identity, instance: String) -> LetterContext {
     LetterContext {
@@ -50,6 +47,8 @@ pub(super) fn identity(config: &Config) -> Identity {
         topic: config.kafka.topic.clone(),
         group_id: config.kafka.group_id.clone(),
         max_payload_bytes: config.decode.max_payload_bytes,
+        legacy_framing: config.decode.legacy_framing,
+        asks_for_token: config.auth.is_on(),
         decode_error_policy: match config.decode.on_error {
             OnDecodeError::Skip => "skip",
             OnDecodeError::Pause => "pause",
