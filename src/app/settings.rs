@@ -33,7 +33,8 @@ pub(super) fn letter_context(config: &Config, identity: &Identity, instance: Str
     }
 }
 
-pub(super) fn connection(config: &Config, client_id: &str) -> KafkaConnection {
+/// How a client of this name reaches Kafka.
+pub fn connection(config: &Config, client_id: &str) -> KafkaConnection {
     KafkaConnection {
         brokers: config.kafka.brokers.clone(),
         client_id: client_id.to_owned(),

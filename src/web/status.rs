@@ -219,7 +219,7 @@ impl StatusSource {
             },
             "kafka_status": match (facts.kafka_contact, age) {
                 (None, _) => "not_connected",
-                (Some(ago), _) if ago > Duration::from_secs(10) => "not_connected",
+                (Some(ago), _) if ago >= health::KAFKA_LOST => "not_connected",
                 (Some(_), None) => "waiting_for_messages",
                 (Some(_), Some(age)) if age > Duration::from_secs(60) => "no_recent_messages",
                 (Some(_), Some(_)) => "connected",
