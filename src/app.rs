@@ -17,9 +17,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use self::facts::{Standstill, actor_facts, holds_all, stands_at};
+pub use self::settings::connection;
 use self::settings::{
-    connection, history_settings, identity, ingest_settings, judge_settings, letter_context, restart_settings,
-    session_settings, spans, store_settings,
+    history_settings, identity, ingest_settings, judge_settings, letter_context, restart_settings, session_settings,
+    spans, store_settings,
 };
 use crate::actors::client_session::{SessionSettings, SessionShared};
 use crate::actors::dlq_publisher::{self, DlqRetry};
@@ -83,10 +84,12 @@ pub enum Ended {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is not free or not ours.
-    #[error("cannot listen on {address}: {source}; choose another with WEBSOCKET_HOST and WEBSOCKET_PORT")]
+    #[error("cannot listen on {address}: {source}; choose another with {setting}")]
     Bind {
         /// Host and port.
         address: String,
+        /// What says where to listen.
+        setting: &'static str,
         /// Why.
         source: std::io::Error,
     },
@@ -151,9 +154,8 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     let mut servers = Vec::new();
     for door in doors {
         let (role, encrypted) = (door.role, door.tls.is_some());
-        let (server, addresses) =
-            server::start(&service.server_settings(config), door, &web, options.allow_sabotage)
-                .map_err(|source| StartError::Bind { address: format!("{}:{port}", config.web.host), source })?;
+        let (server, addresses) = server::start(&service.server_settings(config), door, &web, options.allow_sabotage)
+            .map_err(|source| doors::cannot_listen(config, role, source))?;
         servers.push((server, role, encrypted, addresses));
     }
     let supervisor = service.supervise(options, &events);
