@@ -45,7 +45,7 @@ use crate::pipeline::credit::Credit;
 use crate::pipeline::dead_letter::Durability;
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::health::{DeadLettersBlocked, Facts};
-use crate::spans::CollectorError;
+use crate::spans::{CollectorError, Spans};
 use crate::web::admin::Admin;
 use crate::web::admission::Admission;
 use crate::web::server::{self, ServerSettings};
@@ -258,6 +258,7 @@ impl Service {
         if let Some(redis) = &redis {
             tiers.redis = Some(Arc::new(redis_tier::reader(redis, &board)?));
         }
+        tiers.spans = spans(config, &instance_id, &metrics)?;
         let identity = identity(config);
         let parts = Parts {
             letter_queue,
@@ -265,7 +266,7 @@ impl Service {
             pause: config.decode.on_error == OnDecodeError::Pause,
             links,
             board,
-            spans: spans(config, &instance_id, &metrics)?,
+            spans: tiers.spans.clone(),
             metrics,
             sessions,
             ingest,
@@ -372,6 +373,7 @@ impl Service {
             metrics: Arc::clone(&self.parts.metrics),
             leave: self.parts.links.leave.clone(),
             times: Arc::new(self.history.clone()),
+            spans: self.parts.spans.clone(),
             heartbeat: HeartbeatSource::new(self.parts.board.clone(), move || for_heartbeat.summary()),
             resume_namespace: status::resume_namespace,
         };
@@ -491,6 +493,7 @@ fn history(
         sessions: sessions.clone(),
         board,
         metrics: Arc::clone(ingest.monitor.metrics()),
+        spans: Spans::default(),
     };
     Ok((history, tiers))
 }
