@@ -232,7 +232,7 @@ fn serve_tells_the_configuration_in_use_as_json_events_without_secrets() {
     drop(received);
     let _ = reader.join().unwrap();
     assert_eq!(sections, table::SECTIONS.map(|section| section.name));
-    for told in ["brokers=\\\"127.0.0.1:1\\\"", "topic=", "group_id=", "security_protocol=\\\"sasl_plaintext\\\""] {
+    for told in ["brokers=\\\"127.0.0.1:1\\\"", "topic=", "group_id=", "protocol=\\\"sasl_plaintext\\\""] {
         assert!(all.contains(told), "{told}: {all}");
     }
     assert!(all.contains("alice") && all.contains("variable KAFKA_SASL_PASSWORD") && !all.contains("Zq7"), "{all}");
