@@ -46,7 +46,7 @@ use crate::pipeline::credit::Credit;
 use crate::pipeline::dead_letter::Durability;
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::health::{DeadLettersBlocked, Facts};
-use crate::spans::CollectorError;
+use crate::spans::{CollectorError, Spans};
 use crate::web::admin::Admin;
 use crate::web::admission::Admission;
 use crate::web::server::{self, ServerSettings};
@@ -262,6 +262,7 @@ impl Service {
         if let Some(redis) = &redis {
             tiers.redis = Some(Arc::new(redis_tier::reader(redis, &board)?));
         }
+        tiers.spans = spans(config, &instance_id, &metrics)?;
         let identity = identity(config);
         let parts = Parts {
             letter_queue,
@@ -269,7 +270,7 @@ impl Service {
             pause: config.decode.on_error == OnDecodeError::Pause,
             links,
             board,
-            spans: spans(config, &instance_id, &metrics)?,
+            spans: tiers.spans.clone(),
             metrics,
             sessions,
             ingest,
@@ -376,6 +377,7 @@ impl Service {
             metrics: Arc::clone(&self.parts.metrics),
             leave: self.parts.links.leave.clone(),
             times: Arc::new(self.history.clone()),
+            spans: self.parts.spans.clone(),
             heartbeat: HeartbeatSource::new(self.parts.board.clone(), move || for_heartbeat.summary()),
             resume_namespace: status::resume_namespace,
         };
@@ -499,6 +501,7 @@ fn history(
         sessions: sessions.clone(),
         board,
         metrics: Arc::clone(ingest.monitor.metrics()),
+        spans: Spans::default(),
     };
     Ok((history, tiers))
 }

@@ -16,7 +16,7 @@ use crate::messages::{Below, PartitionsOpened, ReadHistory, Settled, Tracked};
 use crate::metrics::Metrics;
 use crate::pipeline::assemble::{Assembler, Judged, Misaligned};
 use crate::pipeline::window::{Chunk, Read, Window};
-use crate::spans::{Resumed, Spans};
+use crate::spans::{ResumeEnd, Resumed, Spans};
 use crate::wire::stream::GapReason;
 
 /// The state of one store generation.
@@ -348,7 +348,7 @@ impl FanOut {
                     parent: trace,
                     protocol: dialect.as_str(),
                     replayed,
-                    capped,
+                    end: if capped { ResumeEnd::Capped } else { ResumeEnd::Live },
                     took,
                 });
             }

@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::page::{Page, TierError};
 use crate::pipeline::replay_plan::{Limits, Source, Step};
+use crate::spans::Spans;
 
 /// Bounds.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,8 @@ pub struct HistoryDeps {
     pub board: Board,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Where a resume that runs out of time is told.
+    pub spans: Spans,
 }
 
 /// The actor.
@@ -123,7 +126,7 @@ struct Reader {
 impl Reader {
     /// Reads until the session has reached the window, its queue is full, or it wants something else.
     async fn serve(&self, asked: ReadHistory) {
-        let HistoryDeps { settings, board, metrics, .. } = &self.deps;
+        let HistoryDeps { settings, board, metrics, spans, .. } = &self.deps;
         let Some(mut job) = Job::new(asked, self.deps.redis.is_some(), board) else { return };
         let limits = Limits { records: settings.page_records, bytes: settings.page_bytes };
         let (mut moved_at, mut attempt) = (Instant::now(), 0);
@@ -137,7 +140,7 @@ impl Reader {
                 Turned::Over => return,
                 Turned::Moved => (moved_at, attempt) = (Instant::now(), 0),
                 Turned::Stuck if moved_at.elapsed() >= settings.timeout => {
-                    if !job.out_of_time(board, metrics, Instant::now()) {
+                    if !job.out_of_time(board, metrics, spans, Instant::now()) {
                         return;
                     }
                 }

@@ -26,6 +26,7 @@ use dashstream::pipeline::settled::SettledTable;
 use dashstream::pipeline::start::{self, Known};
 use dashstream::pipeline::tags::Reading;
 use dashstream::pipeline::window::Window;
+use dashstream::spans::Spans;
 use dashstream::wire::control::{Dialect, From, Resume, Unlisted};
 use dashstream::wire::filter::{FilterChange, FilterRequest};
 
@@ -175,7 +176,9 @@ impl World {
                 steps.iter().map(|step| job.request(step).map(|(tier, asked)| self.page(tier, &asked))).collect();
             let goes_on = match job.absorb(&steps, answers, &self.board, &self.metrics, self.now) {
                 Turned::Over => false,
-                Turned::Stuck if self.rng.u32(0..4) == 0 => job.out_of_time(&self.board, &self.metrics, self.now),
+                Turned::Stuck if self.rng.u32(0..4) == 0 => {
+                    job.out_of_time(&self.board, &self.metrics, &Spans::default(), self.now)
+                }
                 Turned::Stuck => {
                     job.retry();
                     true

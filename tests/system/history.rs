@@ -16,6 +16,7 @@ use crate::harness::records;
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
+use crate::spans::{collector, number};
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -229,7 +230,12 @@ fn a_topic_that_does_not_answer_is_told_within_the_budget_and_the_cursor_still_w
     let kafka = services::kafka_behind_proxy();
     let topic = Topic::create(&kafka.direct, "hung-history", 1);
     let published = publish(&topic, 1, 500);
-    let config = without_memory(&topic).set("KAFKA_BROKERS", kafka.proxy.address()).set("REPLAY_TIMEOUT_SECS", 2);
+    let (collector, spans) = collector();
+    let config = without_memory(&topic)
+        .set("KAFKA_BROKERS", kafka.proxy.address())
+        .set("REPLAY_TIMEOUT_SECS", 2)
+        .set("OTEL_EXPORTER_OTLP_ENDPOINT", collector)
+        .set("OTEL_EXPORTER_OTLP_HEADERS", "x-scope=tests");
     let service = Service::start_healthy(&config);
     kafka.proxy.black_hole();
     let client = patient(&service);
@@ -242,4 +248,16 @@ fn a_topic_that_does_not_answer_is_told_within_the_budget_and_the_cursor_still_w
     kafka.proxy.heal();
     client.ask_on();
     client.wait_for_all(&published, BOUND);
+    // Both resumes are told as what they were.
+    let told = eventually("two spans", BOUND, || {
+        let spans = spans.lock().expect("spans");
+        let told: Vec<_> = spans
+            .iter()
+            .map(|span| {
+                (span.status.as_ref().map_or(0, |status| status.code), number(span, "dashstream.replay.records"))
+            })
+            .collect();
+        if told.len() == 2 { Ok(told) } else { Err(format!("{told:?}")) }
+    });
+    assert_eq!(told, [(2, Some(0)), (0, Some(500))], "one that failed, and one that did not");
 }

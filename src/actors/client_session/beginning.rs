@@ -6,12 +6,13 @@ use actix::{ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
 use actix_web_actors::ws::WebsocketContext;
 
 use super::{AHEAD_WAIT, ClientSession, READY_POLL, RESET_WAIT, V1_RESUME_WAIT};
-use crate::actors::session_queue::Beginning;
+use crate::actors::session_queue::{Beginning, SessionInfo};
 use crate::board::Stream;
 use crate::pipeline::manual_reset::{self, NamedEpoch};
 use crate::pipeline::page::TierError;
 use crate::pipeline::start::{self, Known, Start};
 use crate::pipeline::threads::ThreadCursor;
+use crate::spans::{ResumeEnd, Resumed};
 use crate::wire::control::{self, Begin, Dialect, ErrorCode, FrameError, From, Resume};
 use crate::wire::ws_frame;
 
@@ -74,12 +75,19 @@ impl ClientSession {
                 (Err(error @ (TierError::Timeout | TierError::Unavailable(_))), _) => {
                     let message = format!("the log did not say where that time begins: {error}; try again");
                     session.tell(&FrameError::new(ErrorCode::ReplayTimeout, message));
+                    session.ran_out_of_time(since);
                 }
                 // The log has become another one meanwhile.
                 _ => session.begin_when_ready(resume, since, ctx),
             }
         });
         self.waiting = Some(ctx.spawn(answered));
+    }
+
+    fn ran_out_of_time(&self, since: Instant) {
+        let SessionInfo { session, dialect, trace: parent, .. } = self.queue.info;
+        let (protocol, end, took) = (dialect.as_str(), ResumeEnd::TimedOut, since.elapsed());
+        self.shared.spans.resumed(&Resumed { session, parent, protocol, replayed: 0, end, took });
     }
 
     /// An `error` that is no fault of the client.

@@ -36,7 +36,11 @@ pub struct KafkaBehindProxy {
 
 /// Starts a broker behind a fault proxy. It ends when the value is dropped.
 pub fn kafka_behind_proxy() -> KafkaBehindProxy {
-    let proxy = Proxy::start();
+    kafka_behind(Proxy::start())
+}
+
+/// Starts a broker behind a proxy that was made for it.
+pub fn kafka_behind(proxy: Proxy) -> KafkaBehindProxy {
     let running = Running::start(&["--only", "kafka", "--advertise", &proxy.address()]);
     proxy.forward_to(running.address("DASHSTREAM_TEST_KAFKA_PROXIED"));
     KafkaBehindProxy { direct: running.address("DASHSTREAM_TEST_KAFKA").to_owned(), proxy, _running: running }
