@@ -10,6 +10,8 @@ export default defineConfig({
     fileParallelism: false,
     // What passes only the second time is named by scripts/test; see there.
     retry: 1,
+    // A page draws when it comes to it: what it shows is asked for until it does.
+    expect: { poll: { timeout: 20_000 } },
     reporters: ["verbose"],
   },
 });

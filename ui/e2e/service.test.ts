@@ -148,12 +148,12 @@ describe.skipIf(URL_GIVEN === undefined && !hasBinary)("demo", () => {
       (text) => text === "healthy",
       40_000,
     );
-    expect(await count("Lost offsets")).toBe(0n);
-    expect(await count("Unreadable")).toBe(0n);
-    expect(await page.locator(".run").count()).toBeGreaterThan(0);
-    expect(await page.locator(".alert").count()).toBe(0);
+    await expect.poll(() => count("Lost offsets")).toBe(0n);
+    await expect.poll(() => count("Unreadable")).toBe(0n);
+    await expect.poll(() => page.locator(".run").count()).toBeGreaterThan(0);
+    await expect.poll(() => page.locator(".alert").count()).toBe(0);
     await page.locator('[data-row="record"]').last().click();
-    expect(await page.locator(".details pre").innerText()).toContain('"thread_id"');
+    await expect.poll(() => page.locator(".details pre").innerText()).toContain('"thread_id"');
     await picture(page, "demo");
   });
 });
@@ -197,8 +197,8 @@ describe.skipIf(!hasBinary)("a demo that starts anew", () => {
       (records) => records > before + 50n,
       30_000,
     );
-    expect(await page.locator(".alert-warning").innerText()).toContain("topic_recreated");
-    expect(await page.locator(".alert-error").count()).toBe(0);
+    await expect.poll(() => page.locator(".alert-warning").innerText()).toContain("topic_recreated");
+    await expect.poll(() => page.locator(".alert-error").count()).toBe(0);
     await picture(page, "demo-anew");
   });
 });
@@ -248,7 +248,7 @@ describe.skipIf(!hasBinary || KAFKA === undefined)("history", () => {
     await stopped(produce(["--count", "1000", "--unlimited"]));
     await serve();
     await openLive(url);
-    expect([await count("Records"), await total()]).toEqual([0n, 1000n]);
+    await expect.poll(async () => [await count("Records"), await total()]).toEqual([0n, 1000n]);
     await stopped(produce(["--count", "500", "--unlimited", "--seed", "2"]));
     const everything = (records: bigint) =>
       until(
@@ -258,29 +258,29 @@ describe.skipIf(!hasBinary || KAFKA === undefined)("history", () => {
         60_000,
       );
     const clean = async () => {
-      expect(await count("Lost offsets")).toBe(0n);
-      expect(await count("Unreadable")).toBe(0n);
-      expect(await page.locator(".row-gap, .row-hole, .row-reset, .alert").count()).toBe(0);
+      await expect.poll(() => count("Lost offsets")).toBe(0n);
+      await expect.poll(() => count("Unreadable")).toBe(0n);
+      await expect.poll(() => page.locator(".row-gap, .row-hole, .row-reset, .alert").count()).toBe(0);
     };
     await everything(500n);
-    expect(await count("Records")).toBe(500n);
+    await expect.poll(() => count("Records")).toBe(500n);
 
     await page.getByRole("button", { name: "From the beginning" }).click();
     await everything(1500n);
     await openedLive();
     // The log begins at 0 everywhere: as many records as offsets, so none is missing and none came twice.
-    expect([await count("Records"), await total()]).toEqual([1500n, 1500n]);
-    expect(await page.locator(".row-live").innerText()).toContain("after 1,500 records of history");
+    await expect.poll(async () => [await count("Records"), await total()]).toEqual([1500n, 1500n]);
+    await expect.poll(() => page.locator(".row-live").innerText()).toContain("after 1,500 records of history");
     await clean();
     await picture(page, "service-history");
 
     const before = await positions(page);
     await page.reload();
     await openedLive();
-    expect([await count("Records"), await positions(page)]).toEqual([0n, before]);
+    await expect.poll(async () => [await count("Records"), await positions(page)]).toEqual([0n, before]);
     await stopped(produce(["--count", "50", "--unlimited", "--seed", "3"]));
     await everything(50n);
-    expect([await count("Records"), await total()]).toEqual([50n, 1550n]);
+    await expect.poll(async () => [await count("Records"), await total()]).toEqual([50n, 1550n]);
     await clean();
   });
 });
@@ -323,9 +323,10 @@ describe.skipIf(!hasBinary || KAFKA === undefined)("a service that restarts", ()
     await until("the page has everything", async () => [await total(), await count("Records")], steady(), 30_000);
 
     // Every offset that the positions passed was shown: as a record, for nothing was lost and no row says otherwise.
-    expect((await count("Records")) - recordsAtStart).toBe((await total()) - positionAtStart);
-    expect(await count("Lost offsets")).toBe(0n);
-    expect(await page.locator(".alert-error").count()).toBe(0);
+    const unseen = async () => (await total()) - positionAtStart - ((await count("Records")) - recordsAtStart);
+    await expect.poll(unseen).toBe(0n);
+    await expect.poll(() => count("Lost offsets")).toBe(0n);
+    await expect.poll(() => page.locator(".alert-error").count()).toBe(0);
     await picture(page, `restart-${signal}`);
   });
 });
