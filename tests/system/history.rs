@@ -16,6 +16,7 @@ use crate::harness::records;
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
+use crate::harness::v1_client::V1Client;
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -156,6 +157,34 @@ fn many_partitions_do_not_slow_a_replay_and_every_record_of_it_is_counted() {
     // What is promised is twice the time of one partition; a busy machine is no measure of that.
     println!("partitions, records of each, time of the replay: {took:?}");
     assert!(took.iter().all(|(_, _, took)| *took < Duration::from_secs(20)), "{took:?}");
+}
+
+#[test]
+fn every_kind_of_message_is_replayed_wherever_the_connection_broke() {
+    let topic = Topic::create(services::kafka(), "kinds", 1);
+    let service = Service::start_healthy(&Config::new(&topic));
+    let producer = Producer::new(services::kafka());
+    let (mut published, mut clients) = (Published::default(), Vec::new());
+    // One client leaves before each kind; all come back when the last is there.
+    for record in records::of_each_kind("kinds") {
+        let mut client = Client::from(service.address(), From::Earliest);
+        client.wait_for_all(&published, BOUND);
+        client.disconnect();
+        clients.push(client);
+        published.extend(producer.publish(&topic.name, [record]));
+    }
+    let threads = json!({ "type": "resume", "mode": "thread", "lastSequencesByThread": { "kinds": "1" } });
+    let by_thread = V1Client::connect(service.address(), Some(&threads));
+    let v1 = V1Client::connect(service.address(), Some(&json!({ "type": "resume", "from": "earliest" })));
+    for client in &mut clients {
+        client.reconnect(service.address());
+        client.wait_for_all(&published, BOUND);
+    }
+    v1.wait_for_all(&published, BOUND);
+    eventually("every kind but the first by its thread", BOUND, || match by_thread.look(|seen| seen.records.len()) {
+        8 => Ok(()),
+        records => Err(records.to_string()),
+    });
 }
 
 #[test]
