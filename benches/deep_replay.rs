@@ -30,6 +30,8 @@ use common::{Result, raise_file_limit, setting};
 use dashstream::kafka::load_producer::Pace;
 use tokio_util::sync::CancellationToken;
 
+/// Groups in which clients begin to replay.
+const GROUPS: usize = 10;
 const DEADLINE: Duration = Duration::from_secs(600);
 
 fn main() -> Result<()> {
@@ -138,7 +140,12 @@ fn measured(
 fn replay(address: SocketAddr, clients: usize, stop: &CancellationToken, replayed: &AtomicU64) -> Result<()> {
     let deep: u64 = setting("BENCH_RECORDS", 400_000);
     while clients > 0 && !stop.is_cancelled() {
-        let mut crowd = Crowd::connect(address, clients, Dialect::V2("earliest"))?;
+        // In groups, so that they do not all read the same pages.
+        let mut crowd = Crowd::connect(address, 1, Dialect::V2("earliest"))?;
+        for group in 0..GROUPS {
+            crowd.add(address, (clients - 1) * (group + 1) / GROUPS - (clients - 1) * group / GROUPS)?;
+            crowd.run_for(Duration::from_millis(200))?;
+        }
         let before = replayed.load(Ordering::Relaxed);
         crowd.run_until(Instant::now() + DEADLINE, |crowd| {
             replayed.store(before + crowd.totals.records, Ordering::Relaxed);

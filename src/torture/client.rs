@@ -105,12 +105,12 @@ impl Client {
         loop {
             {
                 let state = self.shared.lock();
-                if state.over.contains(&goal.epoch) {
+                if state.newest != goal.epoch {
                     goal = state.goal();
                 }
             }
             let is_behind = |(partition, next): &(&i32, &i64)| {
-                self.ledger.epoch_of(**partition) != Some(&goal.epoch)
+                self.ledger.epoch_of(**partition) != goal.epoch.as_deref()
                     || self.ledger.cursor().get(partition).is_none_or(|at| at < next)
             };
             let missing = goal.furthest.iter().filter(is_behind).count();

@@ -7,7 +7,7 @@ pub mod ledger;
 
 mod client;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -66,15 +66,13 @@ struct State {
     report: Report,
     /// By epoch.
     logs: BTreeMap<String, Log>,
-    /// Epochs that a reset has ended for some client.
-    over: BTreeSet<String>,
+    /// The epoch that the last reset began; before any, the one that was seen first.
+    newest: Option<String>,
 }
 
 /// What is known of the topic in one epoch: after it was made anew, other records lie at the same offsets.
 #[derive(Debug, Default)]
 struct Log {
-    /// How many were seen before it.
-    number: usize,
     /// What lies where, as the first client got it.
     records: BTreeMap<(i32, i64), Fingerprint>,
     /// Per partition the furthest that any client has come.
@@ -84,7 +82,7 @@ struct Log {
 /// How far a client has to come.
 #[derive(Clone, Debug, Default)]
 struct Goal {
-    epoch: String,
+    epoch: Option<String>,
     furthest: BTreeMap<i32, i64>,
 }
 
@@ -126,32 +124,28 @@ impl State {
         *furthest = (*furthest).max(next);
     }
 
-    /// A client was told that offsets start again.
+    /// A client was told that offsets start again in this epoch.
     fn reset(&mut self, reset: Reset, epoch: &str) {
-        match reset.ended {
-            Some(ended) => drop(self.over.insert(ended)),
-            // What it says, a gap has said.
-            None if reset.reason == "retention" => {}
+        if reset.ended.is_some() {
+            self.newest = Some(epoch.to_owned());
+        } else if reset.reason != "retention" {
             // The log is the same and has lost its end: other clients may have what is over.
-            None => {
-                let log = self.log(epoch);
-                log.records.retain(|(partition, _), _| *partition != reset.partition);
-                log.furthest.insert(reset.partition, reset.next_offset);
-            }
+            let log = self.log(epoch);
+            log.records.retain(|(partition, _), _| *partition != reset.partition);
+            log.furthest.insert(reset.partition, reset.next_offset);
         }
         *self.report.resets.entry(reset.reason).or_default() += 1;
     }
 
     fn log(&mut self, epoch: &str) -> &mut Log {
-        let number = self.logs.len();
-        self.logs.entry(epoch.to_owned()).or_insert_with(|| Log { number, ..Log::default() })
+        self.newest.get_or_insert_with(|| epoch.to_owned());
+        self.logs.entry(epoch.to_owned()).or_default()
     }
 
     /// What the others have by now, each must get.
     fn goal(&self) -> Goal {
-        let still_holds = self.logs.iter().filter(|(epoch, _)| !self.over.contains(*epoch));
-        let newest = still_holds.max_by_key(|(_, log)| log.number);
-        newest.map(|(epoch, log)| Goal { epoch: epoch.clone(), furthest: log.furthest.clone() }).unwrap_or_default()
+        let furthest = |epoch: &String| self.logs.get(epoch).map(|log| log.furthest.clone()).unwrap_or_default();
+        Goal { furthest: self.newest.as_ref().map(furthest).unwrap_or_default(), epoch: self.newest.clone() }
     }
 }
 

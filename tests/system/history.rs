@@ -139,24 +139,32 @@ fn a_backlog_of_exactly_the_limit_is_complete_and_one_more_is_capped() {
 
 #[test]
 fn many_partitions_do_not_slow_a_replay_and_every_record_of_it_is_counted() {
-    let mut took = Vec::new();
+    const TRIES: u32 = 3;
+    let mut took = BTreeMap::new();
     for (partitions, each) in [(1, 1_000), (10, 100), (50, 20), (1, 137)] {
         let topic = Topic::create(services::kafka(), "spread", partitions);
         let published = publish(&topic, partitions, each);
         let service = Service::start_healthy(&without_memory(&topic));
-        let start = Instant::now();
-        let client = patient(&service);
-        eventually("the answer", BOUND, || client.texts("replay_complete").pop().map(|_| ()).ok_or("none".to_owned()));
-        took.push((partitions, each, start.elapsed()));
-        let answers = client.texts("replay_complete");
-        assert_eq!((answers.len(), &answers[0]["capped"]), (1, &json!(false)));
-        client.wait_for_all(&published, BOUND);
-        let replayed = service.metric("websocket_replay_messages_total", &[r#"mode="partition""#]);
-        assert_eq!(replayed, published.len() as f64, "the backlog, and nothing else");
+        for number in 1..=TRIES {
+            let start = Instant::now();
+            let client = patient(&service);
+            eventually("the answer", BOUND, || {
+                client.texts("replay_complete").pop().map(|_| ()).ok_or("none".to_owned())
+            });
+            // The best one says most about the service and least about what else the machine does.
+            let best = took.entry((partitions, each)).or_insert(Duration::MAX);
+            *best = start.elapsed().min(*best);
+            let answers = client.texts("replay_complete");
+            assert_eq!((answers.len(), &answers[0]["capped"]), (1, &json!(false)));
+            client.wait_for_all(&published, BOUND);
+            let replayed = service.metric("websocket_replay_messages_total", &[r#"mode="partition""#]);
+            assert_eq!(replayed, published.len() as f64 * f64::from(number), "the backlog, and nothing else");
+        }
     }
-    // What is promised is twice the time of one partition; a busy machine is no measure of that.
     println!("partitions, records of each, time of the replay: {took:?}");
-    assert!(took.iter().all(|(_, _, took)| *took < Duration::from_secs(20)), "{took:?}");
+    // Twice the time of one partition; of a few milliseconds that would measure the machine.
+    let allowed = took[&(1, 1_000)] * 2 + Duration::from_secs(3);
+    assert!(took.values().all(|took| *took < allowed), "{took:?}, allowed {allowed:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -332,25 +332,63 @@ fn a_few_scenarios_keep_the_promise() {
 #[test]
 fn clients_that_misbehave_by_the_command_line_are_given_everything_by_two_instances() {
     let topic = Topic::create(services::kafka(), "torture", PARTITIONS as i32);
-    let config = Config::new(&topic)
-        .unset("KAFKA_GROUP_INSTANCE_ID")
-        .set("DASHSTREAM_WEB_SESSION_QUEUE_BYTES", 64 * 1024)
-        .set("REPLAY_BUFFER_MEMORY_SIZE", 500);
-    let instances = [Service::start_healthy(&config), Service::start_healthy(&config)];
-    let load = Load::start(&topic, 1_000);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dashstream"));
-    command.args(["torture", "--seed", "1", "--clients", "6", "--seconds", "8", "--patience", "60", "--json"]);
-    for instance in &instances {
-        command.args(["--at", instance.address()]);
-    }
-    let output = command.env_clear().output().expect("the binary can be run");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
-    println!("{report}");
-    assert_eq!((output.status.code(), &report["violations"]), (Some(0), &json!(0)), "{report}");
+    let instances = two_instances(&topic);
+    let load = Load::start(&topic, RATE);
+    let report = tortured(&instances, 6, 8, || ());
     let published = load.stop();
     let each = report["records"].as_u64().expect("a number") / 6;
     assert!((500..=published.len() as u64).contains(&each), "{each} records at each client, {}", published.len());
     assert!(report["connections"].as_u64() > Some(6) && report["faults"].as_object().is_some_and(|f| f.len() >= 4));
+}
+
+#[test]
+fn clients_that_misbehave_while_the_topic_is_made_anew_are_all_told_and_given_the_new_log() {
+    let topic = Topic::create(services::kafka(), "torture-anew", PARTITIONS as i32);
+    let instances = two_instances(&topic);
+    let old = Load::start(&topic, RATE);
+    let (mut new, begun) = (None, Instant::now());
+    let report = tortured(&instances, 4, 24, || {
+        let delivered = || instances[0].metric("dashstream_delivered_records_total", &[]);
+        eventually("clients to have something of the old log", BOUND, || match delivered() {
+            0.0 => Err("nobody has".to_owned()),
+            _ => Ok(()),
+        });
+        drop(old.stop());
+        topic.recreate(PARTITIONS as i32);
+        new = Some((Load::start_as("anew", &topic, RATE), begun.elapsed()));
+    });
+    let (new, made_after) = new.expect("it was made anew");
+    drop(new.stop());
+    println!("made anew after {made_after:?}");
+    // A machine that took most of the time for that leaves none to tell anybody.
+    let told = report["resets"]["topic_recreated"].as_u64();
+    assert!(told >= Some(PARTITIONS as u64) || made_after > Duration::from_secs(8), "{report}");
+}
+
+fn two_instances(topic: &Topic) -> [Service; 2] {
+    let config = Config::new(topic)
+        .unset("KAFKA_GROUP_INSTANCE_ID")
+        .set("DASHSTREAM_WEB_SESSION_QUEUE_BYTES", 64 * 1024)
+        .set("REPLAY_BUFFER_MEMORY_SIZE", 500);
+    [Service::start_healthy(&config), Service::start_healthy(&config)]
+}
+
+/// What `dashstream torture` reports of a run in which something happens; no promise was broken.
+fn tortured(instances: &[Service], clients: u32, seconds: u32, meanwhile: impl FnOnce()) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dashstream"));
+    let (clients, seconds) = (clients.to_string(), seconds.to_string());
+    command.args(["torture", "--seed", "1", "--clients", &clients, "--seconds", &seconds, "--patience", "60"]);
+    command.arg("--json").env_clear().stdout(Stdio::piped());
+    for instance in instances {
+        command.args(["--at", instance.address()]);
+    }
+    let running = command.spawn().expect("the binary can be run");
+    meanwhile();
+    let output = running.wait_with_output().expect("its output can be read");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    println!("{report}");
+    assert_eq!((output.status.code(), &report["violations"]), (Some(0), &json!(0)), "{report}");
+    report
 }
 
 #[test]
