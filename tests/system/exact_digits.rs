@@ -114,8 +114,9 @@ fn offsets_and_sequences_beyond_2_to_the_53_keep_every_digit_from_kafka_over_red
     client.wait_for_all(&published, BOUND);
     let mut raw = Raw::v2(service.address());
     raw.say(&json!({ "type": "hello", "from": "latest" }));
+    let wanted = json!((end + 20).to_string());
     eventually("a heartbeat that names the end", BOUND, || match &raw.hear_heartbeat()["nextOffsets"]["0"] {
-        next if *next == (end + 20).to_string() => Ok(()),
+        next if *next == wanted => Ok(()),
         next => Err(next.to_string()),
     });
 }
