@@ -91,6 +91,8 @@ mod thread_resumes;
 
 mod topic_changes;
 
+mod topics;
+
 mod torture;
 
 mod unprocessable_matrix;

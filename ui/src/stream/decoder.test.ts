@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { frameOf } from "../../testing/frames";
 import { decodeFrame } from "../wire/frame";
+import { DEFAULT_FRAMING } from "../wire/limits";
 import { MainDecoder, WorkerDecoder, type WorkerLike, type WorkerRequest } from "./decoder";
 
 class FakeWorker implements WorkerLike {
@@ -20,7 +21,7 @@ class FakeWorker implements WorkerLike {
   }
   answer(): void {
     const request = this.requests.shift();
-    const results = request?.frames.map(({ id, frame }) => ({ id, result: decodeFrame(frame) })) ?? [];
+    const results = request?.frames.map(({ id, frame }) => ({ id, result: decodeFrame(frame, request.framing) })) ?? [];
     this.onmessage?.({ data: structuredClone({ results }) });
   }
 }
@@ -34,7 +35,11 @@ const events = {
 };
 
 function create(): WorkerDecoder {
-  return new WorkerDecoder(events, () => worker);
+  return new WorkerDecoder(
+    events,
+    () => DEFAULT_FRAMING,
+    () => worker,
+  );
 }
 
 beforeEach(() => {
@@ -67,9 +72,13 @@ describe("the worker decoder", () => {
   });
 
   test("goes on at the main thread where there are no workers", async () => {
-    const decoder = new WorkerDecoder(events, () => {
-      throw new Error("forbidden");
-    });
+    const decoder = new WorkerDecoder(
+      events,
+      () => DEFAULT_FRAMING,
+      () => {
+        throw new Error("forbidden");
+      },
+    );
     decoder.decode(1, frameOf(0, 0n, 1n));
     await vi.advanceTimersByTimeAsync(10);
     expect(results).toEqual([1]);
@@ -92,11 +101,15 @@ describe("the worker decoder", () => {
 
 test("both ways give equal results", async () => {
   const seen: unknown[] = [];
-  const main = new MainDecoder({ result: (_, result) => seen.push(result), lost: () => undefined });
+  const main = new MainDecoder(
+    { result: (_, result) => seen.push(result), lost: () => undefined },
+    () => DEFAULT_FRAMING,
+  );
   main.decode(1, frameOf(3, 5n, 9n));
   await vi.advanceTimersByTimeAsync(10);
   const throughWorker = new WorkerDecoder(
     { result: (_, result) => seen.push(result), lost: () => undefined },
+    () => DEFAULT_FRAMING,
     () => worker,
   );
   worker.ready();
@@ -106,7 +119,7 @@ test("both ways give equal results", async () => {
 });
 
 test("a frame that was forgotten is not decoded", async () => {
-  const main = new MainDecoder(events);
+  const main = new MainDecoder(events, () => DEFAULT_FRAMING);
   main.decode(1, frameOf(0, 0n, 1n));
   main.forget();
   main.decode(2, frameOf(0, 0n, 1n));
