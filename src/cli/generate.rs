@@ -2,6 +2,7 @@
 
 use super::{Exit, FileArg, seam};
 use crate::config::environment::Environment;
+use crate::generate::flat::SIZE_MIN;
 
 /// Write believable agent runs to a Kafka topic
 ///
@@ -24,6 +25,10 @@ pub struct Args {
     #[command(flatten)]
     options: Options,
 }
+
+/// What only runs have: a flat load would ignore it.
+const OF_RUNS: [&str; 9] =
+    ["tenants", "concurrent_runs", "failure_rate", "gap", "duplicate", "reorder", "garbage", "oversized", "null"];
 
 /// What is generated.
 #[derive(Clone, Debug, clap::Args)]
@@ -71,7 +76,7 @@ pub struct Options {
     #[arg(long, default_value_t = 0.0, value_parser = probability, allow_negative_numbers = true)]
     pub null: f64,
     /// Instead of runs, records of this size in bytes, for load
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(160..=64 << 20), allow_negative_numbers = true)]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(SIZE_MIN as i64..=64 << 20), conflicts_with_all = OF_RUNS, allow_negative_numbers = true)]
     pub flat: Option<u32>,
     /// Threads that take turns in a flat load
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000_000), requires = "flat", allow_negative_numbers = true)]

@@ -37,6 +37,8 @@ mod dashboards_show_live_data;
 
 mod dead_letter_tools;
 
+mod exact_digits;
+
 mod fault_matrix;
 
 mod history;

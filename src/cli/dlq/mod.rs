@@ -98,8 +98,9 @@ impl Which {
     }
 }
 
-/// What may say which letters are meant: an empty choice is a mistake, not everything.
-const CHOICES: [&str; 9] = ["keys", "kind", "partition", "since", "until", "thread", "tenant", "topic", "all"];
+/// What may say which letters are meant: an empty choice is a mistake, not everything. The topic is a place; whoever means
+/// all of its letters says so.
+const CHOICES: [&str; 8] = ["keys", "kind", "partition", "since", "until", "thread", "tenant", "all"];
 
 /// Letters on which something is done.
 #[derive(Clone, Debug, clap::Args)]
