@@ -46,7 +46,7 @@ use crate::pipeline::credit::Credit;
 use crate::pipeline::dead_letter::Durability;
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::health::{DeadLettersBlocked, Facts};
-use crate::spans::CollectorError;
+use crate::spans::{CollectorError, Spans};
 use crate::web::admin::Admin;
 use crate::web::admission::Admission;
 use crate::web::server::{self, ServerSettings};
@@ -66,6 +66,8 @@ const KERNEL_AFTER_WATCHDOG: Duration = Duration::from_secs(5);
 const LAST_SPANS: Duration = Duration::from_millis(500);
 /// How long closed sessions may take to send their last frames.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How long after its deadline an actor that is being drained may take to say how that went.
+const LAST_REPORTS: Duration = Duration::from_secs(1);
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -260,6 +262,7 @@ impl Service {
         if let Some(redis) = &redis {
             tiers.redis = Some(Arc::new(redis_tier::reader(redis, &board)?));
         }
+        tiers.spans = spans(config, &instance_id, &metrics)?;
         let identity = identity(config);
         let parts = Parts {
             letter_queue,
@@ -267,7 +270,7 @@ impl Service {
             pause: config.decode.on_error == OnDecodeError::Pause,
             links,
             board,
-            spans: spans(config, &instance_id, &metrics)?,
+            spans: tiers.spans.clone(),
             metrics,
             sessions,
             ingest,
@@ -374,6 +377,7 @@ impl Service {
             metrics: Arc::clone(&self.parts.metrics),
             leave: self.parts.links.leave.clone(),
             times: Arc::new(self.history.clone()),
+            spans: self.parts.spans.clone(),
             heartbeat: HeartbeatSource::new(self.parts.board.clone(), move || for_heartbeat.summary()),
             resume_namespace: status::resume_namespace,
         };
@@ -433,18 +437,22 @@ impl Service {
     /// Intake first, then what is in flight, then the letters, then the browsers, then the actors.
     async fn stop(&self, budget: Duration, supervisor: &Addr<Supervisor>, servers: &[ServerHandle]) {
         let deadline = Instant::now() + budget / 2;
+        // An actor that hangs does not answer, and the browsers are to hear of the stop all the same.
+        let answers_by = (deadline + LAST_REPORTS).into();
         if let Some(ingest) = self.parts.links.drain_ingest.current() {
-            match ingest.send(kafka_ingest::Drain { deadline }).await {
-                Ok(drained) => tracing::info!(drained.empty, drained.committed, "intake stopped"),
-                Err(error) => tracing::warn!(%error, "intake could not be drained"),
+            match tokio::time::timeout_at(answers_by, ingest.send(kafka_ingest::Drain { deadline })).await {
+                Ok(Ok(drained)) => tracing::info!(drained.empty, drained.committed, "intake stopped"),
+                Ok(Err(error)) => tracing::warn!(%error, "intake could not be drained"),
+                Err(_) => tracing::warn!("intake does not answer; it is left as it is"),
             }
         }
         if let Some(letters) = self.parts.links.drain_letters.current() {
             let deadline = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
-            match letters.send(dlq_publisher::Drain { deadline }).await {
-                Ok(0) => {}
-                Ok(undecided) => tracing::warn!(undecided, "dead letters without an answer"),
-                Err(error) => tracing::warn!(%error, "dead letters could not be drained"),
+            match tokio::time::timeout_at(answers_by, letters.send(dlq_publisher::Drain { deadline })).await {
+                Ok(Ok(0)) => {}
+                Ok(Ok(undecided)) => tracing::warn!(undecided, "dead letters without an answer"),
+                Ok(Err(error)) => tracing::warn!(%error, "dead letters could not be drained"),
+                Err(_) => tracing::warn!("the publisher of dead letters does not answer; it is left as it is"),
             }
         }
         if let Some(redis) = &self.parts.redis {
@@ -493,6 +501,7 @@ fn history(
         sessions: sessions.clone(),
         board,
         metrics: Arc::clone(ingest.monitor.metrics()),
+        spans: Spans::default(),
     };
     Ok((history, tiers))
 }

@@ -1,8 +1,7 @@
 //! `dashstream generate`: writes believable agent runs, or a flat load, to a topic.
 
-use super::{Exit, FileArg, seam, serve};
+use super::{Exit, FileArg, seam};
 use crate::config::environment::Environment;
-use crate::config::load::{Flag, load};
 use crate::generate::flat::SIZE_MIN;
 
 /// Write believable agent runs to a Kafka topic
@@ -91,15 +90,9 @@ pub struct Options {
 }
 
 pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit> {
-    let flag = |name, path, value: &Option<String>| value.clone().map(|value| Flag { name, path, value });
-    let flags: Vec<_> =
-        [flag("--brokers", "kafka.brokers", &args.brokers), flag("--topic", "kafka.topic", &args.topic)]
-            .into_iter()
-            .flatten()
-            .collect();
-    let loaded = load(args.file.config.as_deref(), environment, &flags)?;
-    serve::start_logging(&loaded)?;
-    seam::generate(&args.options, &loaded.config)
+    let flags = [("--brokers", "kafka.brokers", &args.brokers), ("--topic", "kafka.topic", &args.topic)];
+    let config = args.file.load(environment, &flags)?;
+    seam::generate(&args.options, &config)
 }
 
 /// A number of records per second.

@@ -144,6 +144,12 @@ fn refused(error: ExporterBuildError) -> CollectorError {
     CollectorError::Refused(match error {
         // The address itself may hold a password.
         ExporterBuildError::InvalidUri(_, reason) => reason,
+        // This build has none; which one was asked for makes no difference.
+        ExporterBuildError::UnsupportedCompressionAlgorithm(_) => {
+            "OTEL_EXPORTER_OTLP_COMPRESSION and OTEL_EXPORTER_OTLP_TRACES_COMPRESSION must not be set: spans are sent \
+             as they are"
+                .to_owned()
+        }
         other => other.to_string(),
     })
 }

@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { frameOf } from "../../testing/frames";
-import { decodeFrame } from "../wire/frame";
+import { frameOf, frameOfValues } from "../../testing/frames";
+import { eventValue, framed } from "../../testing/messages";
+import { type DecodedFrame, decodeFrame, type FrameFailure } from "../wire/frame";
 import { DEFAULT_FRAMING } from "../wire/limits";
 import { MainDecoder, WorkerDecoder, type WorkerLike, type WorkerRequest } from "./decoder";
 
@@ -99,13 +100,24 @@ describe("the worker decoder", () => {
   });
 });
 
-test("both ways give equal results", async () => {
-  const seen: unknown[] = [];
+test("both ways give equal results, with the same reason for each kind of failure", async () => {
+  const corpus: [string, Uint8Array][] = [
+    ["ok", eventValue("t", 1n)],
+    ["payload_missing", new Uint8Array()],
+    ["payload_too_large", new Uint8Array(DEFAULT_FRAMING.maxPayloadBytes + 2)],
+    ["unknown_framing", new Uint8Array([7, 1])],
+    ["decompression_failed", new Uint8Array([1, 2, 3])],
+    ["decompressed_too_large", new Uint8Array([1, 0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0xff, 0xff, 0xff, 0xff])],
+    ["invalid_protobuf", new Uint8Array([0, 0xff, 0xff])],
+    ["schema_version", framed({ case: "event", value: { header: { threadId: "t", schemaVersion: 2 } } })],
+  ];
+  const values = corpus.map(([, value]) => value);
+  const seen: (DecodedFrame | FrameFailure)[] = [];
   const main = new MainDecoder(
     { result: (_, result) => seen.push(result), lost: () => undefined },
     () => DEFAULT_FRAMING,
   );
-  main.decode(1, frameOf(3, 5n, 9n));
+  main.decode(1, frameOfValues(3, 5n, values));
   await vi.advanceTimersByTimeAsync(10);
   const throughWorker = new WorkerDecoder(
     { result: (_, result) => seen.push(result), lost: () => undefined },
@@ -113,9 +125,14 @@ test("both ways give equal results", async () => {
     () => worker,
   );
   worker.ready();
-  throughWorker.decode(1, frameOf(3, 5n, 9n));
+  throughWorker.decode(1, frameOfValues(3, 5n, values));
   worker.answer();
-  expect(seen[1]).toEqual(seen[0]);
+  const [ofMain, ofWorker] = seen.map((result) => (result.ok ? result.items : []));
+  const bytesByLength = (_: string, value: unknown) =>
+    value instanceof Uint8Array ? value.length : typeof value === "bigint" ? String(value) : value;
+  expect(JSON.stringify(ofWorker, bytesByLength)).toBe(JSON.stringify(ofMain, bytesByLength));
+  const reasons = ofMain?.map((item) => item.type === "record" && (item.outcome.ok ? "ok" : item.outcome.kind));
+  expect(reasons).toEqual(corpus.map(([kind]) => kind));
 });
 
 test("a frame that was forgotten is not decoded", async () => {
