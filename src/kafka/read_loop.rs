@@ -222,7 +222,7 @@ impl<'a> Reader<'a> {
         for &Start { partition, first, read_from, .. } in &opening.starts {
             let mut builder = BatchBuilder::new(partition, first);
             builder.cover(read_from);
-            self.partitions.push(Open { builder, board: self.parts.board.partition(partition), start: first });
+            self.partitions.push(Open { builder, board: self.parts.board.opened(partition), start: first });
             if first < read_from {
                 self.lose(self.partitions.len() - 1, read_from - first);
             }

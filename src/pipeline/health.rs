@@ -10,7 +10,7 @@ const MIN_SAMPLES: u64 = 100;
 /// An error rate above this degrades the service.
 const MAX_ERROR_RATE: f64 = 0.01;
 /// Kafka counts as lost when there was no contact for this long.
-const KAFKA_LOST: Duration = Duration::from_secs(10);
+pub const KAFKA_LOST: Duration = Duration::from_secs(10);
 /// Joining the group may take this long: the session of a predecessor elsewhere has to run out first.
 const JOIN_TOLERATED: Duration = Duration::from_secs(20);
 /// An actor's restart is told for this long.

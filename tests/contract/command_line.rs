@@ -107,13 +107,26 @@ fn a_wrong_command_line_is_a_usage_error() {
         &["generate", "--topic", ""],
         &["generate", "--brokers", "h:0"],
         &["generate", "--compress"],
+        &["generate", "--flat", "159"],
+        &["generate", "--flat", "200", "--tenants", "2"],
+        &["generate", "--flat", "200", "--garbage", "0.1"],
         &["demo", "--port", "70000"],
         &["demo", "--port", "-1"],
         &["demo", "--tenants", "0"],
         &["demo", "--seed", "-1"],
         &["completions", "cobol"],
         &["dlq", "replay", "--yes"],
+        &["dlq", "replay", "--topic", "runs", "--yes"],
+        &["dlq", "discard", "--topic", "runs", "--reason", "x", "--yes"],
         &["dlq", "list", "--since", "yesterday"],
+        &["topics", "ensure", "--partitions", "0"],
+        &["topics", "ensure", "--replication", "-1"],
+        &["topics", "ensure", "--retention", "0d"],
+        &["topics", "ensure", "--retention", "soon"],
+        &["topics", "ensure", "--profile", "best"],
+        &["topics", "ensure", "--topic", "a b"],
+        &["topics", "describe", "runs", "--topic", "runs"],
+        &["topics", "delete", "--yes"],
     ] {
         let output = dashstream(arguments, &[]);
         let message = text(&output.stderr);
@@ -126,7 +139,9 @@ fn a_wrong_command_line_is_a_usage_error() {
 fn every_command_explains_itself_with_an_example() {
     let commands = ["serve", "demo", "generate", "check-config", "default-config", "topology", "completions", "man"];
     let dlq = ["list", "inspect", "replay", "discard"].map(|command| vec!["dlq", command]);
-    for command in commands.into_iter().map(|command| vec![command]).chain(dlq).chain([vec!["dlq"]]) {
+    let topics = ["ensure", "list", "describe", "delete"].map(|command| vec!["topics", command]);
+    let groups = [vec!["dlq"], vec!["topics"]];
+    for command in commands.into_iter().map(|command| vec![command]).chain(dlq).chain(topics).chain(groups) {
         let output = dashstream(&[&command[..], &["--help"]].concat(), &[]);
         assert_eq!(output.status.code(), Some(0), "{command:?}");
         assert!(text(&output.stdout).contains("Example"), "{command:?}");

@@ -49,7 +49,7 @@ impl Job {
             cursor: 0,
             window: Some((until, i64::MAX)),
             redis: if redis { Tier::unknown() } else { Tier::off() },
-            kafka: match board.partition(partition).low_watermark.get() {
+            kafka: match board.find(partition).and_then(|board| board.low_watermark.get()) {
                 Some(low) => Tier::covers(low, i64::MAX),
                 None => Tier::unknown(),
             },

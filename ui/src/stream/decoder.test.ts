@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { frameOf, frameOfValues } from "../../testing/frames";
 import { eventValue, framed } from "../../testing/messages";
 import { type DecodedFrame, decodeFrame, type FrameFailure } from "../wire/frame";
-import { MAX_PAYLOAD_BYTES } from "../wire/limits";
+import { DEFAULT_FRAMING } from "../wire/limits";
 import { MainDecoder, WorkerDecoder, type WorkerLike, type WorkerRequest } from "./decoder";
 
 class FakeWorker implements WorkerLike {
@@ -22,7 +22,7 @@ class FakeWorker implements WorkerLike {
   }
   answer(): void {
     const request = this.requests.shift();
-    const results = request?.frames.map(({ id, frame }) => ({ id, result: decodeFrame(frame) })) ?? [];
+    const results = request?.frames.map(({ id, frame }) => ({ id, result: decodeFrame(frame, request.framing) })) ?? [];
     this.onmessage?.({ data: structuredClone({ results }) });
   }
 }
@@ -36,7 +36,11 @@ const events = {
 };
 
 function create(): WorkerDecoder {
-  return new WorkerDecoder(events, () => worker);
+  return new WorkerDecoder(
+    events,
+    () => DEFAULT_FRAMING,
+    () => worker,
+  );
 }
 
 beforeEach(() => {
@@ -69,9 +73,13 @@ describe("the worker decoder", () => {
   });
 
   test("goes on at the main thread where there are no workers", async () => {
-    const decoder = new WorkerDecoder(events, () => {
-      throw new Error("forbidden");
-    });
+    const decoder = new WorkerDecoder(
+      events,
+      () => DEFAULT_FRAMING,
+      () => {
+        throw new Error("forbidden");
+      },
+    );
     decoder.decode(1, frameOf(0, 0n, 1n));
     await vi.advanceTimersByTimeAsync(10);
     expect(results).toEqual([1]);
@@ -96,7 +104,7 @@ test("both ways give equal results, with the same reason for each kind of failur
   const corpus: [string, Uint8Array][] = [
     ["ok", eventValue("t", 1n)],
     ["payload_missing", new Uint8Array()],
-    ["payload_too_large", new Uint8Array(MAX_PAYLOAD_BYTES + 2)],
+    ["payload_too_large", new Uint8Array(DEFAULT_FRAMING.maxPayloadBytes + 2)],
     ["unknown_framing", new Uint8Array([7, 1])],
     ["decompression_failed", new Uint8Array([1, 2, 3])],
     ["decompressed_too_large", new Uint8Array([1, 0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0xff, 0xff, 0xff, 0xff])],
@@ -105,11 +113,15 @@ test("both ways give equal results, with the same reason for each kind of failur
   ];
   const values = corpus.map(([, value]) => value);
   const seen: (DecodedFrame | FrameFailure)[] = [];
-  const main = new MainDecoder({ result: (_, result) => seen.push(result), lost: () => undefined });
+  const main = new MainDecoder(
+    { result: (_, result) => seen.push(result), lost: () => undefined },
+    () => DEFAULT_FRAMING,
+  );
   main.decode(1, frameOfValues(3, 5n, values));
   await vi.advanceTimersByTimeAsync(10);
   const throughWorker = new WorkerDecoder(
     { result: (_, result) => seen.push(result), lost: () => undefined },
+    () => DEFAULT_FRAMING,
     () => worker,
   );
   worker.ready();
@@ -124,7 +136,7 @@ test("both ways give equal results, with the same reason for each kind of failur
 });
 
 test("a frame that was forgotten is not decoded", async () => {
-  const main = new MainDecoder(events);
+  const main = new MainDecoder(events, () => DEFAULT_FRAMING);
   main.decode(1, frameOf(0, 0n, 1n));
   main.forget();
   main.decode(2, frameOf(0, 0n, 1n));

@@ -6,7 +6,7 @@ import { describe, expect, test } from "vitest";
 import { everyField } from "../../testing/every_field";
 import { type Body, framed } from "../../testing/messages";
 import { decodeRecord } from "./decode";
-import { MAX_PAYLOAD_BYTES } from "./limits";
+import { DEFAULT_FRAMING } from "./limits";
 import { prettyMessage } from "./pretty";
 import { summarize } from "./summary";
 
@@ -77,7 +77,7 @@ describe("text that is no UTF-8 is refused, not repaired", () => {
 });
 
 test("what guards refuse is neither copied nor quoted", () => {
-  const frame = new Uint8Array(MAX_PAYLOAD_BYTES * 2);
+  const frame = new Uint8Array(DEFAULT_FRAMING.maxPayloadBytes * 2);
   // A zstd frame that declares four gigabytes.
   const bomb = [1, 0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0xff, 0xff, 0xff, 0xff];
   const used = () => {
@@ -94,5 +94,5 @@ test("what guards refuse is neither copied nor quoted", () => {
     expect(small).toMatchObject({ ok: false, kind: "decompressed_too_large" });
     expect(small.ok || small.message.length).toBeLessThan(300);
   }
-  expect(used() - before).toBeLessThan(MAX_PAYLOAD_BYTES);
+  expect(used() - before).toBeLessThan(DEFAULT_FRAMING.maxPayloadBytes);
 });
