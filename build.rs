@@ -15,6 +15,35 @@ const HEADER: &str = ".dashstream.v1.Header";
 /// Field numbers index a table directly, so they have to stay small.
 const MAX_FIELD_NUMBER: i32 = 255;
 
+/// Names the commit: the variable where it is set, for builds without a repository; otherwise what is checked out here.
+/// Builds for development do not ask: each commit would have everything compiled again.
+fn name_commit() {
+    println!("cargo:rerun-if-env-changed=GIT_COMMIT_SHA");
+    let named = std::env::var("GIT_COMMIT_SHA").ok().filter(|name| !name.trim().is_empty());
+    let is_release = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    if let Some(commit) = named.or_else(|| if is_release { checked_out() } else { None }) {
+        println!("cargo:rustc-env=GIT_COMMIT_SHA={}", commit.split_whitespace().next().unwrap_or("unknown"));
+    }
+}
+
+/// The commit of the repository whose top this is, if it is one and git is there.
+fn checked_out() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = std::process::Command::new("git").args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    // Sources that lie somewhere in another repository are not of its commit.
+    git(&["rev-parse", "--show-prefix"]).filter(String::is_empty)?;
+    let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
+    for name in ["HEAD", "packed-refs"].into_iter().chain(branch.as_deref()) {
+        // Where it lies differs between a repository and its worktrees. What does not exist would count as changed.
+        if let Some(path) = git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists()) {
+            println!("cargo:rerun-if-changed={path}");
+        }
+    }
+    git(&["rev-parse", "HEAD"])
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The fuzz targets are built by this file too, from their own folder, where there is no page.
     let proto = if Path::new("proto").is_dir() { "proto" } else { "../proto" };
@@ -23,6 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         std::fs::create_dir_all("ui/dist")?;
         println!("cargo:rerun-if-changed=ui/dist");
     }
+    name_commit();
     println!("cargo:rerun-if-changed={proto}");
     println!("cargo:rerun-if-changed=build.rs");
     let descriptors = protox::compile(["dashstream.proto", "stream.proto"], [proto])?;

@@ -126,7 +126,7 @@ impl Rig {
         board.open_epoch(Epoch { number: 1, name: name.clone() });
         for partition in 0..PARTITIONS {
             let (_, high) = client.fetch_watermarks(topic, partition, PATIENCE)?;
-            board.partition(partition).fetched.set(high);
+            board.opened(partition).fetched.set(high);
         }
         let metrics = Arc::new(Metrics::new()?);
         let history = KafkaHistory::start(HistoryParts {
@@ -142,7 +142,7 @@ impl Rig {
 
     /// Reads up to `most` records of each partition, as a session would; answers how many records and pages came.
     async fn read(&self, most: i64) -> Result<(u64, u64)> {
-        let end = |partition: i32| self.board.partition(partition).fetched.get().unwrap_or(0).min(most);
+        let end = |partition: i32| self.board.opened(partition).fetched.get().unwrap_or(0).min(most);
         let mut lines: Vec<Line> = (0..PARTITIONS)
             .map(|partition| Line {
                 partition,

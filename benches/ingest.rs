@@ -16,11 +16,9 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
-
 use common::figures::{grouped, verdict};
+use common::ingest::ingest;
 use common::kafka::{Kafka, Load, raw_poll};
-use common::service::Service;
 use common::{Result, setting};
 use dashstream::kafka::load_producer::Pace;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +34,7 @@ fn main() -> Result<()> {
         println!("  {name}: loaded at {}/s", grouped(loaded.records as f64 / loaded.seconds));
         // Before and after: the first reading may still meet a busy disk.
         let before = raw_poll(&kafka, &topic, count, false)?;
-        let ours = ingest(&kafka, &topic, count)?;
+        let ours = ingest(&kafka, &topic, count, &[])?;
         let after = raw_poll(&kafka, &topic, count, false)?;
         let raw = if before.0 > after.0 { before } else { after };
         println!("    raw poll loop  {:>12}/s  {:.2} us CPU a record", grouped(raw.0), raw.1);
@@ -58,45 +56,4 @@ fn main() -> Result<()> {
         verdict("us CPU a record", ours.cpu_us, 1.4, true);
     }
     Ok(())
-}
-
-struct Ingest {
-    rate: f64,
-    cpu_us: f64,
-    committed_after: f64,
-    rss_mib: f64,
-}
-
-fn ingest(kafka: &Kafka, topic: &str, count: u64) -> Result<Ingest> {
-    let service = Service::start(kafka, topic, "earliest")?;
-    let deadline = Instant::now() + Duration::from_secs(180);
-    // Rate and CPU between the first sight of records and the last record: the start of the process is not measured.
-    let mut first = None;
-    let (end, records, cpu) = loop {
-        let (at, records, cpu) = (Instant::now(), service.metric("websocket_kafka_messages_total")?, service.cpu()?);
-        if records > 0.0 {
-            first.get_or_insert((at, records, cpu));
-        }
-        if records >= count as f64 {
-            break (at, records, cpu);
-        }
-        if at > deadline {
-            return Err(format!("{records} of {count} records after 180 s").into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    let (started, records_before, cpu_before) = first.ok_or("nothing ingested")?;
-    let measured = (records - records_before).max(1.0);
-    while kafka.committed(topic, &service.group)? < i64::try_from(count)? {
-        if Instant::now() > deadline {
-            return Err("not everything was committed within 180 s".into());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(Ingest {
-        rate: measured / (end - started).as_secs_f64(),
-        cpu_us: (cpu - cpu_before) / measured * 1e6,
-        committed_after: end.elapsed().as_secs_f64(),
-        rss_mib: service.rss()? / 1024.0,
-    })
 }

@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::string_slice,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::print_stdout,
@@ -13,11 +14,13 @@
     reason = "a measurement fails by panicking, prints what it found, and is no library"
 )]
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+mod common;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::redis::Server;
+use common::setting;
 use dashstream::board::{Board, Epoch};
 use dashstream::config::secret::SecretUrl;
 use dashstream::metrics::Metrics;
@@ -31,51 +34,13 @@ use dashstream::redis::settings::{RedisSettings, Topology};
 use dashstream::redis::state::RedisState;
 use dashstream::redis::writer::{Batch, Writer};
 use dashstream::wire::stream_frame::FrameBuilder;
-use deadpool_redis::redis::{Client, Connection, Value, cmd, pipe};
+use deadpool_redis::redis::{Value, cmd, pipe};
 
 const EPOCH: &str = "cluster/topic/id";
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Chunks of one batch, as `RedisWriter` takes them: 4 MiB.
 const BATCH: usize = 64;
 const ROUNDS: usize = 40;
-
-struct Server {
-    url: String,
-    child: Child,
-}
-
-impl Server {
-    fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server can be run; `scripts/setup` installs it");
-        let server = Self { url: format!("redis://127.0.0.1:{port}"), child };
-        let begun = Instant::now();
-        while Client::open(server.url.as_str()).unwrap().get_connection().is_err() {
-            assert!(begun.elapsed() < DEADLINE, "redis-server does not answer");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        server
-    }
-
-    fn client(&self) -> Connection {
-        Client::open(self.url.as_str()).unwrap().get_connection().unwrap()
-    }
-
-    fn memory(&self, key: &str) -> u64 {
-        cmd("MEMORY").arg("USAGE").arg(key).arg("SAMPLES").arg(0).query(&mut self.client()).unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Records of 1 KiB in chunks as the store makes them.
 fn chunks(count: i64) -> Vec<Arc<Chunk>> {
@@ -99,8 +64,8 @@ fn verdict(what: &str, figure: f64, asked: f64) {
 }
 
 fn main() {
-    let count: i64 = std::env::var("BENCH_RECORDS").ok().and_then(|text| text.parse().ok()).unwrap_or(200_000);
-    let server = Server::start();
+    let count: i64 = setting("BENCH_RECORDS", 200_000);
+    let server = Server::start().unwrap();
     let settings = RedisSettings {
         url: SecretUrl::new(&server.url),
         topology: Topology::Standalone,
@@ -129,7 +94,7 @@ fn write(
     let metrics = Arc::new(Metrics::new().unwrap());
     let (mut ours, mut bare) = (Duration::ZERO, Duration::ZERO);
     let mut writer = Writer::new(settings.clone(), RedisState::new(Arc::clone(&metrics)), metrics).unwrap();
-    let mut client = server.client();
+    let mut client = server.client().unwrap();
     for part in chunks.chunks(BATCH) {
         let begun = Instant::now();
         let batch = Batch { key: key.into(), partition: 0, chunks: part.to_vec() };
@@ -154,7 +119,7 @@ fn write(
     let rate = |took: Duration| f64::from(records) / took.as_secs_f64();
     println!("redis_tier: {records} records of 1 KiB in {} chunks", chunks.len());
     println!("  written {:.0}/s, by bare XADD {:.0}/s", rate(ours), rate(bare));
-    println!("  memory {:.0} bytes a record", server.memory(key) as f64 / f64::from(records));
+    println!("  memory {:.0} bytes a record", server.memory(key).unwrap() as f64 / f64::from(records));
     verdict("of the bare rate", rate(ours) / rate(bare), 0.5);
 }
 
@@ -164,7 +129,7 @@ fn read(server: &Server, settings: &RedisSettings, runtime: &tokio::runtime::Run
     board.open_epoch(Epoch { number: 1, name: EPOCH.into() });
     let state = RedisState::new(Arc::clone(&metrics));
     let tier = RedisTier::new(settings, Keys::new("bench"), board, state, metrics).unwrap();
-    let mut client = server.client();
+    let mut client = server.client().unwrap();
     for page in [1_000_u32, 10_000] {
         let (mut ours, mut bare, mut records, mut entries) = (Duration::ZERO, Duration::ZERO, 0_u64, 0);
         for round in 0..ROUNDS {

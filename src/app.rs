@@ -17,9 +17,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use self::facts::{Standstill, actor_facts, holds_all, stands_at};
+pub use self::settings::connection;
 use self::settings::{
-    connection, history_settings, identity, ingest_settings, judge_settings, letter_context, restart_settings,
-    session_settings, spans, store_settings,
+    history_settings, identity, ingest_settings, judge_settings, letter_context, restart_settings, session_settings,
+    spans, store_settings,
 };
 use crate::actors::client_session::{SessionSettings, SessionShared};
 use crate::actors::dlq_publisher::{self, DlqRetry};
@@ -45,7 +46,7 @@ use crate::pipeline::credit::Credit;
 use crate::pipeline::dead_letter::Durability;
 use crate::pipeline::decode::JudgeSettings;
 use crate::pipeline::health::{DeadLettersBlocked, Facts};
-use crate::spans::CollectorError;
+use crate::spans::{CollectorError, Spans};
 use crate::web::admin::Admin;
 use crate::web::admission::Admission;
 use crate::web::server::{self, ServerSettings};
@@ -65,6 +66,8 @@ const KERNEL_AFTER_WATCHDOG: Duration = Duration::from_secs(5);
 const LAST_SPANS: Duration = Duration::from_millis(500);
 /// How long closed sessions may take to send their last frames.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How long after its deadline an actor that is being drained may take to say how that went.
+const LAST_REPORTS: Duration = Duration::from_secs(1);
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,10 +84,12 @@ pub enum Ended {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is not free or not ours.
-    #[error("cannot listen on {address}: {source}; choose another with WEBSOCKET_HOST and WEBSOCKET_PORT")]
+    #[error("cannot listen on {address}: {source}; choose another with {setting}")]
     Bind {
         /// Host and port.
         address: String,
+        /// What says where to listen.
+        setting: &'static str,
         /// Why.
         source: std::io::Error,
     },
@@ -149,9 +154,8 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     let mut servers = Vec::new();
     for door in doors {
         let (role, encrypted) = (door.role, door.tls.is_some());
-        let (server, addresses) =
-            server::start(&service.server_settings(config), door, &web, options.allow_sabotage)
-                .map_err(|source| StartError::Bind { address: format!("{}:{port}", config.web.host), source })?;
+        let (server, addresses) = server::start(&service.server_settings(config), door, &web, options.allow_sabotage)
+            .map_err(|source| doors::cannot_listen(config, role, source))?;
         servers.push((server, role, encrypted, addresses));
     }
     let supervisor = service.supervise(options, &events);
@@ -254,7 +258,7 @@ impl Service {
         let resets = resets(&ingest, sessions.clone())?;
         let judge = judge_settings(config)?;
         let redis = redis_tier::parts(config, &links, &metrics);
-        let (history, mut tiers) = history(config, &judge, &ingest, &sessions)?;
+        let (history, mut tiers) = history(config, &judge, &ingest, &sessions, spans(config, &instance_id, &metrics)?)?;
         if let Some(redis) = &redis {
             tiers.redis = Some(Arc::new(redis_tier::reader(redis, &board)?));
         }
@@ -265,7 +269,7 @@ impl Service {
             pause: config.decode.on_error == OnDecodeError::Pause,
             links,
             board,
-            spans: spans(config, &instance_id, &metrics)?,
+            spans: tiers.spans.clone(),
             metrics,
             sessions,
             ingest,
@@ -372,6 +376,7 @@ impl Service {
             metrics: Arc::clone(&self.parts.metrics),
             leave: self.parts.links.leave.clone(),
             times: Arc::new(self.history.clone()),
+            spans: self.parts.spans.clone(),
             heartbeat: HeartbeatSource::new(self.parts.board.clone(), move || for_heartbeat.summary()),
             resume_namespace: status::resume_namespace,
         };
@@ -431,18 +436,22 @@ impl Service {
     /// Intake first, then what is in flight, then the letters, then the browsers, then the actors.
     async fn stop(&self, budget: Duration, supervisor: &Addr<Supervisor>, servers: &[ServerHandle]) {
         let deadline = Instant::now() + budget / 2;
+        // An actor that hangs does not answer, and the browsers are to hear of the stop all the same.
+        let answers_by = (deadline + LAST_REPORTS).into();
         if let Some(ingest) = self.parts.links.drain_ingest.current() {
-            match ingest.send(kafka_ingest::Drain { deadline }).await {
-                Ok(drained) => tracing::info!(drained.empty, drained.committed, "intake stopped"),
-                Err(error) => tracing::warn!(%error, "intake could not be drained"),
+            match tokio::time::timeout_at(answers_by, ingest.send(kafka_ingest::Drain { deadline })).await {
+                Ok(Ok(drained)) => tracing::info!(drained.empty, drained.committed, "intake stopped"),
+                Ok(Err(error)) => tracing::warn!(%error, "intake could not be drained"),
+                Err(_) => tracing::warn!("intake does not answer; it is left as it is"),
             }
         }
         if let Some(letters) = self.parts.links.drain_letters.current() {
             let deadline = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
-            match letters.send(dlq_publisher::Drain { deadline }).await {
-                Ok(0) => {}
-                Ok(undecided) => tracing::warn!(undecided, "dead letters without an answer"),
-                Err(error) => tracing::warn!(%error, "dead letters could not be drained"),
+            match tokio::time::timeout_at(answers_by, letters.send(dlq_publisher::Drain { deadline })).await {
+                Ok(Ok(0)) => {}
+                Ok(Ok(undecided)) => tracing::warn!(undecided, "dead letters without an answer"),
+                Ok(Err(error)) => tracing::warn!(%error, "dead letters could not be drained"),
+                Err(_) => tracing::warn!("the publisher of dead letters does not answer; it is left as it is"),
             }
         }
         if let Some(redis) = &self.parts.redis {
@@ -474,6 +483,7 @@ fn history(
     judge: &JudgeSettings,
     ingest: &IngestParts,
     sessions: &Sessions,
+    spans: Spans,
 ) -> std::io::Result<(KafkaHistory, HistoryDeps)> {
     let board = ingest.board.clone();
     let history = KafkaHistory::start(HistoryParts {
@@ -491,6 +501,7 @@ fn history(
         sessions: sessions.clone(),
         board,
         metrics: Arc::clone(ingest.monitor.metrics()),
+        spans,
     };
     Ok((history, tiers))
 }

@@ -121,6 +121,11 @@ impl Stream {
         stream_name(&self.epoch.name, self.reset.as_deref())
     }
 
+    /// The epoch by the name that clients know.
+    pub fn as_told(&self) -> Epoch {
+        Epoch { number: self.epoch.number, name: self.name() }
+    }
+
     /// The first offset of a partition that clients may see.
     pub fn floor(&self, partition: i32) -> i64 {
         self.reset.as_ref().map_or(0, |reset| reset.floor(partition))
@@ -208,10 +213,16 @@ impl Board {
         self.0.write().unwrap_or_else(PoisonError::into_inner).announced = number;
     }
 
-    /// The board of a partition, made when it is new.
-    pub fn partition(&self, partition: i32) -> Arc<PartitionBoard> {
-        if let Some(found) = self.read().partitions.iter().find(|p| p.partition == partition) {
-            return Arc::clone(found);
+    /// The board of a partition of the current epoch.
+    pub fn find(&self, partition: i32) -> Option<Arc<PartitionBoard>> {
+        self.read().partitions.iter().find(|p| p.partition == partition).cloned()
+    }
+
+    /// The board of a partition that is opened, made when it is new. Only for the one who opens it: whoever else asks may
+    /// mean a partition of an epoch that is over, and must not bring it back.
+    pub fn opened(&self, partition: i32) -> Arc<PartitionBoard> {
+        if let Some(found) = self.find(partition) {
+            return found;
         }
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = state.partitions.iter().find(|p| p.partition == partition) {

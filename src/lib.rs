@@ -17,7 +17,7 @@
 //! - [`actors`]: thin shells around the pipeline, and the supervisor that keeps them alive.
 //! - [`web`]: HTTP, WebSocket upgrade, health, metrics, the page.
 //! - [`generate`]: a source of believable agent runs, for demo, tests and benchmarks.
-//! - [`config`], [`metrics`], [`spans`], [`telemetry`]: the usual surroundings.
+//! - [`config`], [`metrics`], [`spans`], [`telemetry`], [`http_client`]: the usual surroundings.
 //! - [`torture`]: clients that misbehave, and their judge.
 //! - [`app`], [`cli`]: composition and the command line.
 
@@ -48,6 +48,8 @@ pub mod metrics;
 pub mod spans;
 
 pub mod telemetry;
+
+pub mod http_client;
 
 pub mod torture;
 

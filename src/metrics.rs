@@ -172,7 +172,7 @@ metrics! {
         sequence_pruned: IntCounter "dashstream_sequence_pruned_total";
         /// Event batches that hold events of more than one thread.
         multi_thread_batches: IntCounter "websocket_multi_thread_batches_total";
-        /// Producer's time to judgement.
+        /// Producer's time to judgement, of the first and the last record of each batch.
         e2e_latency: HistogramVec "websocket_e2e_latency_ms" ["stage": Values::Closed(&["producer_to_consumer"])] buckets LATENCY_MS;
         /// Records whose producer time lies in the future.
         clock_skew: IntCounter "websocket_clock_skew_events_total";

@@ -33,6 +33,9 @@ struct State {
     epoch: u64,
     /// At most one per partition.
     pauses: BTreeMap<i32, Pause>,
+    /// Pauses whose record comes by once more, because one before it was met on the way: duties begin further back. What
+    /// was decided and written at them still counts.
+    further_on: BTreeMap<(i32, i64), Pause>,
     /// Records that may be set aside, with the letters that were written when they were met.
     decided: BTreeMap<i32, BTreeMap<i64, Option<Landed>>>,
     meetings: u64,
@@ -107,6 +110,7 @@ impl Pauses {
                 *state = State { epoch, meetings: state.meetings, ..State::default() };
             }
             for (partition, start) in starts {
+                state.further_on.retain(|(of, offset), _| *of != partition || *offset >= start);
                 if state.pauses.get(&partition).is_some_and(|pause| pause.offset < start) {
                     state.pauses.remove(&partition);
                 }
@@ -133,7 +137,7 @@ impl Pauses {
                 return Meeting::Stand { letter: None };
             }
             let partition = origin.partition;
-            let before = state.pauses.remove(&partition).filter(|pause| pause.offset == offset);
+            let before = state.take_pause(partition, offset);
             let answer = before.as_ref().and_then(|pause| pause.answer);
             let mut letter = before.as_ref().and_then(|pause| pause.letter.clone());
             let decided = state.decided.entry(partition).or_default();
@@ -161,10 +165,17 @@ impl Pauses {
 
     /// Everything of `origin` has passed.
     pub fn passed(&self, origin: &Origin) {
-        let reached =
-            |state: &State| state.pauses.get(&origin.partition).is_some_and(|pause| pause.offset < origin.next);
+        let behind = |partition: i32, offset: i64| partition == origin.partition && offset < origin.next;
+        let reached = |state: &State| {
+            state.epoch == origin.epoch
+                && (state.pauses.values().any(|pause| behind(pause.partition, pause.offset))
+                    || state.further_on.keys().any(|(partition, offset)| behind(*partition, *offset)))
+        };
         if reached(&self.lock()) {
-            self.change(|state| state.pauses.remove(&origin.partition));
+            self.change(|state| {
+                state.pauses.retain(|partition, pause| !behind(*partition, pause.offset));
+                state.further_on.retain(|(partition, offset), _| !behind(*partition, *offset));
+            });
         }
     }
 
@@ -223,6 +234,20 @@ impl Pauses {
     }
 }
 
+impl State {
+    /// The pause at a record. Another one of the partition makes room for it.
+    fn take_pause(&mut self, partition: i32, offset: i64) -> Option<Pause> {
+        match self.pauses.remove(&partition) {
+            Some(pause) if pause.offset == offset => return Some(pause),
+            Some(pause) if self.further_on.len() < REMEMBERED => {
+                self.further_on.insert((partition, pause.offset), pause);
+            }
+            _ => {}
+        }
+        self.further_on.remove(&(partition, offset))
+    }
+}
+
 impl Pause {
     fn decide(&mut self, answer: Answer) -> Self {
         self.answer = Some(answer);
@@ -243,6 +268,28 @@ mod tests {
 
     fn origin(first: i64, next: i64) -> Origin {
         Origin { epoch: 1, partition: 2, first, next }
+    }
+
+    #[test]
+    fn what_was_decided_at_a_record_outlives_one_that_is_met_before_it() {
+        let pauses = table();
+        let letter = stand(&pauses, true).expect("a letter is due");
+        letter.store(true, Ordering::Release);
+        pauses.answer(Answer::SetAside, None);
+        assert!(matches!(pauses.meet(&origin(0, 10), 3, KIND, true), Meeting::Stand { letter: Some(_) }));
+        pauses.answer(Answer::SetAside, None);
+        assert!(matches!(pauses.meet(&origin(0, 10), 3, KIND, true), Meeting::SetAside { has_letter: false }));
+        assert!(matches!(pauses.meet(&origin(0, 10), 7, KIND, true), Meeting::SetAside { has_letter: true }));
+        pauses.passed(&origin(0, 10));
+        assert!(pauses.lock().further_on.is_empty() && pauses.all().is_empty());
+    }
+
+    #[test]
+    fn a_record_that_stands_further_on_gets_no_second_letter() {
+        let pauses = table();
+        assert!(stand(&pauses, true).is_some());
+        pauses.meet(&origin(0, 10), 3, KIND, true);
+        assert!(stand(&pauses, true).is_none(), "it was written when the record was met first");
     }
 
     fn table() -> Pauses {

@@ -34,10 +34,21 @@ pub struct Resumed {
     pub protocol: &'static str,
     /// Records that were replayed.
     pub replayed: u64,
-    /// Whether it met a limit with more to come.
-    pub capped: bool,
+    /// What ended it.
+    pub end: ResumeEnd,
     /// From the request on.
     pub took: Duration,
+}
+
+/// What ends a resume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResumeEnd {
+    /// The client has everything and is live.
+    Live,
+    /// It met a limit with more to come.
+    Capped,
+    /// What it asked for could not be read in time.
+    TimedOut,
 }
 
 impl Spans {
@@ -76,14 +87,19 @@ impl Spans {
         let Some(collector) = &self.0 else { return };
         collector.tell(resumed.parent, || {
             let end = SystemTime::now();
-            let attributes = vec![
+            let mut attributes = vec![
                 KeyValue::new("dashstream.session", Value::I64(resumed.session.cast_signed())),
                 KeyValue::new("network.protocol.name", resumed.protocol),
                 KeyValue::new("dashstream.replay.records", Value::I64(resumed.replayed.cast_signed())),
-                KeyValue::new("dashstream.replay.capped", resumed.capped),
+                KeyValue::new("dashstream.replay.capped", resumed.end == ResumeEnd::Capped),
             ];
+            let mut status = Status::Unset;
+            if resumed.end == ResumeEnd::TimedOut {
+                attributes.push(KeyValue::new("error.type", "timeout"));
+                status = Status::error("history could not be read in time");
+            }
             let start = end.checked_sub(resumed.took).unwrap_or(end);
-            Span { name: "resume", kind: SpanKind::Server, start, end, status: Status::Unset, attributes }
+            Span { name: "resume", kind: SpanKind::Server, start, end, status, attributes }
         });
     }
 

@@ -10,6 +10,8 @@ use dashstream::generate::flat::FlatSettings;
 use dashstream::generate::records::Source;
 use dashstream::kafka::connection::KafkaConnection;
 use dashstream::kafka::load_producer::{LoadReport, LoadSettings, Pace, run};
+use dashstream::kafka::topics::TopicAdmin;
+use dashstream::pipeline::topic_plan::TopicPlan;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
@@ -67,7 +69,7 @@ impl Kafka {
     pub fn topic(&self, name: &str) -> Result<String> {
         let stamp = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
         let topic = format!("bench-{name}-{stamp}");
-        dashstream::kafka::load_producer::create_topic(&self.connection(), &topic, PARTITIONS)?;
+        TopicAdmin::new(&self.connection())?.create(&TopicPlan::plain(&topic, PARTITIONS))?;
         Ok(topic)
     }
 

@@ -4,7 +4,9 @@
 
 pub mod crowd;
 pub mod figures;
+pub mod ingest;
 pub mod kafka;
+pub mod redis;
 pub mod service;
 pub mod stream_parser;
 

@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::allowance::Allowance;
 use crate::pipeline::filter::{Filter, Grant};
 use crate::pipeline::tags::Reading;
+use crate::spans::Spans;
 use crate::wire::close_code::CloseCode;
 use crate::wire::control::{self, Begin, ClientFrame, Dialect, ErrorCode, FrameError};
 use crate::wire::filter::FilterChange;
@@ -82,6 +83,8 @@ pub struct SessionShared {
     pub leave: Link<Leave>,
     /// Where a time begins in the log.
     pub times: Arc<dyn LogTimes>,
+    /// Where a resume is told that could not begin in time.
+    pub spans: Spans,
     /// The heartbeat frame.
     pub heartbeat: HeartbeatSource,
     /// Under which name clients keep their cursor, from the name of the epoch.

@@ -31,7 +31,9 @@ impl Now {
 pub(super) struct Tally {
     delivered: u64,
     unprocessable: [u64; Kind::ALL.len()],
-    /// Age in microseconds of the first and the last record that states a time: enough for a picture, at no cost per record.
+    /// Records whose producer's time lies in the future.
+    skewed: u64,
+    /// Age in microseconds of the first and the last record that states a time: enough for a picture of latency.
     first_age_us: Option<i64>,
     last_age_us: Option<i64>,
 }
@@ -43,6 +45,7 @@ impl Tally {
                 self.delivered += 1;
                 if meta.timestamp_us > 0 {
                     let age = now.unix_us.saturating_sub(meta.timestamp_us);
+                    self.skewed += u64::from(age < 0);
                     if self.first_age_us.is_none() {
                         self.first_age_us = Some(age);
                     } else {
@@ -91,13 +94,31 @@ impl Outcomes {
                 self.payload_missing.inc_by(count);
             }
         }
+        self.clock_skew.inc_by(tally.skewed);
         for age_us in [tally.first_age_us, tally.last_age_us].into_iter().flatten() {
-            if age_us < 0 {
-                self.clock_skew.inc();
-            } else {
+            if age_us >= 0 {
                 #[allow(clippy::cast_precision_loss, reason = "a latency in a histogram")]
                 self.latency_ms.observe(age_us as f64 / 1000.0);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::decode::Meta;
+
+    #[test]
+    fn every_record_of_the_future_is_counted_and_latency_is_that_of_the_first_and_the_last() {
+        let metrics = Metrics::new().unwrap();
+        let (mut tally, now) = (Tally::default(), Now { unix_us: 1_000_000 });
+        for timestamp_us in [0, 900_000, 1_000_001, 2_000_000, 3_000_000, 998_000] {
+            tally.note(Verdict::Deliver(Meta { message_type: 1, items_start: 0, items_len: 0, timestamp_us }), now);
+        }
+        Outcomes::new(&metrics).add(&tally);
+        let latency = metrics.e2e_latency.with_label_values(&["producer_to_consumer"]);
+        assert_eq!(metrics.clock_skew.get(), 3);
+        assert_eq!((latency.get_sample_count(), latency.get_sample_sum()), (2, 102.0));
     }
 }

@@ -216,7 +216,7 @@ impl Handler<Ingested> for DecodePolicy {
         if self.pulse.retired() || ended() {
             return;
         }
-        let partition = self.deps.board.partition(origin.partition);
+        let Some(partition) = self.deps.board.find(origin.partition) else { return };
         // If the epoch is still the batch's, the partition belongs to it.
         if ended() {
             return;
@@ -386,6 +386,7 @@ mod tests {
             let metrics = Arc::new(Metrics::new().unwrap());
             let board = Board::new();
             board.open_epoch(Epoch { number: 1, name: "one".into() });
+            board.opened(2);
             let (downstream, decoded) = Inbox::start();
             let (settling, settled) = Inbox::start();
             let settles = Link::default();
@@ -418,7 +419,7 @@ mod tests {
         }
 
         fn own(&self, duty_term: u64) {
-            self.board.partition(2).duty_term.store(duty_term, Ordering::Release);
+            self.board.opened(2).duty_term.store(duty_term, Ordering::Release);
         }
 
         fn lend(&self) -> Option<Lent> {
@@ -488,9 +489,9 @@ mod tests {
         assert_eq!(overlapping.verdicts.len(), 9);
         assert_eq!((bench.messages("success"), bench.messages("error")), (2, 7));
         assert_eq!(bench.errors().iter().sum::<u64>(), 7);
-        assert_eq!(bench.board.partition(2).judged.get(), Some(9));
+        assert_eq!(bench.board.opened(2).judged.get(), Some(9));
         bench.ingest(batch(1, 3, &values[3..5])).await;
-        assert_eq!(bench.board.partition(2).judged.get(), Some(9), "the position never goes back");
+        assert_eq!(bench.board.opened(2).judged.get(), Some(9), "the position never goes back");
     }
 
     #[actix::test]
@@ -558,8 +559,9 @@ mod tests {
         assert_eq!(bench.credit.used(), 0);
         assert!(bench.decoded.try_recv().is_err());
         assert_eq!((bench.messages("error"), bench.board.partitions().len()), (0, 0));
+        bench.board.opened(2);
         assert_eq!(bench.ingest(batch(2, 0, &[None])).await.verdicts.len(), 1);
-        assert_eq!(bench.board.partition(2).judged.get(), Some(1));
+        assert_eq!(bench.board.opened(2).judged.get(), Some(1));
     }
 
     #[actix::test]
@@ -573,7 +575,7 @@ mod tests {
         assert!((6_000.0..7_000.0).contains(&latency.get_sample_sum()), "{}", latency.get_sample_sum());
         bench.ingest(batch(1, 5, &values[5..])).await;
         assert_eq!((latency.get_sample_count(), bench.metrics.clock_skew.get()), (2, 1));
-        let age = Now::read().unix_ms() - bench.board.partition(2).last_record_ms.load(Ordering::Acquire);
+        let age = Now::read().unix_ms() - bench.board.opened(2).last_record_ms.load(Ordering::Acquire);
         assert!((0..10_000).contains(&age));
     }
 

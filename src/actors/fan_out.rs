@@ -16,7 +16,7 @@ use crate::messages::{Below, PartitionsOpened, ReadHistory, Settled, Tracked};
 use crate::metrics::Metrics;
 use crate::pipeline::assemble::{Assembler, Judged, Misaligned};
 use crate::pipeline::window::{Chunk, Read, Window};
-use crate::spans::{Resumed, Spans};
+use crate::spans::{ResumeEnd, Resumed, Spans};
 use crate::wire::stream::GapReason;
 
 /// The state of one store generation.
@@ -124,7 +124,10 @@ impl FanOut {
 
     /// Partitions are about to be read. A newer epoch ends the old one: nothing of it is ever served again.
     pub fn open(&mut self, opened: &PartitionsOpened, now: Instant) {
-        if opened.epoch.number < self.epoch {
+        let boards = opened.partitions.iter().map(|start| self.board.find(start.partition));
+        let Some(boards) = boards.collect::<Option<Vec<_>>>() else { return };
+        // In this order: boards that were taken before the check belong to that epoch. Of a newer one is told next.
+        if opened.epoch.number < self.epoch || opened.epoch.number < self.board.epoch_number() {
             return;
         }
         // What the sessions know, not what this generation knows: it may be younger than the epoch.
@@ -144,8 +147,7 @@ impl FanOut {
             self.early.extend(self.sessions.all().into_iter().map(|session| session.queue));
         }
         let mut new = Vec::new();
-        for start in &opened.partitions {
-            let board = self.board.partition(start.partition);
+        for (start, board) in opened.partitions.iter().zip(boards) {
             self.window.open(start.partition, start.start);
             if let Some((low, next)) = self.window.bounds_of(start.partition) {
                 board.window_low.set(low);
@@ -159,7 +161,7 @@ impl FanOut {
         }
         for session in self.sessions.all() {
             if starts_again {
-                session.queue.reset(&opened.epoch.name, &new, now);
+                self.place_anew(&session.queue, now);
             } else {
                 for (partition, start) in &new {
                     session.queue.add_partition(*partition, *start, now);
@@ -246,6 +248,14 @@ impl FanOut {
             self.early.push(Arc::clone(queue));
             return;
         }
+        match queue.epoch_number() {
+            // It has learned of the new log first, or the store has to.
+            Some(number) if number > self.epoch || number < self.epoch && !self.place_anew(queue, now) => {
+                self.early.push(Arc::clone(queue));
+                return;
+            }
+            _ => {}
+        }
         let Some(mut feeder) = queue.feeder(now) else { return };
         let mut capped = false;
         let mut below = Vec::new();
@@ -293,6 +303,22 @@ impl FanOut {
         }
     }
 
+    /// Tells a session that its positions are of a log that is over, and places it in the one that is served. False when
+    /// that one is over as well.
+    fn place_anew(&self, queue: &Arc<SessionQueue>, now: Instant) -> bool {
+        let stream = self.board.stream();
+        if stream.epoch.number != self.epoch {
+            return false;
+        }
+        let start = |(partition, found): (&i32, &Partition)| {
+            Some((*partition, found.board.start.get()?.max(stream.floor(*partition))))
+        };
+        let starts: Vec<_> = self.partitions.iter().filter_map(start).collect();
+        queue.reset(&stream.as_told(), &starts, now);
+        queue.heed_reset(&stream, &self.board, now);
+        true
+    }
+
     /// A resume met its limit. A client that can ask on is left where it is; for one that cannot, the rest is named as lost.
     fn cap(&mut self, queue: &Arc<SessionQueue>, mut feeder: Feeder<'_>) {
         if feeder.can_ask_on() {
@@ -322,7 +348,7 @@ impl FanOut {
                     parent: trace,
                     protocol: dialect.as_str(),
                     replayed,
-                    capped,
+                    end: if capped { ResumeEnd::Capped } else { ResumeEnd::Live },
                     took,
                 });
             }

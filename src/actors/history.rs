@@ -1,7 +1,7 @@
 //! `History`: reads what lies below the memory window into the queues of sessions that are behind, page by page.
 //!
 //! In: `ReadHistory`. Out: chunks into session queues; then the session asks `ReplayStore` again. One task per session that
-//! is behind, and no more than a few tiers asked at a time, so that deep history never competes with live data. What is
+//! is behind, and only some of them hold pages at a time, so that deep history never competes with live data. What is
 //! asked of whom is decided by [`replay_plan`](crate::pipeline::replay_plan).
 
 mod job;
@@ -12,8 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, WrapFuture};
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::unfold;
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::sessions::Sessions;
 use super::supervisor::{Guard, Pulse, supervised};
@@ -24,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
 use crate::pipeline::page::{Page, TierError};
 use crate::pipeline::replay_plan::{Limits, Source, Step};
+use crate::spans::Spans;
 
 /// Bounds.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +38,7 @@ pub struct HistorySettings {
     pub page_bytes: usize,
     /// How long a session waits for a page before it is told.
     pub timeout: Duration,
-    /// Pages that are asked for at a time, over all sessions.
+    /// Sessions for which pages are read at a time; each holds one page's bytes, and a chunk per partition more.
     pub concurrency: usize,
 }
 
@@ -58,12 +62,17 @@ pub struct HistoryDeps {
     pub board: Board,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// Where a resume that runs out of time is told.
+    pub spans: Spans,
 }
 
 /// The actor.
 #[derive(Debug)]
 pub struct History {
     reader: Arc<Reader>,
+    /// To the one future that drives all sessions: as futures of the actor each would be polled whenever one moves.
+    asked: UnboundedSender<ReadHistory>,
+    waiting: Option<UnboundedReceiver<ReadHistory>>,
     pulse: Pulse,
     _guard: Guard,
 }
@@ -74,14 +83,22 @@ impl History {
     /// A reader of history with nothing to do.
     pub fn new(deps: HistoryDeps, pulse: Pulse, guard: Guard) -> Self {
         let permits = Semaphore::new(deps.settings.concurrency.max(1));
-        Self { reader: Arc::new(Reader { deps, permits }), pulse, _guard: guard }
+        let (asked, waiting) = unbounded_channel();
+        Self { reader: Arc::new(Reader { deps, permits }), asked, waiting: Some(waiting), pulse, _guard: guard }
     }
 }
 
 impl Actor for History {
     type Context = Context<Self>;
 
-    fn started(&mut self, _: &mut Self::Context) {
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Some(waiting) = self.waiting.take() {
+            let reader = Arc::clone(&self.reader);
+            let asked = unfold(waiting, async |mut waiting| waiting.recv().await.map(|asked| (asked, waiting)));
+            ctx.spawn(
+                async move { asked.for_each_concurrent(None, |asked| reader.serve(asked)).await }.into_actor(self),
+            );
+        }
         // Whom a predecessor has left waiting.
         for session in self.reader.deps.sessions.all() {
             session.queue.ask_again();
@@ -92,10 +109,10 @@ impl Actor for History {
 impl Handler<ReadHistory> for History {
     type Result = ();
 
-    fn handle(&mut self, asked: ReadHistory, ctx: &mut Self::Context) {
+    fn handle(&mut self, asked: ReadHistory, _: &mut Self::Context) {
         if !self.pulse.retired() {
-            let reader = Arc::clone(&self.reader);
-            ctx.spawn(async move { reader.serve(asked).await }.into_actor(self));
+            // Fails only when the actor has ended: its successor has the session ask again.
+            let _ = self.asked.send(asked);
         }
     }
 }
@@ -109,17 +126,21 @@ struct Reader {
 impl Reader {
     /// Reads until the session has reached the window, its queue is full, or it wants something else.
     async fn serve(&self, asked: ReadHistory) {
-        let HistoryDeps { settings, board, metrics, .. } = &self.deps;
+        let HistoryDeps { settings, board, metrics, spans, .. } = &self.deps;
         let Some(mut job) = Job::new(asked, self.deps.redis.is_some(), board) else { return };
         let limits = Limits { records: settings.page_records, bytes: settings.page_bytes };
         let (mut moved_at, mut attempt) = (Instant::now(), 0);
         while let Some(steps) = job.next(limits, board, Instant::now()) {
+            // Held until the pages are queued, for that long they take memory.
+            let Ok(permit) = self.permits.acquire().await else { return };
             let answers = join_all(steps.iter().map(|step| self.ask(&job, step))).await;
-            match job.absorb(&steps, answers, board, metrics, Instant::now()) {
+            let turned = job.absorb(&steps, answers, board, metrics, Instant::now());
+            drop(permit);
+            match turned {
                 Turned::Over => return,
                 Turned::Moved => (moved_at, attempt) = (Instant::now(), 0),
                 Turned::Stuck if moved_at.elapsed() >= settings.timeout => {
-                    if !job.out_of_time(board, metrics, Instant::now()) {
+                    if !job.out_of_time(board, metrics, spans, Instant::now()) {
                         return;
                     }
                 }
@@ -134,7 +155,6 @@ impl Reader {
 
     async fn ask(&self, job: &Job, step: &Step) -> Option<Result<Page, TierError>> {
         let (source, request) = job.request(step)?;
-        let _permit = self.permits.acquire().await.ok()?;
         let (tier, limit) = match source {
             Source::Redis => (self.deps.redis.as_ref()?, REDIS_DEADLINE.min(self.deps.settings.timeout)),
             Source::Kafka => (&self.deps.kafka, self.deps.settings.timeout),

@@ -326,7 +326,7 @@ impl Lent {
         let board = &self.letters.0.board;
         // The letters of a log that is gone are all that is left of it.
         board.epoch_number() == origin.epoch
-            && board.partition(origin.partition).duty_term.load(Ordering::Acquire) != *duty_term
+            && board.find(origin.partition).is_none_or(|own| own.duty_term.load(Ordering::Acquire) != *duty_term)
     }
 
     fn is_late(&self, now: Instant) -> bool {

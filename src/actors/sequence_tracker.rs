@@ -88,7 +88,7 @@ impl SequenceTracker {
     /// The partition's board, or none if the batch belongs to an epoch that is over.
     fn enter(&mut self, origin: Origin) -> Option<Arc<PartitionBoard>> {
         // In this order: a board that was taken before the check belongs to that epoch or to none any more.
-        let partition = self.board.partition(origin.partition);
+        let partition = self.board.find(origin.partition)?;
         if origin.epoch < self.epoch || origin.epoch < self.board.epoch_number() {
             return None;
         }
@@ -115,12 +115,17 @@ impl SequenceTracker {
             if counts && items.windows(2).any(|pair| matches!(pair, [a, b] if a.thread != b.thread)) {
                 self.metrics.multi_thread_batches.inc();
             }
+            let started = self.tracker.tally().started;
             for item in items {
                 let Some(finding) = self.tracker.check(item) else { continue };
                 if counts {
                     self.count(finding);
                 }
                 findings.push(RecordFinding { record: index, event_index: item.event_index, finding });
+            }
+            if !counts {
+                // A predecessor has counted them.
+                self.counted.started += self.tracker.tally().started - started;
             }
         }
         findings

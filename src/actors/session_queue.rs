@@ -35,6 +35,7 @@ use self::replay::Replay;
 use self::state::State;
 use self::threads::ThreadReplay;
 use super::link::Link;
+use crate::board::Epoch;
 use crate::messages::Join;
 use crate::pipeline::apply_lag::ApplyLag;
 use crate::pipeline::threads::ThreadCursor;
@@ -198,6 +199,7 @@ impl SessionQueue {
             handed_out: 0,
             feed: Feed::Idle,
             epoch: Arc::default(),
+            epoch_number: 0,
             positions: Vec::new(),
             resume: None,
             ticket: 0,
@@ -220,14 +222,14 @@ impl SessionQueue {
 
     /// Begins, or begins anew, at `starts`; what is queued and not yet taken is dropped, `first` frames go ahead of the data.
     /// The store is asked at once.
-    pub fn begin(self: &Arc<Self>, epoch: &str, starts: &[Beginning], from: From, first: Vec<Bytes>, now: Instant) {
+    pub fn begin(self: &Arc<Self>, epoch: &Epoch, starts: &[Beginning], from: From, first: Vec<Bytes>, now: Instant) {
         self.start(epoch, starts, Some((from, None)), first, now);
     }
 
     /// As [`Self::begin`] for a v1 client that asks for threads.
     pub fn begin_threads(
         self: &Arc<Self>,
-        epoch: &str,
+        epoch: &Epoch,
         starts: &[Beginning],
         threads: ThreadCursor,
         first: Vec<Bytes>,
@@ -238,13 +240,13 @@ impl SessionQueue {
     }
 
     /// Begins at `starts` for a client that asked for nothing: no `replay_complete` answers it.
-    pub fn begin_live(self: &Arc<Self>, epoch: &str, starts: &[Beginning], now: Instant) {
+    pub fn begin_live(self: &Arc<Self>, epoch: &Epoch, starts: &[Beginning], now: Instant) {
         self.start(epoch, starts, None, Vec::new(), now);
     }
 
     fn start(
         self: &Arc<Self>,
-        epoch: &str,
+        epoch: &Epoch,
         starts: &[Beginning],
         request: Option<(From, Option<ThreadCursor>)>,
         first: Vec<Bytes>,
@@ -258,7 +260,7 @@ impl SessionQueue {
             state.frames.clear();
             state.bytes = state.handed_out;
             state.progress = now;
-            state.epoch = epoch.into();
+            state.enter(epoch);
             let position =
                 |start: &Beginning| Position { oldest: start.oldest, ..Position::at(start.from, start.partition) };
             state.positions = starts.iter().map(position).collect();
@@ -397,11 +399,17 @@ impl SessionQueue {
         wanted.then_some(Feeder { queue: self, state, now, records: 0, scanned: 0 })
     }
 
-    /// Offsets start again in every partition. The session goes on at `starts`.
-    pub fn reset(&self, epoch: &str, starts: &[(i32, i64)], now: Instant) {
+    /// The number of the epoch that its positions belong to; `None` before it has any.
+    pub fn epoch_number(&self) -> Option<u64> {
+        let state = self.lock();
+        (state.feed != Feed::Idle).then_some(state.epoch_number)
+    }
+
+    /// Offsets start again in every partition. The session goes on at `starts`, unless it began in this epoch.
+    pub fn reset(&self, epoch: &Epoch, starts: &[(i32, i64)], now: Instant) {
         {
             let mut state = self.lock();
-            if matches!(state.feed, Feed::Idle | Feed::Closing(_)) {
+            if matches!(state.feed, Feed::Idle | Feed::Closing(_)) || state.epoch_number >= epoch.number {
                 return;
             }
             state.positions.clear();
@@ -409,12 +417,12 @@ impl SessionQueue {
             state.threads = None;
             let shown: Vec<_> = starts.iter().filter(|(partition, _)| !state.hides(*partition)).collect();
             for (partition, start) in shown {
-                let frame = control::cursor_reset(*partition, ResetReason::TopicRecreated, epoch, *start);
+                let frame = control::cursor_reset(*partition, ResetReason::TopicRecreated, &epoch.name, *start);
                 state.push(ws_frame::text(&frame), now);
                 state.positions.push(Position::at(*start, *partition));
             }
             state.ticket += 1;
-            state.epoch = epoch.into();
+            state.enter(epoch);
             state.positions.sort_unstable_by_key(|position| position.partition);
             state.apply_lag.reset();
         }

@@ -56,12 +56,19 @@ pub struct Sessions(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     last: AtomicU64,
-    open: Mutex<BTreeMap<u64, OpenSession>>,
+    register: Mutex<Register>,
+}
+
+#[derive(Debug, Default)]
+struct Register {
+    open: BTreeMap<u64, OpenSession>,
+    /// All were closed, and so is whoever still comes.
+    closed: Option<CloseCode>,
 }
 
 impl Sessions {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, OpenSession>> {
-        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Register> {
+        self.0.register.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number for a new session.
@@ -69,16 +76,25 @@ impl Sessions {
         self.0.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Registers a session until the returned guard is dropped.
+    /// Registers a session until the returned guard is dropped. One that comes after [`Self::close_all`] is closed as the
+    /// others were.
     pub fn register(&self, session: OpenSession) -> Registered {
         let number = session.queue.info.session;
-        self.lock().insert(number, session);
+        let queue = Arc::clone(&session.queue);
+        let closed = {
+            let mut register = self.lock();
+            register.open.insert(number, session);
+            register.closed
+        };
+        if let Some(code) = closed {
+            queue.close(code, Instant::now());
+        }
         Registered { sessions: self.clone(), number }
     }
 
     /// How many are open.
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().open.len()
     }
 
     /// Whether none is open.
@@ -88,26 +104,27 @@ impl Sessions {
 
     /// All of them, oldest first.
     pub fn all(&self) -> Vec<OpenSession> {
-        self.lock().values().cloned().collect()
+        self.lock().open.values().cloned().collect()
     }
 
     /// At most `count` of them with a number above `after`, in the order of their numbers.
     pub fn page(&self, after: u64, count: usize) -> Vec<OpenSession> {
         let above = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
-        self.lock().range(above).take(count).map(|(_, session)| session.clone()).collect()
+        self.lock().open.range(above).take(count).map(|(_, session)| session.clone()).collect()
     }
 
     /// Tells all that a reset by hand has hidden what lies below these offsets.
     pub fn begin_anew(&self, stream: &Stream, now: Instant) {
         let Some(reset) = &stream.reset else { return };
-        let name = stream.name();
+        let told = stream.as_told();
         for session in self.all() {
-            session.queue.begin_anew(&name, &reset.floors, now);
+            session.queue.begin_anew(&told, &reset.floors, now);
         }
     }
 
-    /// Says good-bye to all.
+    /// Says good-bye to all, and to whoever comes from now on.
     pub fn close_all(&self, code: CloseCode, now: Instant) {
+        self.lock().closed = Some(code);
         for session in self.all() {
             session.queue.close(code, now);
         }
@@ -116,6 +133,10 @@ impl Sessions {
     /// Ends the connection of each session whose socket takes nothing.
     pub fn end_stalled(&self, patience: Patience, now: Instant, metrics: &Metrics) {
         for session in self.all() {
+            if session.socket.is_none() && session.queue.close_code().is_some() {
+                // All that can be done was done.
+                continue;
+            }
             let (unread, unpolled) = session.queue.stalled(now);
             if unread >= patience.unread || unpolled >= patience.unpolled {
                 metrics.send_timeout.inc();
@@ -174,6 +195,6 @@ pub struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.sessions.lock().remove(&self.number);
+        self.sessions.lock().open.remove(&self.number);
     }
 }

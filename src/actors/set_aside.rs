@@ -129,6 +129,9 @@ impl SetAside {
     /// The duties of these records went to somebody else, who begins at what is committed and meets them himself.
     fn is_moot(&self, parked: &Parked) -> bool {
         self.board.epoch_number() == parked.origin.epoch
-            && self.board.partition(parked.origin.partition).duty_term.load(Ordering::Acquire) != parked.duty_term
+            && self
+                .board
+                .find(parked.origin.partition)
+                .is_none_or(|own| own.duty_term.load(Ordering::Acquire) != parked.duty_term)
     }
 }

@@ -52,6 +52,9 @@ const fn edge(from: &'static str, to: &'static str, message: &'static str, bound
     Edge { from, to, message, bound }
 }
 
+/// Pages of history that are asked for at a time, in the edges' words.
+pub const HISTORY_CONCURRENCY: usize = 128;
+
 /// Every edge of the graph, in the order of the flow.
 pub const EDGES: &[Edge] = &[
     edge("Kafka", "KafkaIngest", "records", "kafka prefetch of 16 MiB"),
@@ -69,8 +72,8 @@ pub const EDGES: &[Edge] = &[
     edge("ClientSession", "ReplayStore", "Join", "one per session"),
     edge("ReplayStore", "History", "ReadHistory", "one per session that is behind the memory window"),
     edge("History", "ClientSession", "chunks", "web.session_queue_bytes, plus one page"),
-    edge("Kafka", "History", "pages", "128 at a time; replay.page_records each"),
-    edge("Redis", "History", "pages", "of the same 8; replay.page_records each"),
+    edge("Kafka", "History", "pages", "128 asked for at a time, replay.history_readers read; replay.page_records each"),
+    edge("Redis", "History", "pages", "of the same 128, redis.pool_size read; replay.page_records each"),
     edge("ReplayStore", "ClientSession", "chunks", "web.session_queue_bytes, plus one chunk"),
     edge("ClientSession", "browser", "frames", "128 KiB socket buffer"),
     edge("Kafka", "LagMonitor", "watermarks", "one poll at a time"),

@@ -1,5 +1,6 @@
 //! From the configuration to the doors of the service: who may come in, where, and how connections are encrypted.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,19 +70,27 @@ pub(super) fn proxies(config: &Config) -> ProxyTrust {
 /// Binds what the configuration names: the first door is the one for browsers.
 pub(super) fn bind(config: &Config) -> Result<Vec<Door>, StartError> {
     let web = &config.web;
-    let bind = |host: &str, port: u16| {
-        let named = |source| StartError::Bind { address: format!("{host}:{port}"), source };
-        server::listen(host, port).map_err(named)
+    let bind = |role: Role, host: &str, port: u16| match server::listen(host, port) {
+        Ok(listener) => Ok(Door { listener, tls: None, role }),
+        Err(source) => Err(cannot_listen(config, role, source)),
     };
-    let listener = bind(&web.host, web.port)?;
     if web.admin_listen.is_empty() {
-        return Ok(vec![Door { listener, tls: None, role: Role::All }]);
+        return Ok(vec![bind(Role::All, &web.host, web.port)?]);
     }
     let (host, port) = web.admin_listen.rsplit_once(':').unwrap_or((&web.admin_listen, "0"));
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let operators = bind(host, port.parse().unwrap_or(0))?;
-    let door = |listener, role| Door { listener, tls: None, role };
-    Ok(vec![door(listener, Role::Clients), door(operators, Role::Operators)])
+    let clients = bind(Role::Clients, &web.host, web.port)?;
+    Ok(vec![clients, bind(Role::Operators, host, port.parse().unwrap_or(0))?])
+}
+
+/// Names the address of a door as it is configured, and what configures it.
+pub(super) fn cannot_listen(config: &Config, role: Role, source: std::io::Error) -> StartError {
+    let web = &config.web;
+    let (address, setting) = match role {
+        Role::All | Role::Clients => (format!("{}:{}", web.host, web.port), "WEBSOCKET_HOST and WEBSOCKET_PORT"),
+        Role::Operators => (web.admin_listen.clone(), "DASHSTREAM_WEB_ADMIN_LISTEN"),
+    };
+    StartError::Bind { address, setting, source }
 }
 
 /// Has the browsers' door encrypted, and its certificate renewed in time.
@@ -122,15 +131,44 @@ fn renew(certificate: Arc<Certificate>, interval: Duration, metrics: Arc<Metrics
     });
 }
 
-/// The addresses on standard output: how a script learns a free port.
-#[allow(clippy::print_stdout, reason = "the one result of this command")]
+/// The addresses on standard output: how a script learns a free port. Nobody may be there any more to read them.
 pub(super) fn announce(role: Role, encrypted: bool, addresses: &[std::net::SocketAddr]) {
     let scheme = if encrypted { "https" } else { "http" };
+    let mut out = std::io::stdout().lock();
     for address in addresses {
-        match role {
-            Role::All | Role::Clients => println!("listening on {scheme}://{address}"),
-            Role::Operators => println!("listening for operators on {scheme}://{address}"),
-        }
+        let _ = match role {
+            Role::All | Role::Clients => writeln!(out, "listening on {scheme}://{address}"),
+            Role::Operators => writeln!(out, "listening for operators on {scheme}://{address}"),
+        };
         tracing::info!(%address, ?role, encrypted, "listening");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::environment::Environment;
+    use crate::config::load::load;
+
+    #[test]
+    fn a_door_that_cannot_be_opened_is_named_with_its_own_setting() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        for (host, port, operators, setting) in [
+            ("127.0.0.1", address.port().to_string(), "", "WEBSOCKET_PORT"),
+            ("127.0.0.1", address.port().to_string(), "127.0.0.1:0", "WEBSOCKET_PORT"),
+            ("127.0.0.1", "0".to_owned(), &*address.to_string(), "DASHSTREAM_WEB_ADMIN_LISTEN"),
+        ] {
+            let variables: Environment = [
+                ("WEBSOCKET_HOST", host),
+                ("WEBSOCKET_PORT", port.as_str()),
+                ("DASHSTREAM_WEB_ADMIN_LISTEN", operators),
+            ]
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+            let error = bind(&load(None, &variables, &[]).unwrap().config).unwrap_err().to_string();
+            assert!(error.contains(&address.to_string()) && error.contains(setting), "{error}");
+        }
     }
 }

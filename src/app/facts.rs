@@ -83,7 +83,7 @@ mod tests {
     fn what_was_idle_for_long_is_not_stuck_when_records_come() {
         let board = Board::new();
         board.open_epoch(Epoch { number: 1, name: "e".to_owned() });
-        let partition = board.partition(0);
+        let partition = board.opened(0);
         partition.duty_term.store(1, Ordering::Relaxed);
         partition.low_watermark.set(0);
         partition.high_watermark.set(10);

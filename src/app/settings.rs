@@ -7,7 +7,7 @@ use crate::actors::client_session::SessionSettings;
 use crate::actors::history::HistorySettings;
 use crate::actors::replay_store::ReplayStoreSettings;
 use crate::actors::session_queue::{QueueLimits, SlowPolicy};
-use crate::actors::topology::RestartSettings;
+use crate::actors::topology::{HISTORY_CONCURRENCY, RestartSettings};
 use crate::config::sections::{AutoOffsetReset, Config, OnDecodeError, PauseScope, SlowClient};
 use crate::kafka::batch::BatchLimits;
 use crate::kafka::connection::KafkaConnection;
@@ -23,9 +23,6 @@ use crate::pipeline::tags::Reading;
 use crate::spans::{CollectorError, CollectorSettings, Spans};
 use crate::web::status::Identity;
 
-/// Pages of history that are asked for at a time.
-const HISTORY_CONCURRENCY: usize = 128;
-
 pub(super) fn letter_context(config: &Config, identity: &Identity, instance: String) -> LetterContext {
     LetterContext {
         topic: config.kafka.topic.clone(),
@@ -36,7 +33,8 @@ pub(super) fn letter_context(config: &Config, identity: &Identity, instance: Str
     }
 }
 
-pub(super) fn connection(config: &Config, client_id: &str) -> KafkaConnection {
+/// How a client of this name reaches Kafka.
+pub fn connection(config: &Config, client_id: &str) -> KafkaConnection {
     KafkaConnection {
         brokers: config.kafka.brokers.clone(),
         client_id: client_id.to_owned(),
@@ -50,6 +48,8 @@ pub(super) fn identity(config: &Config) -> Identity {
         topic: config.kafka.topic.clone(),
         group_id: config.kafka.group_id.clone(),
         max_payload_bytes: config.decode.max_payload_bytes,
+        legacy_framing: config.decode.legacy_framing,
+        asks_for_token: config.auth.is_on(),
         decode_error_policy: match config.decode.on_error {
             OnDecodeError::Skip => "skip",
             OnDecodeError::Pause => "pause",

@@ -8,7 +8,7 @@ use crate::config::load::{Flag, load};
 /// Try it: broker, producers, service and page in one process
 ///
 /// Prints the address of the page. Nothing else needs to run, and nothing is kept: all data is in memory. The settings of
-/// sections web, replay, supervisor and telemetry apply; those of Kafka and Redis do not.
+/// sections web, auth, replay, supervisor and telemetry apply; those of Kafka and Redis do not.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -40,10 +40,39 @@ pub struct Args {
 }
 
 pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit> {
-    // Variables of a real cluster may be set in the shell of the one who tries the demo.
-    let environment = environment.only_sections(&["web", "replay", "supervisor", "telemetry"]);
+    let environment = own(environment);
     let port = args.port.clone().map(|value| Flag { name: "--port", path: "web.port", value });
     let loaded = load(None, &environment, port.as_slice())?;
     serve::start_logging(&loaded)?;
     seam::demo(args, loaded.config)
+}
+
+/// Variables of a real cluster may be set in the shell of the one who tries the demo. What is left of them must not need
+/// what is left out: here is no Redis that could be required.
+fn own(environment: &Environment) -> Environment {
+    environment.only_sections(&["web", "auth", "replay", "supervisor", "telemetry"], &["replay.durability"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_starts_whatever_a_real_cluster_has_left_in_the_shell() {
+        let shell: Environment = [
+            ("KAFKA_BROKERS", "kafka:9092"),
+            ("REDIS_URL", "redis://redis:6379"),
+            ("DASHSTREAM_REPLAY_DURABILITY", "required"),
+            ("DASHSTREAM_DLQ_INCLUDE_PAYLOAD", "true"),
+            ("DASHSTREAM_REDACT_FIELDS", "error.message"),
+            ("WEBSOCKET_HOST", "0.0.0.0"),
+            ("DASHSTREAM_AUTH_JWT_SECRET", "correct horse battery staple 32 bytes"),
+            ("DASHSTREAM_CONFIG", "/no/such/file.toml"),
+        ]
+        .into_iter()
+        .collect();
+        let config = load(None, &own(&shell), &[]).expect("it can be used").config;
+        assert_eq!((config.web.host.as_str(), config.auth.is_on()), ("0.0.0.0", true));
+        assert!(config.redis.url.is_empty());
+    }
 }

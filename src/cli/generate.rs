@@ -1,8 +1,8 @@
 //! `dashstream generate`: writes believable agent runs, or a flat load, to a topic.
 
-use super::{Exit, FileArg, seam, serve};
+use super::{Exit, FileArg, seam};
 use crate::config::environment::Environment;
-use crate::config::load::{Flag, load};
+use crate::generate::flat::SIZE_MIN;
 
 /// Write believable agent runs to a Kafka topic
 ///
@@ -25,6 +25,10 @@ pub struct Args {
     #[command(flatten)]
     options: Options,
 }
+
+/// What only runs have: a flat load would ignore it.
+const OF_RUNS: [&str; 9] =
+    ["tenants", "concurrent_runs", "failure_rate", "gap", "duplicate", "reorder", "garbage", "oversized", "null"];
 
 /// What is generated.
 #[derive(Clone, Debug, clap::Args)]
@@ -72,7 +76,7 @@ pub struct Options {
     #[arg(long, default_value_t = 0.0, value_parser = probability, allow_negative_numbers = true)]
     pub null: f64,
     /// Instead of runs, records of this size in bytes, for load
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(160..=64 << 20), allow_negative_numbers = true)]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(SIZE_MIN as i64..=64 << 20), conflicts_with_all = OF_RUNS, allow_negative_numbers = true)]
     pub flat: Option<u32>,
     /// Threads that take turns in a flat load
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000_000), requires = "flat", allow_negative_numbers = true)]
@@ -86,15 +90,9 @@ pub struct Options {
 }
 
 pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit> {
-    let flag = |name, path, value: &Option<String>| value.clone().map(|value| Flag { name, path, value });
-    let flags: Vec<_> =
-        [flag("--brokers", "kafka.brokers", &args.brokers), flag("--topic", "kafka.topic", &args.topic)]
-            .into_iter()
-            .flatten()
-            .collect();
-    let loaded = load(args.file.config.as_deref(), environment, &flags)?;
-    serve::start_logging(&loaded)?;
-    seam::generate(&args.options, &loaded.config)
+    let flags = [("--brokers", "kafka.brokers", &args.brokers), ("--topic", "kafka.topic", &args.topic)];
+    let config = args.file.load(environment, &flags)?;
+    seam::generate(&args.options, &config)
 }
 
 /// A number of records per second.

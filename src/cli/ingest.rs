@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Exit, print};
 use crate::config::environment::Environment;
+use crate::http_client;
 use crate::pauses::Answer;
 
 /// The service answers at once, or as soon as Kafka does; what takes longer is not answered.
@@ -111,9 +112,7 @@ fn reset(Reset { topic, url }: &Reset, environment: &Environment) -> anyhow::Res
 /// The answer of a service to a request of its operator.
 fn ask(url: &str, path: &str, request_body: &Value, environment: &Environment) -> anyhow::Result<Value> {
     let address = format!("{}{path}", url.trim_end_matches('/'));
-    let agent: ureq::Agent =
-        ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().into();
-    let mut request = agent.post(&address).content_type("application/json");
+    let mut request = http_client::agent(TIMEOUT).post(&address).content_type("application/json");
     if let Some(token) = environment.get(TOKEN).and_then(|token| token.to_str()).filter(|token| !token.is_empty()) {
         request = request.header("Authorization", format!("Bearer {token}"));
     }

@@ -21,6 +21,10 @@ mod man;
 
 mod serve;
 
+mod show;
+
+mod topics;
+
 mod topology;
 
 mod torture;
@@ -34,7 +38,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::config::Config;
 use crate::config::environment::Environment;
+use crate::config::load::{Flag, load};
 use crate::config::problem::ConfigError;
 use crate::telemetry;
 
@@ -84,6 +90,7 @@ enum Command {
     DefaultConfig(default_config::Args),
     Ingest(ingest::Args),
     Dlq(dlq::Args),
+    Topics(topics::Args),
     Topology(topology::Args),
     Torture(torture::Args),
     Completions(completions::Args),
@@ -96,6 +103,29 @@ struct FileArg {
     /// Configuration file (TOML). Otherwise the one that DASHSTREAM_CONFIG names, otherwise none
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+impl FileArg {
+    /// The configuration that holds for a command that meets Kafka: file, variables, then `flags` (option, setting, value).
+    /// Logging is started.
+    fn load(
+        &self,
+        environment: &Environment,
+        flags: &[(&'static str, &'static str, &Option<String>)],
+    ) -> anyhow::Result<Config> {
+        let given = |(name, path, value): &(&'static str, &'static str, &Option<String>)| {
+            (*value).clone().map(|value| Flag { name, path, value })
+        };
+        let flags: Vec<_> = flags.iter().filter_map(given).collect();
+        let loaded = load(self.config.as_deref(), environment, &flags)?;
+        serve::start_logging(&loaded)?;
+        Ok(loaded.config)
+    }
+}
+
+/// The whole tree of subcommands, for what is made from it: completions, manual pages, tests that miss no command.
+pub fn command_tree() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line and reports failures.
@@ -128,10 +158,11 @@ fn run(command: Command, environment: &Environment) -> anyhow::Result<Exit> {
         Command::DefaultConfig(args) => default_config::run(&args),
         Command::Ingest(args) => ingest::run(&args, environment),
         Command::Dlq(args) => dlq::run(&args, environment),
+        Command::Topics(args) => topics::run(&args, environment),
         Command::Torture(args) => torture::run(&args, environment),
         Command::Topology(args) => topology::run(&args, environment),
-        Command::Completions(args) => completions::run(&args, &mut Cli::command()),
-        Command::Man(args) => man::run(&args, Cli::command()),
+        Command::Completions(args) => completions::run(&args, &mut command_tree()),
+        Command::Man(args) => man::run(&args, command_tree()),
     }
 }
 

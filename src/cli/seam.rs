@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Exit, demo, generate, print};
 use crate::actors::topology::EDGES;
+pub(super) use crate::app::connection;
 use crate::app::{self, Ended, Options};
 use crate::config::Config;
 use crate::config::load::Loaded;
@@ -15,7 +16,6 @@ use crate::generate::GeneratorSettings;
 use crate::generate::defects::Defects;
 use crate::generate::flat::FlatSettings;
 use crate::generate::records::Source;
-use crate::kafka::connection::KafkaConnection;
 use crate::kafka::demo_broker::DemoBroker;
 use crate::kafka::load_producer::{self, LoadReport, LoadSettings, Pace};
 
@@ -160,16 +160,6 @@ fn cancel_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
         });
     })?;
     Ok(())
-}
-
-/// How a command reaches Kafka.
-pub(super) fn connection(config: &Config, client_id: &str) -> KafkaConnection {
-    KafkaConnection {
-        brokers: config.kafka.brokers.clone(),
-        client_id: client_id.into(),
-        security: config.kafka.security.clone(),
-        address_family: config.kafka.broker_address_family.as_librdkafka().map(str::to_owned),
-    }
 }
 
 /// Actors, edges and bounds, as text or as JSON, with the values of the settings that the bounds name.

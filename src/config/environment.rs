@@ -23,13 +23,14 @@ impl Environment {
         self.0.get(OsStr::new(name)).map(OsString::as_os_str)
     }
 
-    /// The same variables without those of settings outside the given sections, and without a configuration file.
+    /// The same variables without those of settings outside the given sections, without those of the settings `except`, and
+    /// without a configuration file.
     #[must_use]
-    pub fn only_sections(&self, sections: &[&str]) -> Self {
+    pub fn only_sections(&self, sections: &[&str], except: &[&str]) -> Self {
+        let wanted = |path: &str| sections.iter().any(|section| is_below(path, section)) && !except.contains(&path);
         let foreign = |name: &OsStr| {
             let setting = table::settings().find(|setting| OsStr::new(setting.variable) == name);
-            name == table::CONFIG_VARIABLE
-                || setting.is_some_and(|setting| !sections.iter().any(|section| is_below(setting.path, section)))
+            name == table::CONFIG_VARIABLE || setting.is_some_and(|setting| !wanted(setting.path))
         };
         Self(self.0.iter().filter(|(name, _)| !foreign(name)).map(|(n, v)| (n.clone(), v.clone())).collect())
     }

@@ -31,13 +31,7 @@ impl Conflict {
 }
 
 /// What contradicts itself about Redis and the doors.
-fn surroundings(config: &Config) -> Vec<Conflict> {
-    let mut conflicts = Vec::new();
-    let mut rule = |holds: bool, path: &str, with, message: &str| {
-        if !holds {
-            conflicts.push(Conflict { path: path.into(), with, message: message.into() });
-        }
-    };
+fn surroundings(config: &Config, mut rule: impl FnMut(bool, &str, &'static [&'static str], &str)) {
     let Config { dlq, web, .. } = config;
     rule(
         config.replay.durability == Durability::BestEffort || !config.redis.url.is_empty(),
@@ -70,13 +64,12 @@ fn surroundings(config: &Config) -> Vec<Conflict> {
         &["redact.fields", "redact.patterns"],
         "must be false with rules of redaction: a record that cannot be read cannot be redacted either",
     );
-    conflicts
 }
 
 /// Everything that contradicts itself.
 pub(super) fn check(config: &Config) -> Vec<Conflict> {
     let mut conflicts = Vec::new();
-    let mut rule = |holds: bool, path: &str, with, message: &str| {
+    let mut rule = |holds: bool, path: &str, with: &'static [&'static str], message: &str| {
         if !holds {
             conflicts.push(Conflict { path: path.into(), with, message: message.into() });
         }
@@ -124,7 +117,7 @@ pub(super) fn check(config: &Config) -> Vec<Conflict> {
         &["kafka.topic"],
         "must be set, because the source topic with -dlq appended is longer than the 249 characters that Kafka allows",
     );
-    conflicts.extend(surroundings(config));
+    surroundings(config, rule);
     conflicts.extend(security(config));
     conflicts.extend(files(config));
     conflicts

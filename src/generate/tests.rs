@@ -76,6 +76,29 @@ fn every_thread_counts_from_one_without_a_gap_and_time_never_goes_back() {
 }
 
 #[test]
+fn a_producer_whose_clock_is_off_is_off_by_the_same_for_as_long_as_its_thread_lives() {
+    let settings = GeneratorSettings { seed: 3, clock_skew: 0.5, ..Default::default() };
+    let mut generator = Generator::new(settings);
+    let (mut skews, mut next): (BTreeMap<String, i64>, BTreeMap<String, u64>) = Default::default();
+    for _ in 0..20_000 {
+        let sent_us = EPOCH_US + generator.next_at_us() as i64;
+        let generated = generator.next_message(sent_us).unwrap();
+        let head = header(&generated.message).unwrap();
+        let skew = head.timestamp_us - sent_us;
+        assert_eq!(*skews.entry(head.thread_id.clone()).or_insert(skew), skew, "{}", head.thread_id);
+        for head in numbered(&generated.message) {
+            let expected = next.entry(head.thread_id.clone()).or_insert(1);
+            assert_eq!(head.sequence, *expected, "its numbers do not depend on its clock");
+            *expected += 1;
+        }
+    }
+    let of = |range: std::ops::RangeInclusive<i64>| skews.values().filter(|skew| range.contains(skew)).count();
+    let (behind, right, ahead) = (of(-600_000_000..=-1), of(0..=0), of(1..=600_000_000));
+    assert_eq!(behind + right + ahead, skews.len());
+    assert!(behind > 3 && right > 3 && ahead > 3, "{behind} behind, {right} right, {ahead} ahead");
+}
+
+#[test]
 fn everything_that_producers_send_comes_up() {
     let (mut kinds, mut events, mut stages) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut tenants = BTreeSet::new();

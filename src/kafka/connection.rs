@@ -14,7 +14,8 @@ pub struct KafkaConnection {
     pub client_id: String,
     /// TLS and SASL.
     pub security: KafkaSecurityConfig,
-    /// `any`, `v4` or `v6`; `None`: `v4` when a broker is a loopback address, otherwise `any`.
+    /// `any`, `v4` or `v6`; `None`: `v4` when a broker is a loopback address of IPv4 or `localhost` and none is an address
+    /// of IPv6, otherwise `any`.
     pub address_family: Option<String>,
 }
 
@@ -23,14 +24,7 @@ impl KafkaConnection {
     /// returned one used, within seconds.
     pub fn client_config(&self, role: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
-        let loopback = |broker: &str| {
-            let host = broker.trim().rsplit_once(':').map_or(broker, |(host, _)| host);
-            host == "localhost" || host.starts_with("127.")
-        };
-        let family = self
-            .address_family
-            .as_deref()
-            .unwrap_or_else(|| if self.brokers.split(',').any(loopback) { "v4" } else { "any" });
+        let family = self.address_family.as_deref().unwrap_or_else(|| family_of(&self.brokers));
         config
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", format!("{}-{role}", self.client_id))
@@ -44,5 +38,34 @@ impl KafkaConnection {
             .set_log_level(RDKafkaLogLevel::Warning);
         self.security.apply_to_rdkafka(&mut config);
         config
+    }
+}
+
+/// `localhost` is often both families where the broker listens on one; an address of IPv6 says that this one is meant.
+fn family_of(brokers: &str) -> &'static str {
+    let mut hosts =
+        brokers.split(',').map(str::trim).map(|broker| broker.rsplit_once(':').map_or(broker, |(host, _)| host));
+    let loopback = |host: &str| host == "localhost" || host.starts_with("127.");
+    if hosts.clone().any(loopback) && !hosts.any(|host| host.starts_with('[')) { "v4" } else { "any" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_family_follows_from_the_brokers() {
+        for (brokers, family) in [
+            ("127.0.0.1:9092", "v4"),
+            ("localhost:9092", "v4"),
+            ("kafka:9092, 127.0.0.2:9092", "v4"),
+            ("kafka:9092", "any"),
+            ("localhost.example:9092", "any"),
+            ("[::1]:9092", "any"),
+            ("127.0.0.1:9092, [::1]:9092", "any"),
+            ("[2001:db8::127.0.0.1]:9092", "any"),
+        ] {
+            assert_eq!(family_of(brokers), family, "{brokers}");
+        }
     }
 }

@@ -114,19 +114,18 @@ impl Duties {
         if state.closed || !state.table.begin(partition, term, from) {
             return false;
         }
-        let board = self.board.partition(partition);
-        board.settled.set(from);
-        board.duty_from.set(from);
         match committed {
-            Some(offset) => {
-                state.committed.insert(partition, offset);
+            Some(offset) => state.committed.insert(partition, offset),
+            None => state.committed.remove(&partition),
+        };
+        if let Some(board) = self.board.find(partition) {
+            board.settled.set(from);
+            board.duty_from.set(from);
+            if let Some(offset) = committed {
                 board.committed.set(offset);
             }
-            None => {
-                state.committed.remove(&partition);
-            }
+            board.duty_term.store(term, Ordering::Release);
         }
-        board.duty_term.store(term, Ordering::Release);
         self.show_owned(&state);
         true
     }
@@ -140,10 +139,12 @@ impl Duties {
         if state.closed {
             return;
         }
-        let board = self.board.partition(partition);
-        board.duty_term.store(0, Ordering::Release);
-        board.settled.clear();
-        board.committed.clear();
+        // A topic that was made anew may have fewer partitions.
+        if let Some(board) = self.board.find(partition) {
+            board.duty_term.store(0, Ordering::Release);
+            board.settled.clear();
+            board.committed.clear();
+        }
         self.show_owned(&state);
     }
 
@@ -184,7 +185,7 @@ impl Duties {
             return;
         }
         if let Some(prefix) = state.table.settle(&report.origin, &report.except, report.duty_term) {
-            self.board.partition(report.origin.partition).settled.set(prefix);
+            self.board.opened(report.origin.partition).settled.set(prefix);
             drop(state);
             self.moved.notify_all();
         }
@@ -211,14 +212,16 @@ impl Duties {
         }
         let known = state.committed.entry(partition).or_insert(offset);
         *known = offset.max(*known);
-        self.board.partition(partition).committed.set(*known);
+        if let Some(board) = self.board.find(partition) {
+            board.committed.set(*known);
+        }
     }
 
     /// Waits until everything that was fetched of `partitions` by now is settled, at most `timeout`; true when it is.
     pub fn wait_settled(&self, partitions: &[i32], timeout: Duration) -> bool {
         let goals: Vec<_> = partitions
             .iter()
-            .filter_map(|&partition| Some((partition, self.board.partition(partition).fetched.get()?)))
+            .filter_map(|&partition| Some((partition, self.board.find(partition)?.fetched.get()?)))
             .collect();
         let deadline = Instant::now() + timeout;
         let mut state = self.lock();
@@ -255,6 +258,7 @@ mod tests {
     fn duties() -> (Board, Duties) {
         let board = Board::new();
         board.open_epoch(Epoch { number: 1, name: "e".into() });
+        board.opened(0);
         let duties = Duties::new(board.clone(), Arc::new(Metrics::new().unwrap()));
         (board, duties)
     }
@@ -273,7 +277,7 @@ mod tests {
         let term = duties.gain(0);
         duties.lose(0);
         assert!(!duties.begin(0, term, 0, None));
-        assert_eq!(board.partition(0).duty_term.load(Ordering::Acquire), 0);
+        assert_eq!(board.opened(0).duty_term.load(Ordering::Acquire), 0);
     }
 
     #[test]
@@ -282,7 +286,7 @@ mod tests {
         let term = duties.gain(0);
         assert_eq!(duties.to_commit(None), None);
         assert!(duties.begin(0, term, 5, Some(5)));
-        assert_eq!(board.partition(0).duty_term.load(Ordering::Acquire), term);
+        assert_eq!(board.opened(0).duty_term.load(Ordering::Acquire), term);
         assert_eq!(duties.to_commit(None), None);
         duties.settle(&settled(1, 5, 9, term));
         duties.settle(&settled(1, 12, 20, term));
@@ -292,7 +296,7 @@ mod tests {
         assert_eq!(duties.to_commit(None), commit(9));
         duties.confirm(0, 9, 1);
         assert_eq!(duties.to_commit(None), None);
-        assert_eq!((board.partition(0).settled.get(), board.partition(0).committed.get()), (Some(9), Some(9)));
+        assert_eq!((board.opened(0).settled.get(), board.opened(0).committed.get()), (Some(9), Some(9)));
     }
 
     #[test]
@@ -309,13 +313,14 @@ mod tests {
         let old = duties.gain(0);
         duties.begin(0, old, 0, None);
         board.open_epoch(Epoch { number: 2, name: "f".into() });
+        board.opened(0);
         let terms = duties.open_epoch(2, "f");
         assert_eq!(terms.len(), 1);
         assert!(terms[0].1 > old && !duties.holds(0, old));
         assert!(duties.begin(0, terms[0].1, 0, None));
         duties.settle(&settled(1, 0, 5, old));
         duties.settle(&settled(2, 0, 3, terms[0].1));
-        assert_eq!(board.partition(0).settled.get(), Some(3));
+        assert_eq!(board.opened(0).settled.get(), Some(3));
     }
 
     /// The group may assign before the topic is opened, and its answer says where the duties begin.
@@ -345,7 +350,7 @@ mod tests {
         assert!(duties.begin(0, terms[0].1, 0, None));
         duties.settle(&settled(2, 0, 10, terms[0].1));
         duties.confirm(0, 90, under_way.epoch);
-        assert_eq!(board.partition(0).committed.get(), None);
+        assert_eq!(board.opened(0).committed.get(), None);
         assert_eq!(duties.to_commit(None).unwrap().offsets, vec![(0, 10)]);
     }
 
@@ -354,7 +359,7 @@ mod tests {
         let (board, duties) = duties();
         let term = duties.gain(0);
         duties.begin(0, term, 0, None);
-        board.partition(0).fetched.set(10);
+        board.opened(0).fetched.set(10);
         assert!(!duties.wait_settled(&[0], Duration::from_millis(10)));
         std::thread::scope(|scope| {
             scope.spawn(|| duties.settle(&settled(1, 0, 10, term)));

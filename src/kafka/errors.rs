@@ -186,7 +186,15 @@ pub fn classify_error(error: &KafkaError) -> Option<ErrorType> {
             Some(ErrorType::Fenced) => Some(ErrorType::Fenced),
             _ => Some(ErrorType::Fatal),
         },
-        error => error.rdkafka_error_code().map_or(Some(ErrorType::Unknown), classify),
+        error => error_code(error).map_or(Some(ErrorType::Unknown), classify),
+    }
+}
+
+/// The code of an error, also of answers to requests of administrators, of which the client library keeps it to itself.
+pub fn error_code(error: &KafkaError) -> Option<Code> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        error => error.rdkafka_error_code(),
     }
 }
 
@@ -216,6 +224,7 @@ mod tests {
         ] {
             assert_eq!(classify_error(&KafkaError::MessageConsumption(code)), Some(kind));
             assert_eq!(classify_error(&KafkaError::Global(code)), Some(kind));
+            assert_eq!(classify_error(&KafkaError::AdminOp(code)), Some(kind));
         }
         assert_eq!(classify_error(&KafkaError::PartitionEOF(3)), None);
         assert_eq!(classify_error(&KafkaError::Global(Code::PartitionEOF)), None);

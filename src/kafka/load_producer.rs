@@ -8,23 +8,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::connection::KafkaConnection;
+use super::topics::{TopicAdmin, TopicError};
 use crate::generate::defects::Record;
 use crate::generate::records::{Records, Source};
+use crate::pipeline::topic_plan::TopicPlan;
 
 /// How long the end of the count waits for acknowledgements.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a stop waits for them: somebody is waiting for the end.
 const STOP_FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a new topic may take to be known.
-const TOPIC_TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest wait before the stop is looked at again.
 const TICK: Duration = Duration::from_millis(50);
 /// Records between two looks at clock, stop and acknowledgements.
@@ -82,13 +80,8 @@ pub enum LoadError {
     #[error("cannot create the Kafka producer; check the brokers and the security settings")]
     Client(#[source] KafkaError),
     /// The topic is not there.
-    #[error("cannot create topic {topic}; check that brokers answer and that the user may create topics")]
-    CreateTopic {
-        /// Its name.
-        topic: String,
-        /// What Kafka said.
-        source: KafkaError,
-    },
+    #[error(transparent)]
+    Topic(#[from] TopicError),
     /// The producer cannot go on.
     #[error("the Kafka producer failed for good: {0}")]
     Fatal(String),
@@ -116,7 +109,7 @@ pub fn run(
     progress: &mut dyn FnMut(&LoadReport),
 ) -> Result<LoadReport, LoadError> {
     if let Some(partitions) = settings.create_partitions {
-        create_topic(&settings.connection, &settings.topic, partitions)?;
+        TopicAdmin::new(&settings.connection)?.create(&TopicPlan::plain(&settings.topic, partitions))?;
     }
     let mut records = Records::new(&settings.source).map_err(LoadError::Encoder)?;
     let mut config = settings.connection.client_config("load");
@@ -266,42 +259,6 @@ fn allowance(rate: f64, sent: u64, elapsed: Duration) -> (u64, Duration) {
     let next = Duration::try_from_secs_f64((sent + 1) as f64 / rate).unwrap_or(Duration::MAX);
     // Not more often than a thousand times a second: that is what a wake costs.
     (0, next.saturating_sub(elapsed).max(Duration::from_millis(1)))
-}
-
-/// Creates the topic and waits until it is known. A topic that exists is left as it is.
-///
-/// # Errors
-/// When Kafka refuses, or does not know the topic in time.
-pub fn create_topic(connection: &KafkaConnection, topic: &str, partitions: i32) -> Result<(), LoadError> {
-    let failed = |source| LoadError::CreateTopic { topic: topic.to_owned(), source };
-    let admin: AdminClient<DefaultClientContext> =
-        connection.client_config("admin").create().map_err(LoadError::Client)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(LoadError::Encoder)?;
-    let new_topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
-    let options = AdminOptions::new().request_timeout(Some(TOPIC_TIMEOUT)).operation_timeout(Some(TOPIC_TIMEOUT));
-    let results = runtime.block_on(admin.create_topics([&new_topic], &options)).map_err(failed)?;
-    match results.into_iter().next() {
-        Some(Err((_, code))) if code != RDKafkaErrorCode::TopicAlreadyExists => {
-            return Err(failed(KafkaError::AdminOp(code)));
-        }
-        _ => {}
-    }
-    let deadline = Instant::now() + TOPIC_TIMEOUT;
-    loop {
-        let metadata = admin.inner().fetch_metadata(Some(topic), TOPIC_TIMEOUT).map_err(failed)?;
-        let known = |found: &rdkafka::metadata::MetadataTopic| {
-            found.error().is_none()
-                && !found.partitions().is_empty()
-                && found.partitions().iter().all(|p| p.leader() >= 0)
-        };
-        if metadata.topics().iter().any(known) {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(failed(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition)));
-        }
-        std::thread::sleep(TICK);
-    }
 }
 
 /// Counts what became of the records.

@@ -108,11 +108,11 @@ pub(super) fn ask_growth(parts: &ReaderParts, epoch: u64, partitions: Vec<i32>) 
 fn publish(parts: &ReaderParts, epoch: &Epoch, opening: &Opening, known: &[Known]) {
     for known in known {
         // Sessions may ask for the oldest record before the first lag poll.
-        parts.board.partition(known.partition).low_watermark.set(known.low);
+        parts.board.opened(known.partition).low_watermark.set(known.low);
     }
     let mut partitions = Vec::with_capacity(opening.starts.len());
     for start in &opening.starts {
-        let board = parts.board.partition(start.partition);
+        let board = parts.board.opened(start.partition);
         board.start.set(start.first);
         board.end_at_start.set(start.end);
         board.fetched.set(start.first);
@@ -142,8 +142,10 @@ fn learn(
 
 fn known(parts: &ReaderParts, mark: Watermarks, committed: Option<Committed>) -> Known {
     let Watermarks { partition, low, high } = mark;
-    let board = parts.board.partition(partition);
-    Known { partition, low, high, committed, stored: board.stored.get(), window_low: board.window_low.get() }
+    let board = parts.board.find(partition);
+    let stored = board.as_ref().and_then(|board| board.stored.get());
+    let window_low = board.as_ref().and_then(|board| board.window_low.get());
+    Known { partition, low, high, committed, stored, window_low }
 }
 
 /// The bounds of all of these partitions; asks until Kafka tells every one.

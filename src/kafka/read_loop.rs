@@ -289,7 +289,7 @@ impl<'a> Reader<'a> {
             builder.cover(read_from);
             self.partitions.push(Open {
                 builder,
-                board: self.parts.board.partition(partition),
+                board: self.parts.board.opened(partition),
                 start: first,
                 error_at: UNKNOWN,
             });

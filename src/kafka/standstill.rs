@@ -82,7 +82,8 @@ impl Reader<'_> {
     /// A record is decided by the owner of its partition: when that is another one now, somebody else has to answer.
     fn follow_duties(&self) {
         for pause in self.parts.pauses.all().iter().filter(|pause| pause.stands()) {
-            let owned = self.parts.board.partition(pause.partition).duty_term.load(Ordering::Acquire) != 0;
+            let Some(board) = self.parts.board.find(pause.partition) else { continue };
+            let owned = board.duty_term.load(Ordering::Acquire) != 0;
             if owned && !pause.ours {
                 self.parts.pauses.retry(pause.partition);
             } else if !owned && pause.ours {

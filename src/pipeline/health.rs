@@ -10,7 +10,7 @@ const MIN_SAMPLES: u64 = 100;
 /// An error rate above this degrades the service.
 const MAX_ERROR_RATE: f64 = 0.01;
 /// Kafka counts as lost when there was no contact for this long.
-const KAFKA_LOST: Duration = Duration::from_secs(10);
+pub const KAFKA_LOST: Duration = Duration::from_secs(10);
 /// Joining the group may take this long: the session of a predecessor elsewhere has to run out first.
 const JOIN_TOLERATED: Duration = Duration::from_secs(20);
 /// An actor's restart is told for this long.
@@ -407,6 +407,41 @@ mod tests {
     fn one_error_of_few_records_degrades_nothing() {
         let window = Counts { messages: 99, decode_errors: 50, ..Counts::default() };
         assert_eq!(codes(&Facts { window, ..fine() }).0, Status::Healthy);
+    }
+
+    #[test]
+    fn hours_of_good_records_do_not_hide_a_burst_of_bad_ones_and_the_burst_is_forgotten_in_time() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let (mut samples, mut total) = (Samples::default(), Counts::default());
+        // Which second of which history reads as degraded; samples are taken once per second, as the service does.
+        let mut pass = |seconds: std::ops::Range<u64>, each: u64, bad: u64| {
+            let mut degraded = Vec::new();
+            for second in seconds {
+                total.messages += each;
+                total.decode_errors += bad;
+                let window = samples.windowed(at(second), total);
+                if codes(&Facts { window, ..fine() }).0 == Status::Degraded {
+                    degraded.push(second);
+                }
+                samples.add(at(second), total);
+            }
+            degraded
+        };
+        let hours = 3 * 3_600;
+        assert_eq!(pass(0..hours, 1_000, 0), Vec::<u64>::new());
+        // Ten seconds in which a quarter is bad: more than 1 % of the window after five of them.
+        let burst = pass(hours..hours + 10, 1_000, 250);
+        assert_eq!(burst, (hours + 4..hours + 10).collect::<Vec<_>>());
+        let calm = pass(hours + 10..2 * hours, 1_000, 0);
+        assert!(
+            calm.first() == Some(&(hours + 10)) && calm.last() < Some(&(hours + 10 + WINDOW.as_secs())),
+            "{calm:?}"
+        );
+        // And hours of bad records do not stick either.
+        assert_eq!(pass(2 * hours..3 * hours, 1_000, 500).len() as u64, hours - 2);
+        let calm = pass(3 * hours..4 * hours, 1_000, 0);
+        assert!(calm.last() < Some(&(3 * hours + WINDOW.as_secs())), "{:?}", calm.last());
     }
 
     #[test]

@@ -247,21 +247,23 @@ impl FromStr for LetterCursor {
 /// # Errors
 /// What would be right.
 pub fn point_in_time(text: &str, now_ms: i64) -> Result<i64, String> {
-    let span = || {
-        let unit = text.chars().next_back()?;
-        let seconds: i64 = match unit {
-            's' => 1,
-            'm' => 60,
-            'h' => 3_600,
-            'd' => 86_400,
-            _ => return None,
-        };
-        let count: i64 = text.strip_suffix(unit)?.parse().ok().filter(|count| *count >= 0)?;
-        now_ms.checked_sub(count.checked_mul(seconds)?.checked_mul(1_000)?)
-    };
-    span().or_else(|| parse_time(text)).ok_or_else(|| {
+    span_ms(text).and_then(|span| now_ms.checked_sub(span)).or_else(|| parse_time(text)).ok_or_else(|| {
         "must be a time such as 2026-01-31T12:00:00Z, or a span before now such as 30m, 2h or 7d".to_owned()
     })
+}
+
+/// A span of time such as `90s`, `30m`, `2h` or `7d`, in milliseconds.
+pub fn span_ms(text: &str) -> Option<i64> {
+    let unit = text.chars().next_back()?;
+    let seconds: i64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    let count: i64 = text.strip_suffix(unit)?.parse().ok().filter(|count| *count >= 0)?;
+    count.checked_mul(seconds)?.checked_mul(1_000)
 }
 
 fn parse_time(text: &str) -> Option<i64> {

@@ -51,6 +51,8 @@ pub mod sieve;
 
 pub mod manual_reset;
 
+pub mod topic_plan;
+
 pub mod start;
 
 pub mod pacing;

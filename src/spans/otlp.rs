@@ -23,6 +23,7 @@ use prometheus::IntCounter;
 
 use super::Span;
 use crate::config::secret::SecretUrl;
+use crate::http_client;
 use crate::metrics::Metrics;
 use crate::pipeline::trace_parent::TraceParent;
 use crate::telemetry::RateLimited;
@@ -79,7 +80,7 @@ impl Collector {
         let base = settings.endpoint.reveal().trim_end_matches('/');
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Poster::new())
+            .with_http_client(Poster { agent: http_client::agent(TIMEOUT) })
             .with_protocol(Protocol::HttpBinary)
             .with_endpoint(format!("{base}/v1/traces"))
             .with_timeout(TIMEOUT)
@@ -143,6 +144,12 @@ fn refused(error: ExporterBuildError) -> CollectorError {
     CollectorError::Refused(match error {
         // The address itself may hold a password.
         ExporterBuildError::InvalidUri(_, reason) => reason,
+        // This build has none; which one was asked for makes no difference.
+        ExporterBuildError::UnsupportedCompressionAlgorithm(_) => {
+            "OTEL_EXPORTER_OTLP_COMPRESSION and OTEL_EXPORTER_OTLP_TRACES_COMPRESSION must not be set: spans are sent \
+             as they are"
+                .to_owned()
+        }
         other => other.to_string(),
     })
 }
@@ -211,24 +218,6 @@ impl opentelemetry_sdk::trace::SpanExporter for Counted {
 #[derive(Debug)]
 struct Poster {
     agent: ureq::Agent,
-}
-
-impl Poster {
-    fn new() -> Self {
-        use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .root_certs(RootCerts::PlatformVerifier)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build();
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .max_redirects(0)
-            .http_status_as_error(false)
-            .tls_config(tls)
-            .build();
-        Self { agent: config.into() }
-    }
 }
 
 #[async_trait::async_trait]

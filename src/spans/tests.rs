@@ -117,9 +117,11 @@ async fn a_collector_hears_of_bad_records_and_resumes_in_the_trace_that_they_com
     tell(&spans, 9, None);
     let took = Duration::from_millis(1_500);
     let parent = TraceParent::parse(&format!("{PARENT}-01"));
-    spans.resumed(&Resumed { session: 4, parent, protocol: "v2", replayed: 12, capped: true, took });
+    for (end, replayed) in [(ResumeEnd::Capped, 12), (ResumeEnd::TimedOut, 3)] {
+        spans.resumed(&Resumed { session: 4, parent, protocol: "v2", replayed, end, took });
+    }
     spans.finish(BOUND).await;
-    assert_eq!([count(&metrics, "exported"), count(&metrics, "failed"), count(&metrics, "dropped")], [3, 0, 0]);
+    assert_eq!([count(&metrics, "exported"), count(&metrics, "failed"), count(&metrics, "dropped")], [4, 0, 0]);
 
     let (head, request) = told.recv_timeout(BOUND).unwrap();
     assert!(head.starts_with("POST /base/v1/traces HTTP/1.1"), "{head}");
@@ -129,9 +131,9 @@ async fn a_collector_hears_of_bad_records_and_resumes_in_the_trace_that_they_com
     assert!(of_resource.contains(&("service.name".into(), "dashstream".into())), "{of_resource:?}");
     assert!(of_resource.contains(&("service.instance.id".into(), "here".into())), "{of_resource:?}");
     let heard = &request.resource_spans[0].scope_spans[0].spans;
-    assert_eq!(heard.len(), 3, "a trace that nobody records has no spans here either");
+    assert_eq!(heard.len(), 4, "a trace that nobody records has no spans here either");
     let (trace, parent) = (0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128, 0x00f0_67aa_0ba9_02b7_u64);
-    for span in [&heard[0], &heard[2]] {
+    for span in [&heard[0], &heard[2], &heard[3]] {
         assert_eq!((&*span.trace_id, &*span.parent_span_id), (&trace.to_be_bytes()[..], &parent.to_be_bytes()[..]));
     }
     assert!(heard[1].trace_id != trace.to_be_bytes() && heard[1].parent_span_id.is_empty(), "a trace of its own");
@@ -150,6 +152,13 @@ async fn a_collector_hears_of_bad_records_and_resumes_in_the_trace_that_they_com
     assert_eq!(resume.end_time_unix_nano - resume.start_time_unix_nano, 1_500_000_000);
     assert!(resume.name == "resume" && has(resume, "dashstream.replay.records", "12"), "{resume:?}");
     assert!(has(resume, "dashstream.replay.capped", "true"), "{resume:?}");
+    let failed = &heard[3];
+    assert_eq!(failed.status.as_ref().map(|status| status.code), Some(2), "{failed:?}");
+    for (name, value) in
+        [("dashstream.replay.records", "3"), ("dashstream.replay.capped", "false"), ("error.type", "timeout")]
+    {
+        assert!(has(failed, name, value), "{name}: {failed:?}");
+    }
 }
 
 #[actix::test]

@@ -1,6 +1,5 @@
 //! One client that misbehaves.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -14,7 +13,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::ledger::{Ledger, Violation};
-use super::{Settings, Shared};
+use super::{Goal, Settings, Shared};
 
 type Socket = WebSocketStream<tokio::net::TcpStream>;
 
@@ -100,12 +99,21 @@ impl Client {
     }
 
     /// Behaves well until it has come as far as the others.
-    pub(super) async fn reach(&mut self, goal: &BTreeMap<i32, i64>) {
+    pub(super) async fn reach(&mut self, goal: &Goal) {
         let deadline = Instant::now() + self.settings.patience;
+        let mut goal = goal.clone();
         loop {
-            let behind =
-                |(partition, next): &(&i32, &i64)| self.ledger.cursor().get(partition).is_none_or(|at| at < next);
-            let missing = goal.iter().filter(behind).count();
+            {
+                let state = self.shared.lock();
+                if state.newest != goal.epoch {
+                    goal = state.goal();
+                }
+            }
+            let is_behind = |(partition, next): &(&i32, &i64)| {
+                self.ledger.epoch_of(**partition) != goal.epoch.as_deref()
+                    || self.ledger.cursor().get(partition).is_none_or(|at| at < next)
+            };
+            let missing = goal.furthest.iter().filter(is_behind).count();
             if missing == 0 {
                 return;
             }
@@ -155,9 +163,8 @@ impl Client {
                     let resets = self.ledger.resets.len();
                     self.ledger.text(&text)?;
                     for reset in self.ledger.resets.split_off(resets) {
-                        *self.shared.lock().report.resets.entry(reset.reason).or_default() += 1;
-                        // Other clients may have what is over.
-                        self.shared.lock().records.retain(|(partition, _), _| *partition != reset.partition);
+                        let epoch = self.ledger.epoch_of(reset.partition).unwrap_or_default();
+                        self.shared.lock().reset(reset, epoch);
                     }
                     if self.ledger.is_to_ask_on() {
                         self.ask_on = Some(Instant::now() + PAUSE);
@@ -187,7 +194,8 @@ impl Client {
         let mut state = self.shared.lock();
         for (place, record) in std::mem::take(&mut self.ledger.records) {
             state.report.records += 1;
-            if !state.compare(place, record) {
+            let epoch = self.ledger.epoch_of(place.0).unwrap_or_default();
+            if !state.compare(epoch, place, record) {
                 return Err(format!("another client got another record at {place:?}"));
             }
         }
@@ -195,8 +203,8 @@ impl Client {
             *state.report.gaps.entry(gap.reason.as_str_name().to_owned()).or_default() += 1;
         }
         for (partition, next) in self.ledger.cursor() {
-            let furthest = state.furthest.entry(*partition).or_default();
-            *furthest = (*furthest).max(*next);
+            let epoch = self.ledger.epoch_of(*partition).unwrap_or_default();
+            state.has_come(epoch, *partition, *next);
         }
         drop(state);
         self.ledger.forget();
@@ -227,7 +235,7 @@ impl Client {
             let from = if self.ledger.cursor().is_empty() { "latest" } else { "earliest" };
             return json!({ "type": kind, "from": from, "client": NAME });
         }
-        let epoch = &self.ledger.epoch;
+        let epoch = self.ledger.cursor_epoch();
         json!({ "type": kind, "from": "cursor", "lastOffsetsByPartition": last, "epoch": epoch, "client": NAME })
     }
 

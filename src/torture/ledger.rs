@@ -57,12 +57,14 @@ pub struct Reset {
     pub reason: String,
     /// Where the stream goes on.
     pub next_offset: i64,
+    /// The epoch that is over for the partition, when another one begins.
+    pub ended: Option<String>,
 }
 
 /// What one client knows of one topic.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// Epoch of the last welcome.
+    /// Epoch of the last welcome or reset.
     pub epoch: Option<String>,
     /// Per partition where the stream began for this client (its first welcome, or its last reset).
     pub began: BTreeMap<i32, i64>,
@@ -82,6 +84,8 @@ pub struct Ledger {
     pub received: u64,
     /// Per partition the next offset that has to come.
     pub cursor: BTreeMap<i32, i64>,
+    /// Per partition the epoch that its cursor belongs to.
+    epochs: BTreeMap<i32, String>,
     /// Whether this connection has been welcomed.
     welcomed: bool,
     /// Nothing is sent before the client asks on, and is welcomed again.
@@ -109,6 +113,20 @@ impl Ledger {
             .filter(|(_, next)| **next > 0)
             .map(|(partition, next)| (partition.to_string(), (next - 1).to_string()))
             .collect()
+    }
+
+    /// The epoch that the cursor of a partition belongs to.
+    pub fn epoch_of(&self, partition: i32) -> Option<&str> {
+        self.epochs.get(&partition).map(String::as_str)
+    }
+
+    /// The epoch that goes with [`Self::last_offsets`]. A connection may end when some partitions have been told of a new
+    /// log and some have not: then it is the older one, so that all of them are told again.
+    pub fn cursor_epoch(&self) -> Option<&str> {
+        let is_older = |(partition, epoch): &(&i32, &String)| {
+            self.epoch.as_ref() != Some(*epoch) && self.cursor.get(partition).is_some_and(|next| *next > 0)
+        };
+        self.epochs.iter().find(is_older).map(|(_, epoch)| epoch).or(self.epoch.as_ref()).map(String::as_str)
     }
 
     /// Forgets what lies behind, but not the positions: for clients that look at it as it comes.
@@ -178,7 +196,7 @@ impl Ledger {
             missing.retain(|known| *known != partition);
             match self.cursor.get(&partition) {
                 None => self.begin(partition, from),
-                Some(&cursor) if cursor == from => {}
+                Some(&cursor) if cursor == from => self.enter(partition),
                 Some(_) => drop(self.unexplained.insert(partition, from)),
             }
         }
@@ -215,7 +233,7 @@ impl Ledger {
             // Only says once more what the gap before it said.
             return match self.cursor.get(&partition) {
                 Some(&cursor) if cursor == next_offset => {
-                    self.resets.push(Reset { partition, reason, next_offset });
+                    self.resets.push(Reset { partition, reason, next_offset, ended: None });
                     Ok(())
                 }
                 cursor => Err(format!("reset by retention to {next_offset}, cursor {cursor:?}")),
@@ -226,14 +244,23 @@ impl Ledger {
         self.gaps.retain(|range| range.partition != partition);
         self.findings.retain(|((of, _), _)| *of != partition);
         self.unexplained.remove(&partition);
+        let ended = self.epochs.remove(&partition).filter(|ended| self.epoch.as_ref() != Some(ended));
         self.begin(partition, next_offset);
-        self.resets.push(Reset { partition, reason, next_offset });
+        self.resets.push(Reset { partition, reason, next_offset, ended });
         Ok(())
     }
 
     fn begin(&mut self, partition: i32, from: i64) {
         self.began.insert(partition, from);
         self.cursor.insert(partition, from);
+        self.enter(partition);
+    }
+
+    /// The cursor of the partition is one of the epoch that holds.
+    fn enter(&mut self, partition: i32) {
+        if let Some(epoch) = &self.epoch {
+            self.epochs.insert(partition, epoch.clone());
+        }
     }
 
     /// Takes in a binary frame as it came.

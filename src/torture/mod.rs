@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use self::client::Client;
-use self::ledger::Fingerprint;
+use self::ledger::{Fingerprint, Reset};
 
 /// Records that are remembered to compare what clients got; later ones are not compared.
 const MAX_REMEMBERED: usize = 2_000_000;
@@ -64,9 +64,25 @@ struct Shared(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     report: Report,
+    /// By epoch.
+    logs: BTreeMap<String, Log>,
+    /// The epoch that the last reset began; before any, the one that was seen first.
+    newest: Option<String>,
+}
+
+/// What is known of the topic in one epoch: after it was made anew, other records lie at the same offsets.
+#[derive(Debug, Default)]
+struct Log {
     /// What lies where, as the first client got it.
     records: BTreeMap<(i32, i64), Fingerprint>,
     /// Per partition the furthest that any client has come.
+    furthest: BTreeMap<i32, i64>,
+}
+
+/// How far a client has to come.
+#[derive(Clone, Debug, Default)]
+struct Goal {
+    epoch: Option<String>,
     furthest: BTreeMap<i32, i64>,
 }
 
@@ -90,14 +106,46 @@ impl Shared {
 
 impl State {
     /// A client got a record: whether others got the same.
-    fn compare(&mut self, place: (i32, i64), record: Fingerprint) -> bool {
-        if let Some(known) = self.records.get(&place) {
+    fn compare(&mut self, epoch: &str, place: (i32, i64), record: Fingerprint) -> bool {
+        let remembered: usize = self.logs.values().map(|log| log.records.len()).sum();
+        let log = self.log(epoch);
+        if let Some(known) = log.records.get(&place) {
             return *known == record;
         }
-        if self.records.len() < MAX_REMEMBERED {
-            self.records.insert(place, record);
+        if remembered < MAX_REMEMBERED {
+            log.records.insert(place, record);
         }
         true
+    }
+
+    /// A client has applied everything below `next`.
+    fn has_come(&mut self, epoch: &str, partition: i32, next: i64) {
+        let furthest = self.log(epoch).furthest.entry(partition).or_default();
+        *furthest = (*furthest).max(next);
+    }
+
+    /// A client was told that offsets start again in this epoch.
+    fn reset(&mut self, reset: Reset, epoch: &str) {
+        if reset.ended.is_some() {
+            self.newest = Some(epoch.to_owned());
+        } else if reset.reason != "retention" {
+            // The log is the same and has lost its end: other clients may have what is over.
+            let log = self.log(epoch);
+            log.records.retain(|(partition, _), _| *partition != reset.partition);
+            log.furthest.insert(reset.partition, reset.next_offset);
+        }
+        *self.report.resets.entry(reset.reason).or_default() += 1;
+    }
+
+    fn log(&mut self, epoch: &str) -> &mut Log {
+        self.newest.get_or_insert_with(|| epoch.to_owned());
+        self.logs.entry(epoch.to_owned()).or_default()
+    }
+
+    /// What the others have by now, each must get.
+    fn goal(&self) -> Goal {
+        let furthest = |epoch: &String| self.logs.get(epoch).map(|log| log.furthest.clone()).unwrap_or_default();
+        Goal { furthest: self.newest.as_ref().map(furthest).unwrap_or_default(), epoch: self.newest.clone() }
     }
 }
 
@@ -108,8 +156,7 @@ pub async fn run(settings: &Settings) -> Report {
     let mut clients: Vec<Client> =
         (0..settings.clients).map(|number| Client::new(number, settings, shared.clone())).collect();
     join_all(clients.iter_mut().map(|client| client.misbehave(end))).await;
-    // What the others have by now, each must get.
-    let goal = shared.lock().furthest.clone();
+    let goal = shared.lock().goal();
     join_all(clients.iter_mut().map(|client| client.reach(&goal))).await;
     std::mem::take(&mut shared.lock().report)
 }

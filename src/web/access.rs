@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, FORWARDED, ORIGIN};
+use actix_web::http::header::{CONTENT_TYPE, FORWARDED, ORIGIN};
 use sha2::{Digest as _, Sha256};
 
-use super::auth::{Access, Authenticator, Denied};
+use super::auth::{Access, Authenticator, Denied, bearer};
+use super::origin::names_no_other;
 use crate::config::secret::Secret;
 
 /// The rule.
@@ -24,7 +25,8 @@ pub struct OperatorAccess {
 pub enum Refusal {
     /// It does not come from this machine itself.
     #[error(
-        "only requests from this machine are answered unless an admin token is configured (DASHSTREAM_WEB_ADMIN_TOKEN)"
+        "only requests from this machine, to localhost or an IP address, are answered unless an admin token is configured \
+         (DASHSTREAM_WEB_ADMIN_TOKEN)"
     )]
     Elsewhere,
     /// It shows no good token.
@@ -39,15 +41,15 @@ pub enum Refusal {
 }
 
 impl OperatorAccess {
-    /// Whether a request may change something.
+    /// Whether a request may change something, and if so who asks, for the log.
     ///
     /// # Errors
     /// When it may not.
-    pub fn may_change(&self, request: &HttpRequest) -> Result<(), Refusal> {
-        self.admit(request, "admin", |access| access.admin)?;
+    pub fn may_change(&self, request: &HttpRequest) -> Result<String, Refusal> {
+        let who = self.admit(request, "admin", |access| access.admin)?;
         let kind = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let json = kind.is_some_and(|kind| kind.split(';').next() == Some("application/json"));
-        if json && !request.headers().contains_key(ORIGIN) { Ok(()) } else { Err(Refusal::Page) }
+        if json && !request.headers().contains_key(ORIGIN) { Ok(who) } else { Err(Refusal::Page) }
     }
 
     /// Whether a request may look at what operators see of clients.
@@ -55,7 +57,7 @@ impl OperatorAccess {
     /// # Errors
     /// When it may not.
     pub fn may_look(&self, request: &HttpRequest) -> Result<(), Refusal> {
-        self.admit(request, "admin", |access| access.admin)
+        self.admit(request, "admin", |access| access.admin).map(drop)
     }
 
     /// Whether a request may see health and metrics in full: everybody where nobody has to say who they are, since they may
@@ -65,18 +67,19 @@ impl OperatorAccess {
     /// When it may not.
     pub fn may_observe(&self, request: &HttpRequest) -> Result<(), Refusal> {
         match self.auth {
-            Some(_) => self.admit(request, "observe", |access| access.observe),
+            Some(_) => self.admit(request, "observe", |access| access.observe).map(drop),
             None => Ok(()),
         }
     }
 
-    fn admit(&self, request: &HttpRequest, scope: &'static str, has: fn(&Access) -> bool) -> Result<(), Refusal> {
+    /// Who asks: the subject of a signed token, `admin token`, or `this machine`.
+    fn admit(&self, request: &HttpRequest, scope: &'static str, has: fn(&Access) -> bool) -> Result<String, Refusal> {
         if !self.token.is_empty() && shows(request, &self.token) {
-            return Ok(());
+            return Ok("admin token".to_owned());
         }
         if let Some(auth) = &self.auth {
             return match auth.admit(request.headers()) {
-                Ok(access) if has(&access) => Ok(()),
+                Ok(access) if has(&access) => Ok(access.subject),
                 Ok(_) | Err(Denied::Forbidden(_)) => Err(Refusal::Scope(scope)),
                 Err(_) => Err(Refusal::Token),
             };
@@ -84,21 +87,20 @@ impl OperatorAccess {
         if !self.token.is_empty() {
             return Err(Refusal::Token);
         }
-        if is_near(request) { Ok(()) } else { Err(Refusal::Elsewhere) }
+        if is_near(request) { Ok("this machine".to_owned()) } else { Err(Refusal::Elsewhere) }
     }
 }
 
 fn shows(request: &HttpRequest, token: &Secret) -> bool {
-    let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
     // Hashes take the same time to compare wherever they differ.
-    Sha256::digest(shown) == Sha256::digest(token.reveal())
+    bearer(request.headers()).is_some_and(|shown| Sha256::digest(shown) == Sha256::digest(token.reveal()))
 }
 
-/// From this machine, and not through a proxy on it: whoever is behind that is unknown.
+/// From this machine, and not through a proxy on it: whoever is behind that is unknown. Nor from a page of a name that was
+/// made to point at this machine.
 fn is_near(request: &HttpRequest) -> bool {
     let near = request.peer_addr().is_some_and(|peer: SocketAddr| peer.ip().to_canonical().is_loopback());
     let headers = request.headers();
     let through = ["x-forwarded-for", "x-real-ip", "via"].iter().any(|name| headers.contains_key(*name));
-    near && !through && !headers.contains_key(FORWARDED)
+    near && !through && !headers.contains_key(FORWARDED) && names_no_other(headers)
 }

@@ -44,10 +44,13 @@ struct Continue {
 /// and `offset`.
 pub async fn continue_ingest(request: HttpRequest, body: Bytes, admin: Data<Admin>) -> HttpResponse {
     let peer = request.peer_addr().map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
-    if let Err(refusal) = admin.access.may_change(&request) {
-        tracing::warn!(peer, %refusal, "an admin request was refused");
-        return refused(&refusal);
-    }
+    let who = match admin.access.may_change(&request) {
+        Ok(who) => who,
+        Err(refusal) => {
+            tracing::warn!(peer, %refusal, "an admin request was refused");
+            return refused(&refusal);
+        }
+    };
     let (answer, only) = match parse(&body) {
         Ok(asked) => asked,
         Err(message) => {
@@ -55,10 +58,10 @@ pub async fn continue_ingest(request: HttpRequest, body: Bytes, admin: Data<Admi
         }
     };
     let answered = admin.pauses.answer(answer, only);
-    tracing::info!(peer, action = answer.as_str(), records = answered.len(), "an operator continues ingest");
+    tracing::info!(peer, who, action = answer.as_str(), records = answered.len(), "an operator continues ingest");
     for Pause { partition, offset, kind, .. } in &answered {
         let (action, kind) = (answer.as_str(), kind.as_str());
-        tracing::info!(peer, action, partition, offset, kind, "an operator decided about a record");
+        tracing::info!(peer, who, action, partition, offset, kind, "an operator decided about a record");
     }
     if answered.is_empty() {
         let message = "ingest does not stand still at a record that this instance decides about";
@@ -159,6 +162,8 @@ mod tests {
             (request("[2001:db8::1]:5"), 403),
             (request("127.0.0.1:5").insert_header(("X-Forwarded-For", "127.0.0.1")), 403),
             (request("127.0.0.1:5").insert_header(("Forwarded", "for=127.0.0.1")), 403),
+            (request("127.0.0.1:5").insert_header(("Host", "localhost:3002")), 200),
+            (request("127.0.0.1:5").insert_header(("Host", "evil.example:3002")), 403),
             (request("127.0.0.1:5").insert_header(("Origin", "http://127.0.0.1:3002")), 415),
             (request("127.0.0.1:5").insert_header((CONTENT_TYPE, "text/plain")), 415),
         ] {
@@ -177,6 +182,7 @@ mod tests {
             (with("127.0.0.1:5", "Bearer "), 401),
             (with("127.0.0.1:5", "correct horse"), 401),
             (with("127.0.0.1:5", "Bearer correct horse"), 200),
+            (with("127.0.0.1:5", "bearer correct horse"), 200),
             (with("10.0.0.1:5", "Bearer correct horse"), 200),
         ] {
             let admin = admin("correct horse");

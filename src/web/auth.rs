@@ -95,7 +95,7 @@ impl Authenticator {
     /// When the file holds no usable key.
     pub fn new(settings: AuthSettings, metrics: Arc<Metrics>) -> Result<Self, JwksError> {
         ring_provider::install();
-        let keys = Arc::new(Keys::new(&settings.secret));
+        let keys = Arc::new(Keys::new(&settings.secret, settings.jwks.is_some()));
         if let Some(place) = settings.jwks.clone() {
             jwks::follow(place, settings.jwks_refresh, Arc::clone(&keys), metrics)?;
         }
@@ -144,7 +144,7 @@ impl Authenticator {
     /// How long a token is good from now on.
     pub fn remaining(&self, access: &Access) -> Duration {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        (Duration::from_secs(access.expires) + self.settings.leeway).saturating_sub(now)
+        Duration::from_secs(access.expires).saturating_add(self.settings.leeway).saturating_sub(now)
     }
 }
 
@@ -162,11 +162,16 @@ fn denied(kind: &ErrorKind) -> Denied {
 
 /// The token of a request.
 fn token(headers: &HeaderMap) -> Option<&str> {
-    if let Some(value) = headers.get(AUTHORIZATION) {
-        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-        return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim());
+    if headers.contains_key(AUTHORIZATION) {
+        return bearer(headers);
     }
     protocols(headers).find_map(|name| name.strip_prefix(TOKEN_PROTOCOL))
+}
+
+/// What stands behind `Authorization: Bearer`, in whatever case that is written.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// The subprotocols that a client offers, in its order.

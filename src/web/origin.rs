@@ -50,6 +50,15 @@ fn is_local(host: &Host<&str>) -> bool {
     }
 }
 
+/// Whether a request asks for this machine by an address, or as `localhost`. A page can make a name of its own point at this
+/// machine; its browser then tells that name.
+pub(super) fn names_no_other(headers: &HeaderMap) -> bool {
+    headers.get_all(HOST).all(|named| {
+        let url = named.to_str().ok().and_then(|named| Url::parse(&format!("http://{named}")).ok());
+        url.as_ref().and_then(Url::host).is_some_and(|host| !matches!(host, Host::Domain(_)) || is_local(&host))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use actix_web::http::header::HeaderValue;
@@ -103,5 +112,26 @@ mod tests {
             assert!(policy.allows(&headers(&[], "x")), "no page");
             assert!(!policy.allows(&headers(&["http://localhost", "http://localhost"], "x")), "two origins");
         }
+    }
+
+    #[test]
+    fn only_names_that_pages_cannot_take_stand_for_this_machine() {
+        for (host, want) in [
+            ("127.0.0.1:3002", true),
+            ("10.0.0.1", true),
+            ("[::1]:3002", true),
+            ("[2001:db8::1]", true),
+            ("localhost:3002", true),
+            ("LOCALHOST", true),
+            ("app.localhost", true),
+            ("evil.com:3002", false),
+            ("127.0.0.1.evil.com", false),
+            ("localhost.evil.com", false),
+            ("", false),
+            ("localhost@evil.com", false),
+        ] {
+            assert_eq!(names_no_other(&headers(&[], host)), want, "{host}");
+        }
+        assert!(names_no_other(&HeaderMap::new()), "what names nothing is no browser");
     }
 }

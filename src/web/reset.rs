@@ -25,10 +25,13 @@ struct Asked {
 /// `POST /admin/reset` with `{"topic": "NAME"}`.
 pub(super) async fn reset(request: HttpRequest, body: Bytes, admin: Data<Admin>) -> HttpResponse {
     let peer = request.peer_addr().map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
-    if let Err(refusal) = admin.access.may_change(&request) {
-        tracing::warn!(peer, %refusal, "an admin request was refused");
-        return refused(&refusal);
-    }
+    let who = match admin.access.may_change(&request) {
+        Ok(who) => who,
+        Err(refusal) => {
+            tracing::warn!(peer, %refusal, "an admin request was refused");
+            return refused(&refusal);
+        }
+    };
     let error = |error: &str, message: String| json!({"error": error, "message": message});
     match serde_json::from_slice::<Asked>(&body) {
         Ok(Asked { topic }) if topic == admin.topic => {}
@@ -41,17 +44,17 @@ pub(super) async fn reset(request: HttpRequest, body: Bytes, admin: Data<Admin>)
             return HttpResponse::BadRequest().json(error("invalid_request", message));
         }
     }
-    tracing::warn!(peer, topic = admin.topic, "an operator resets the stream");
+    tracing::warn!(peer, who, topic = admin.topic, "an operator resets the stream");
     match admin.resets.reset(WITHIN).await {
         Ok(stream) => {
             let floors =
                 stream.reset.iter().flat_map(|reset| &reset.floors).map(|(partition, floor)| (*partition, *floor));
             let next = offset_map(floors);
-            tracing::warn!(peer, topic = admin.topic, epoch = stream.name(), %next, "the stream was reset by an operator");
+            tracing::warn!(peer, who, topic = admin.topic, epoch = stream.name(), %next, "the stream was reset by an operator");
             HttpResponse::Ok().json(json!({"epoch": stream.name(), "nextOffsets": next}))
         }
         Err(message) => {
-            tracing::error!(peer, topic = admin.topic, message, "a reset by an operator failed");
+            tracing::error!(peer, who, topic = admin.topic, message, "a reset by an operator failed");
             HttpResponse::ServiceUnavailable().json(error("not_done", message))
         }
     }

@@ -14,7 +14,7 @@ use super::admin::{self, Admin};
 use super::assets;
 use super::clients;
 use super::reset;
-use super::status::{self, Observers, StatusSource};
+use super::status::{self, ObserverRule, Observers, StatusSource};
 use super::websocket::{self, WebsocketDeps};
 use crate::actors::supervisor::{Sabotage, Strike, Supervisor};
 
@@ -107,11 +107,13 @@ pub fn start(
     let websocket = Data::from(Arc::clone(&web.websocket));
     let supervisor = Data::from(Arc::clone(&web.supervisor));
     let admin = Data::from(Arc::clone(&web.admin));
-    let observers = Data::new(match role {
-        Role::All => Observers::Admitted(web.admin.access.clone()),
-        Role::Clients => Observers::Nobody,
-        Role::Operators => Observers::All,
-    });
+    let rule = match role {
+        Role::All => ObserverRule::Admitted(web.admin.access.clone()),
+        Role::Clients => ObserverRule::Nobody,
+        Role::Operators => ObserverRule::All,
+    };
+    let local = listener.local_addr()?.ip().to_canonical().is_loopback();
+    let observers = Data::new(Observers { rule, local });
     let user_timeout = settings.user_timeout;
     let server = HttpServer::new(move || {
         let app = App::new().app_data(status.clone()).app_data(websocket.clone()).app_data(supervisor.clone());

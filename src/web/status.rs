@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::access::{OperatorAccess, Refusal};
 use super::admin::refused;
+use super::origin::names_no_other;
 use crate::actors::sessions::Sessions;
 use crate::board::Board;
 use crate::metrics::Metrics;
@@ -25,6 +26,10 @@ pub struct Identity {
     pub group_id: String,
     /// Largest record value that is processed, in bytes.
     pub max_payload_bytes: usize,
+    /// Whether values without a framing byte are processed.
+    pub legacy_framing: bool,
+    /// Whether clients have to show a token.
+    pub asks_for_token: bool,
     /// `skip` or `pause`.
     pub decode_error_policy: &'static str,
     /// Bounds of the memory window.
@@ -214,7 +219,7 @@ impl StatusSource {
             },
             "kafka_status": match (facts.kafka_contact, age) {
                 (None, _) => "not_connected",
-                (Some(ago), _) if ago > Duration::from_secs(10) => "not_connected",
+                (Some(ago), _) if ago >= health::KAFKA_LOST => "not_connected",
                 (Some(_), None) => "waiting_for_messages",
                 (Some(_), Some(age)) if age > Duration::from_secs(60) => "no_recent_messages",
                 (Some(_), Some(_)) => "connected",
@@ -236,10 +241,12 @@ impl StatusSource {
             "schema_version": 1,
             "protocols": ["dashstream.v2", "v1"],
             "epoch": epoch,
-            "resume_namespace": resume_namespace(&self.identity.topic, &epoch),
+            "resume_namespace": (!epoch.is_empty()).then(|| resume_namespace(&self.identity.topic, &epoch)),
             "kafka_topic": self.identity.topic,
             "kafka_group_id": self.identity.group_id,
             "max_payload_bytes": self.identity.max_payload_bytes,
+            "legacy_framing": self.identity.legacy_framing,
+            "asks_for_token": self.identity.asks_for_token,
             "decode_error_policy": self.identity.decode_error_policy,
         })
     }
@@ -308,7 +315,17 @@ pub async fn version(source: Data<StatusSource>) -> HttpResponse {
 
 /// Who may see health and metrics in full.
 #[derive(Clone, Debug)]
-pub enum Observers {
+pub struct Observers {
+    /// The rule of the listener.
+    pub rule: ObserverRule,
+    /// Whether the listener is for this machine alone. Who need not say who they are has to ask for this machine then, and
+    /// not for a name that somebody has made point at it.
+    pub local: bool,
+}
+
+/// The rule of a listener.
+#[derive(Clone, Debug)]
+pub enum ObserverRule {
     /// Whoever reaches the listener: it is one for operators.
     All,
     /// Who may see everything, or shows that they may.
@@ -319,10 +336,12 @@ pub enum Observers {
 
 impl Observers {
     fn allow(&self, request: &HttpRequest) -> Result<(), Refusal> {
-        match self {
-            Self::All => Ok(()),
-            Self::Nobody => Err(Refusal::Elsewhere),
-            Self::Admitted(access) => access.may_observe(request),
+        let by_its_name = || !self.local || names_no_other(request.headers());
+        match &self.rule {
+            ObserverRule::Nobody => Err(Refusal::Elsewhere),
+            ObserverRule::Admitted(access) if access.auth.is_some() => access.may_observe(request),
+            ObserverRule::All | ObserverRule::Admitted(_) if by_its_name() => Ok(()),
+            ObserverRule::All | ObserverRule::Admitted(_) => Err(Refusal::Elsewhere),
         }
     }
 }

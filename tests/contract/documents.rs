@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use dashstream::actors::topology::EDGES;
+use dashstream::actors::topology::{EDGES, HISTORY_CONCURRENCY};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -66,6 +66,9 @@ fn the_architecture_shows_the_edges_that_are_spawned() {
     let shown = table(&read("docs/ARCHITECTURE.md"), &["from", "to", "message", "bound"]);
     let spawned: Vec<_> = EDGES.iter().map(|edge| [edge.from, edge.to, edge.message, edge.bound]).collect();
     assert_eq!(shown, spawned, "docs/ARCHITECTURE.md differs from EDGES in src/actors/topology.rs");
+    let history: Vec<_> = EDGES.iter().filter(|edge| edge.to == "History" && edge.message == "pages").collect();
+    assert_eq!(history.len(), 2);
+    assert!(history.iter().all(|edge| edge.bound.contains(&HISTORY_CONCURRENCY.to_string())));
 }
 
 #[test]

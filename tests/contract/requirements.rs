@@ -1,4 +1,4 @@
-//! The table of requirements: complete, and each row that is said to hold names tests that exist.
+//! The tables of requirements and lessons: complete, and each row that is said to hold names tests that exist.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,6 +12,9 @@ const LAST: u32 = 285;
 const FOUNDATION: [(u32, u32); 11] =
     [(1, 3), (11, 11), (13, 13), (30, 38), (66, 66), (69, 69), (74, 74), (78, 78), (103, 103), (105, 105), (237, 237)];
 const FOUNDATION_THREADS: (u32, u32) = (243, 247);
+
+/// Lessons about what this tree holds: records that cannot be processed to signals, sessions, configuration.
+const LESSONS: [std::ops::RangeInclusive<u32>; 3] = [38..=100, 122..=127, 135..=139];
 
 /// Number of a row to its status and its last cell.
 fn rows() -> BTreeMap<u32, (String, String)> {
@@ -38,6 +41,24 @@ fn exists(test: &str) -> Result<(), String> {
         false => text.contains(&format!("\"{name}\"")),
     };
     if found { Ok(()) } else { Err(format!("{path} has no test `{name}`")) }
+}
+
+#[test]
+fn every_lesson_is_there_once_with_tests_that_exist_or_a_reason() {
+    let text = read("docs/LESSONS.md");
+    let rows = table(&text, &["id", "mistake", "tests, or why there is none"]);
+    let found: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+    let wanted: Vec<String> = LESSONS.into_iter().flatten().map(|number| format!("L-{number:03}")).collect();
+    assert_eq!(found, wanted);
+    let mut wrong = Vec::new();
+    for row in &rows {
+        let tests = row[2].split('`').skip(1).step_by(2);
+        wrong.extend(tests.filter_map(|test| exists(test).err()).map(|error| format!("{}: {error}", row[0])));
+        if row[1].is_empty() || row[2].is_empty() {
+            wrong.push(format!("{} says nothing", row[0]));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl Handler<Ingested> for Pipe {
     fn handle(&mut self, ingested: Ingested, _: &mut Self::Context) {
         let Ingested { batch, permit } = ingested;
         let origin = batch.origin;
-        let board = self.board.partition(origin.partition);
+        let board = self.board.opened(origin.partition);
         let duty_term = board.duty_term.load(Ordering::Acquire);
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.counted.fetch_add(batch.records.len() as u64, Ordering::Relaxed);

@@ -26,6 +26,7 @@ use dashstream::pipeline::settled::SettledTable;
 use dashstream::pipeline::start::{self, Known};
 use dashstream::pipeline::tags::Reading;
 use dashstream::pipeline::window::Window;
+use dashstream::spans::Spans;
 use dashstream::wire::control::{Dialect, From, Resume, Unlisted};
 use dashstream::wire::filter::{FilterChange, FilterRequest};
 
@@ -42,6 +43,14 @@ struct Browser {
     epoch: u64,
     /// Where it began, and how much of the log that promises.
     began: Vec<(i32, i64)>,
+}
+
+/// A session that has decided where it begins, and has not begun.
+struct Arrival {
+    browser: Browser,
+    epoch: Epoch,
+    beginnings: Vec<Beginning>,
+    from: From,
 }
 
 pub struct World {
@@ -142,11 +151,11 @@ impl World {
     fn retention(&mut self) {
         let partitions = self.log.partitions();
         let partition = partitions[self.rng.usize(0..partitions.len())];
-        let settled = self.board.partition(partition).stored.get().unwrap_or(0);
+        let settled = self.board.opened(partition).stored.get().unwrap_or(0);
         let low = self.rng.i64(0..=settled.min(self.reader[partition as usize]));
         self.log.retain(partition, low);
         if self.rng.bool() {
-            self.board.partition(partition).low_watermark.set(self.log.low(partition));
+            self.board.opened(partition).low_watermark.set(self.log.low(partition));
         }
     }
 
@@ -167,7 +176,9 @@ impl World {
                 steps.iter().map(|step| job.request(step).map(|(tier, asked)| self.page(tier, &asked))).collect();
             let goes_on = match job.absorb(&steps, answers, &self.board, &self.metrics, self.now) {
                 Turned::Over => false,
-                Turned::Stuck if self.rng.u32(0..4) == 0 => job.out_of_time(&self.board, &self.metrics, self.now),
+                Turned::Stuck if self.rng.u32(0..4) == 0 => {
+                    job.out_of_time(&self.board, &self.metrics, &Spans::default(), self.now)
+                }
                 Turned::Stuck => {
                     job.retry();
                     true
@@ -252,7 +263,7 @@ impl World {
 
     fn flush(&mut self) {
         for settled in self.store.flush(self.now).expect("chunks touch each other") {
-            let stored = self.board.partition(settled.origin.partition).stored.get();
+            let stored = self.board.opened(settled.origin.partition).stored.get();
             assert!(stored >= Some(settled.origin.next), "nothing is settled before it was fanned out");
             self.duties.table.settle(&settled.origin, &settled.except, settled.duty_term);
         }
@@ -313,9 +324,15 @@ impl World {
 
     fn connect(&mut self) {
         if self.browsers.len() < 12 {
-            let from = [From::Latest, From::Earliest][self.rng.usize(0..2)];
-            self.open_browser(from, Vec::new(), None);
+            let arrival = self.decide_anything();
+            self.admit(arrival);
+            self.serve_newest();
         }
+    }
+
+    fn decide_anything(&mut self) -> Arrival {
+        let from = [From::Latest, From::Earliest][self.rng.usize(0..2)];
+        self.decide(from, Vec::new(), None)
     }
 
     fn known(&self) -> Vec<Known> {
@@ -331,6 +348,13 @@ impl World {
     }
 
     fn open_browser(&mut self, from: From, last_applied: Vec<(i32, i64)>, named_epoch: Option<u64>) {
+        let arrival = self.decide(from, last_applied, named_epoch);
+        self.admit(arrival);
+        self.serve_newest();
+    }
+
+    /// What a session does on its own thread, up to the moment at which it begins.
+    fn decide(&mut self, from: From, last_applied: Vec<(i32, i64)>, named_epoch: Option<u64>) -> Arrival {
         let dialect = if self.rng.bool() { Dialect::V1 } else { Dialect::V2 };
         let known = self.known();
         let resume = Resume {
@@ -376,21 +400,27 @@ impl World {
         let tenant = self.rng.bool().then(|| TENANTS[self.rng.usize(0..TENANTS.len())]);
         queue.set_filter(self.filter(tenant), false, self.now);
         let registered = self.sessions.register(OpenSession { queue: Arc::clone(&queue), socket: None });
-        queue.begin(&self.board.epoch().name, &beginnings, from, Vec::new(), self.now);
-        self.store.serve(&queue, self.now);
         let mut client =
             Client::new(dialect, beginnings.iter().map(|start| (start.partition, start.from, start.oldest)));
         client.tenant = tenant;
         let epoch = self.log.epoch;
-        self.browsers.push(Browser {
-            queue,
-            turn: VecDeque::new(),
-            _registered: registered,
-            client,
-            reports,
-            epoch,
-            began: starts,
-        });
+        let turn = VecDeque::new();
+        let browser = Browser { queue, turn, _registered: registered, client, reports, epoch, began: starts };
+        Arrival { browser, epoch: self.board.epoch(), beginnings, from }
+    }
+
+    /// The session begins as it decided, whatever has happened since.
+    fn admit(&mut self, arrival: Arrival) {
+        let Arrival { browser, epoch, beginnings, from } = arrival;
+        browser.queue.begin(&epoch, &beginnings, from, Vec::new(), self.now);
+        self.browsers.push(browser);
+    }
+
+    /// The store gets the request of the session that began last.
+    fn serve_newest(&mut self) {
+        if let Some(browser) = self.browsers.last() {
+            self.store.serve(&browser.queue, self.now);
+        }
     }
 
     /// Gives only what `tenant` wrote.
@@ -521,8 +551,9 @@ impl World {
             .partitions()
             .into_iter()
             .map(|partition| {
-                let board = self.board.partition(partition);
+                let board = self.board.opened(partition);
                 let start = board.stored.get().or(board.window_low.get()).unwrap_or(0);
+                board.start.set(start);
                 self.reader[partition as usize] = start;
                 PartitionStart { partition, start, end: self.log.end(partition) }
             })
@@ -534,6 +565,7 @@ impl World {
         if self.log.partitions().len() < 8 {
             let partition = self.log.add_partition();
             self.reader.push(0);
+            self.board.opened(partition).start.set(0);
             let partitions = vec![PartitionStart { partition, start: 0, end: 0 }];
             self.store.open(&PartitionsOpened { epoch: self.board.epoch(), partitions }, self.now);
         }
@@ -544,6 +576,8 @@ impl World {
         for index in 0..self.browsers.len() {
             self.drain(index, usize::MAX);
         }
+        // They read the board before it is told, and begin at some moment after.
+        let late: Vec<_> = (0..self.rng.usize(0..3)).map(|_| self.decide_anything()).collect();
         let number = self.log.epoch + 1;
         let partitions = self.rng.i32(1..5);
         self.log = Log::new(number, partitions);
@@ -551,7 +585,13 @@ impl World {
         self.board.open_epoch(epoch(number));
         self.duties.table.open_epoch(number);
         self.duties.committed.clear();
+        let (before, after): (Vec<_>, Vec<_>) = late.into_iter().partition(|_| self.rng.bool());
+        before.into_iter().for_each(|arrival| self.admit(arrival));
         self.open_partitions();
+        for arrival in after {
+            self.admit(arrival);
+            self.serve_newest();
+        }
         for browser in &mut self.browsers {
             browser.epoch = number;
             browser.began = self.log.partitions().into_iter().map(|partition| (partition, 0)).collect();

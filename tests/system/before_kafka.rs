@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::client::{Client, From, Options};
 use crate::harness::eventually::within;
@@ -32,6 +32,10 @@ fn clients_that_come_before_kafka_wait_are_told_and_are_served_when_it_is_there(
     service.wait_until_listening();
     let health = within("/health", Duration::from_secs(3).saturating_sub(started.elapsed()), || service.try_health());
     assert_ne!(health["status"], "healthy", "{health}");
+    // A stream without a name has no namespace either: pages keep theirs.
+    let (_, version) = service.get("/version").expect("/version answers");
+    let version: Value = serde_json::from_str(&version).expect("/version is JSON");
+    assert_eq!((&version["epoch"], &version["resume_namespace"]), (&json!(""), &Value::Null));
 
     // Asked before: an error with a hint after REPLAY_TIMEOUT_SECS, never an answer out of nothing.
     let asked = Instant::now();

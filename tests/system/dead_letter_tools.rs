@@ -1,6 +1,7 @@
 //! `dashstream dlq`: letters are found, records are published again exactly once and as they were, and what was done is
 //! written down.
 
+use std::collections::BTreeMap;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -85,6 +86,7 @@ fn letters_are_listed_by_every_filter_page_by_page_and_inspected() {
         4 => Ok(()),
         there => Err(there.to_string()),
     });
+    let committed = topic.committed(service.config().group());
     let all = [key(&topic, 0, 0), key(&topic, 0, 1), key(&topic, 1, 0), key(&topic, 1, 1)];
     let listed = |arguments: &[&str]| {
         let ran = dlq(&topic, &[&["list", "--json"], arguments].concat());
@@ -128,6 +130,11 @@ fn letters_are_listed_by_every_filter_page_by_page_and_inspected() {
     assert_eq!((&shown["letter"]["error_type"], &shown["state"]), (&"schema_version".into(), &"open".into()));
     let absent = dlq(&topic, &["inspect", "no-such-letter"]);
     assert!(absent.code == 1 && absent.err.contains("there is no letter no-such-letter"), "{}", absent.err);
+    // All of them saw everything, and nobody's place was moved: neither the live group's nor one of the commands' own.
+    assert_eq!(topic.committed(service.config().group()), committed);
+    for looked_at in [&topic, &letters] {
+        assert_eq!(looked_at.committed("dashstream-cli"), BTreeMap::new(), "{}", looked_at.name);
+    }
 }
 
 #[test]

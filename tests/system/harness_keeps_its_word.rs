@@ -114,6 +114,8 @@ fn the_judge_holds_a_reconnect_against_the_cursor() {
     reconnected(12, &[]).expect("goes on at the cursor");
     let after_reset = reconnected(0, &[reset]).expect("a reset explains another start");
     assert_eq!((after_reset.resets.len(), after_reset.records.len()), (1, 1), "records of the old log are gone");
+    let ended = after_reset.compare_ended(&Published::default());
+    assert!(ended.is_err_and(|error| error.contains("e1")), "what came before the reset was never published");
     for from in [0, 10, 11, 13] {
         assert!(reconnected(from, &[]).is_err(), "a start at {from} instead of 12 was not noticed");
     }
@@ -121,6 +123,19 @@ fn the_judge_holds_a_reconnect_against_the_cursor() {
     ledger.connected();
     assert!(ledger.frame(frame(10, 11, vec![record(10)])).is_err(), "a frame before the welcome");
     assert!(ledger.text(&json!({ "type": "welcome", "epoch": "e1", "partitions": {} })).is_err(), "a lost partition");
+}
+
+#[test]
+fn a_client_that_was_told_of_a_new_log_in_part_asks_to_be_told_again() {
+    let two = json!({ "from": "10", "low": "0", "next": "10" });
+    let mut ledger = Ledger::default();
+    ledger.connected();
+    ledger.text(&json!({ "type": "welcome", "epoch": "e1", "partitions": { "0": two, "1": two } })).expect("a welcome");
+    let reset = |partition| json!({ "type": "cursor_reset", "epoch": "e2", "partition": partition, "reason": "topic_recreated", "nextOffset": "0" });
+    ledger.text(&reset(0)).expect("a reset");
+    assert_eq!((ledger.cursor_epoch(), ledger.epoch_of(0), ledger.epoch_of(1)), (Some("e1"), Some("e2"), Some("e1")));
+    ledger.text(&reset(1)).expect("a reset");
+    assert_eq!(ledger.cursor_epoch(), Some("e2"));
 }
 
 #[test]

@@ -16,6 +16,8 @@ use crate::harness::records;
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
+use crate::harness::v1_client::V1Client;
+use crate::spans::{collector, number};
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -136,26 +138,68 @@ fn a_backlog_of_exactly_the_limit_is_complete_and_one_more_is_capped() {
     }
 }
 
+/// How long a replay of everything takes.
+fn timed(service: &Service) -> Duration {
+    let mut raw = Raw::v2(service.address());
+    let start = Instant::now();
+    raw.say(&json!({ "type": "hello", "from": "earliest" }));
+    raw.hear_type("replay_complete");
+    start.elapsed()
+}
+
 #[test]
 fn many_partitions_do_not_slow_a_replay_and_every_record_of_it_is_counted() {
-    let mut took = Vec::new();
+    const TRIES: u32 = 3;
+    let mut took = BTreeMap::new();
     for (partitions, each) in [(1, 1_000), (10, 100), (50, 20), (1, 137)] {
         let topic = Topic::create(services::kafka(), "spread", partitions);
         let published = publish(&topic, partitions, each);
-        let service = Service::start_healthy(&without_memory(&topic));
-        let start = Instant::now();
+        // Each time it is read from Kafka.
+        let config = without_memory(&topic).set("DASHSTREAM_REPLAY_HISTORY_CACHE_BYTES", 0);
+        let service = Service::start_healthy(&config);
+        // The best one says most about the service and least about what else the machine does.
+        let best = (0..TRIES).map(|_| timed(&service)).min().expect("several");
+        took.insert((partitions, each), best);
         let client = patient(&service);
         eventually("the answer", BOUND, || client.texts("replay_complete").pop().map(|_| ()).ok_or("none".to_owned()));
-        took.push((partitions, each, start.elapsed()));
         let answers = client.texts("replay_complete");
         assert_eq!((answers.len(), &answers[0]["capped"]), (1, &json!(false)));
         client.wait_for_all(&published, BOUND);
         let replayed = service.metric("websocket_replay_messages_total", &[r#"mode="partition""#]);
-        assert_eq!(replayed, published.len() as f64, "the backlog, and nothing else");
+        assert_eq!(replayed, published.len() as f64 * f64::from(TRIES + 1), "the backlog, and nothing else");
     }
-    // What is promised is twice the time of one partition; a busy machine is no measure of that.
     println!("partitions, records of each, time of the replay: {took:?}");
-    assert!(took.iter().all(|(_, _, took)| *took < Duration::from_secs(20)), "{took:?}");
+    // Twice the time of one partition; of a few milliseconds that would measure the machine.
+    let allowed = took[&(1, 1_000)] * 2 + Duration::from_secs(3);
+    assert!(took.values().all(|took| *took < allowed), "{took:?}, allowed {allowed:?}");
+}
+
+#[test]
+fn every_kind_of_message_is_replayed_wherever_the_connection_broke() {
+    let topic = Topic::create(services::kafka(), "kinds", 1);
+    let service = Service::start_healthy(&Config::new(&topic));
+    let producer = Producer::new(services::kafka());
+    let (mut published, mut clients) = (Published::default(), Vec::new());
+    // One client leaves before each kind; all come back when the last is there.
+    for record in records::of_each_kind("kinds") {
+        let mut client = Client::from(service.address(), From::Earliest);
+        client.wait_for_all(&published, BOUND);
+        client.disconnect();
+        clients.push(client);
+        published.extend(producer.publish(&topic.name, [record]));
+    }
+    let threads = json!({ "type": "resume", "mode": "thread", "lastSequencesByThread": { "kinds": "1" } });
+    let by_thread = V1Client::connect(service.address(), Some(&threads));
+    let v1 = V1Client::connect(service.address(), Some(&json!({ "type": "resume", "from": "earliest" })));
+    for client in &mut clients {
+        client.reconnect(service.address());
+        client.wait_for_all(&published, BOUND);
+    }
+    v1.wait_for_all(&published, BOUND);
+    eventually("every kind but the first by its thread", BOUND, || match by_thread.look(|seen| seen.records.len()) {
+        8 => Ok(()),
+        records => Err(records.to_string()),
+    });
 }
 
 #[test]
@@ -229,7 +273,12 @@ fn a_topic_that_does_not_answer_is_told_within_the_budget_and_the_cursor_still_w
     let kafka = services::kafka_behind_proxy();
     let topic = Topic::create(&kafka.direct, "hung-history", 1);
     let published = publish(&topic, 1, 500);
-    let config = without_memory(&topic).set("KAFKA_BROKERS", kafka.proxy.address()).set("REPLAY_TIMEOUT_SECS", 2);
+    let (collector, spans) = collector();
+    let config = without_memory(&topic)
+        .set("KAFKA_BROKERS", kafka.proxy.address())
+        .set("REPLAY_TIMEOUT_SECS", 2)
+        .set("OTEL_EXPORTER_OTLP_ENDPOINT", collector)
+        .set("OTEL_EXPORTER_OTLP_HEADERS", "x-scope=tests");
     let service = Service::start_healthy(&config);
     kafka.proxy.black_hole();
     let client = patient(&service);
@@ -242,4 +291,16 @@ fn a_topic_that_does_not_answer_is_told_within_the_budget_and_the_cursor_still_w
     kafka.proxy.heal();
     client.ask_on();
     client.wait_for_all(&published, BOUND);
+    // Both resumes are told as what they were.
+    let told = eventually("two spans", BOUND, || {
+        let spans = spans.lock().expect("spans");
+        let told: Vec<_> = spans
+            .iter()
+            .map(|span| {
+                (span.status.as_ref().map_or(0, |status| status.code), number(span, "dashstream.replay.records"))
+            })
+            .collect();
+        if told.len() == 2 { Ok(told) } else { Err(format!("{told:?}")) }
+    });
+    assert_eq!(told, [(2, Some(0)), (0, Some(500))], "one that failed, and one that did not");
 }

@@ -1,5 +1,6 @@
 //! Every way into a secured Kafka works for every client of the service, and what cannot work says so.
 
+use std::net::{Ipv6Addr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use crate::harness::client::{Client, From};
 use crate::harness::dead_letters;
 use crate::harness::eventually::eventually;
 use crate::harness::producer::Producer;
+use crate::harness::proxy::Proxy;
 use crate::harness::records;
 use crate::harness::service::{Config, Service};
 use crate::harness::services::{self, SecureKafka};
@@ -108,34 +110,63 @@ fn each_listener_is_entered_by_every_client_of_the_service() {
     for (brokers, variables) in &ways {
         println!("{variables:?}");
         let topic = Topic::create(direct, "door", 2);
-        let letters = topic.beside("dlq", 1);
-        let config = doors.config(&topic, brokers, variables).set("KAFKA_DLQ_TOPIC", &letters.name);
-        let service = Service::start_healthy(&config);
-        let client = Client::from(service.address(), From::Earliest);
-        let sent = [records::good("t", 1), records::garbage("t"), records::zstd("t", 2, 500)];
-        let sent = sent.into_iter().cycle().take(30).enumerate();
-        let sent = sent.map(|(index, record)| record.on_partition(i32::try_from(index % 2).expect("0 or 1")));
-        let published = Producer::new(direct).publish(&topic.name, sent);
-        // Reader, membership, dead letters and lag each have a client of their own.
-        client.wait_for_all(&published, BOUND);
-        topic.wait_until_all_committed(config.group(), BOUND);
-        dead_letters::wait_for(&letters, published.bad(), BOUND);
-        eventually("the lag of both partitions", BOUND, || {
-            let known =
-                service.metrics().keys().filter(|name| name.starts_with("websocket_kafka_consumer_lag{")).count();
-            if known == 2 { Ok(()) } else { Err(known.to_string()) }
-        });
-        assert!(!service.log().contains("-secret"), "no password is in the log");
-        // Commands take the same door.
-        let listed = Command::new(env!("CARGO_BIN_EXE_dashstream"))
-            .args(["dlq", "list", "--json"])
-            .env_clear()
-            .envs(config.variables())
-            .output()
-            .expect("the binary can be run");
-        let lines = String::from_utf8_lossy(&listed.stdout).lines().count();
-        assert!(listed.status.success() && lines == published.bad(), "{listed:?}");
+        enter(&topic, &doors.config(&topic, brokers, variables));
     }
+}
+
+/// Every client of the service, and its commands, come in by the way that the configuration says.
+fn enter(topic: &Topic, config: &Config) {
+    let letters = topic.beside("dlq", 1);
+    let service = Service::start_healthy(config);
+    let client = Client::from(service.address(), From::Earliest);
+    let sent = [records::good("t", 1), records::garbage("t"), records::zstd("t", 2, 500)];
+    let sent = sent.into_iter().cycle().take(30).enumerate();
+    let sent = sent.map(|(index, record)| record.on_partition(i32::try_from(index % 2).expect("0 or 1")));
+    let published = Producer::new(&topic.kafka).publish(&topic.name, sent);
+    // Reader, membership, dead letters and lag each have a client of their own.
+    client.wait_for_all(&published, BOUND);
+    topic.wait_until_all_committed(config.group(), BOUND);
+    dead_letters::wait_for(&letters, published.bad(), BOUND);
+    eventually("the lag of both partitions", BOUND, || {
+        let known = service.metrics().keys().filter(|name| name.starts_with("websocket_kafka_consumer_lag{")).count();
+        if known == 2 { Ok(()) } else { Err(known.to_string()) }
+    });
+    assert!(!service.log().contains("-secret"), "no password is in the log");
+    // Commands take the same door.
+    let listed = Command::new(env!("CARGO_BIN_EXE_dashstream"))
+        .args(["dlq", "list", "--json"])
+        .env_clear()
+        .envs(config.variables())
+        .output()
+        .expect("the binary can be run");
+    let lines = String::from_utf8_lossy(&listed.stdout).lines().count();
+    assert!(listed.status.success() && lines == published.bad(), "{listed:?}");
+}
+
+#[test]
+fn a_broker_that_has_only_an_address_of_ipv6_is_entered_by_every_client_of_the_service() {
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        eprintln!("this machine has no IPv6: nothing was tested");
+        return;
+    }
+    // It advertises that address alone to those who come by it.
+    let kafka = services::kafka_behind(Proxy::start_on(Ipv6Addr::LOCALHOST.into()));
+    let topic = Topic::create(&kafka.direct, "ipv6", 2);
+    let brokers = kafka.proxy.address();
+    assert!(brokers.starts_with("[::1]:"), "{brokers}");
+    for family in ["auto", "v6"] {
+        let topic = Topic::create(&kafka.direct, "ipv6", 2);
+        let config = Config::new(&topic).set("KAFKA_BROKERS", &brokers).set("KAFKA_BROKER_ADDRESS_FAMILY", family);
+        enter(&topic, &config);
+    }
+    // IPv4 alone does not get there, and says so.
+    let config = Config::new(&topic).set("KAFKA_BROKERS", &brokers).set("KAFKA_BROKER_ADDRESS_FAMILY", "v4");
+    let service = Service::start(&config);
+    eventually("faults of the connection", BOUND, || match faults(&service).is_empty() {
+        false => Ok(()),
+        true => Err("none".to_owned()),
+    });
+    assert_ne!(service.verdict().expect("/health answers").0, "healthy");
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn open_board(topic: &Topic, board: &Board, number: u64) -> Arc<str> {
     board.open_epoch(Epoch { number, name: name.clone() });
     for partition in topic.partitions() {
         let (low, high) = topic.watermarks(partition);
-        let board = board.partition(partition);
+        let board = board.opened(partition);
         board.start.set(low);
         board.end_at_start.set(high);
         board.fetched.set(high);

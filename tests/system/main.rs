@@ -37,6 +37,8 @@ mod dashboards_show_live_data;
 
 mod dead_letter_tools;
 
+mod exact_digits;
+
 mod fault_matrix;
 
 mod history;
@@ -88,6 +90,8 @@ mod tenants;
 mod thread_resumes;
 
 mod topic_changes;
+
+mod topics;
 
 mod torture;
 

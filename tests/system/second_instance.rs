@@ -8,7 +8,8 @@ use nix::sys::signal::Signal;
 use crate::harness::client::{Client, From};
 use crate::harness::eventually::eventually;
 use crate::harness::load::Load;
-use crate::harness::records::Expect;
+use crate::harness::producer::Producer;
+use crate::harness::records::{self, Expect};
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
@@ -183,6 +184,38 @@ fn a_second_process_with_the_same_member_id_is_refused_and_the_first_goes_on_und
     for actor in first.health()["actors"].as_array().expect("a list of actors") {
         assert_eq!(actor["restarts"], 0, "{actor}");
     }
+}
+
+#[test]
+fn environments_on_one_topic_share_nothing_and_a_new_group_at_latest_reads_no_history() {
+    let topic = Topic::create(services::kafka(), "environments", 2);
+    let publish = |sequences: std::ops::RangeInclusive<u64>| {
+        let records =
+            sequences.flat_map(|at| (0..2).map(move |partition| records::good("t", at).on_partition(partition)));
+        Producer::new(&topic.kafka).publish(&topic.name, records.collect::<Vec<_>>())
+    };
+    let mut published = publish(1..=50);
+    let old = Service::start_healthy(&Config::new(&topic));
+    topic.wait_until_all_committed(old.config().group(), BOUND);
+    let new = Service::start_healthy(&Config::new(&topic).set("KAFKA_AUTO_OFFSET_RESET", "latest"));
+    assert_ne!(old.config().group(), new.config().group());
+    for service in [&old, &new] {
+        eventually("the duties of both partitions", BOUND, || {
+            match service.metric("dashstream_owned_partitions", &[]) {
+                2.0 => Ok(()),
+                owned => Err(owned.to_string()),
+            }
+        });
+    }
+    let client = Client::from(old.address(), From::Earliest);
+    let later = publish(51..=80);
+    published.extend(later);
+    client.wait_for_all(&published, BOUND);
+    for service in [&old, &new] {
+        topic.wait_until_all_committed(service.config().group(), BOUND);
+    }
+    let judged = |service: &Service| service.metric("websocket_kafka_messages_total", &["success"]);
+    assert_eq!((judged(&old), judged(&new)), (160.0, 60.0), "the new group began where it came in");
 }
 
 #[test]

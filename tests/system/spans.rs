@@ -29,7 +29,7 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
 
 /// A collector: its address, and the spans that it was told.
-fn collector() -> (String, Arc<Mutex<Vec<Span>>>) {
+pub(crate) fn collector() -> (String, Arc<Mutex<Vec<Span>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
     let spans = Arc::new(Mutex::new(Vec::new()));
@@ -61,7 +61,7 @@ fn body(socket: &mut TcpStream) -> Option<Vec<u8>> {
     Some(body)
 }
 
-fn number(span: &Span, name: &str) -> Option<i64> {
+pub(crate) fn number(span: &Span, name: &str) -> Option<i64> {
     let attribute = span.attributes.iter().find(|attribute| attribute.key == name)?;
     match attribute.value.as_ref()?.value.as_ref()? {
         Value::IntValue(number) => Some(*number),

@@ -77,6 +77,11 @@ fn a_topic_made_anew_with_more_partitions_is_one_reset_for_each_of_them() {
     made_anew_while_connected(300, 600, PARTITIONS + 2, 1_000);
 }
 
+#[test]
+fn a_topic_made_anew_with_fewer_partitions_takes_clients_as_before() {
+    made_anew_while_connected(300, 600, PARTITIONS - 2, 1_000);
+}
+
 fn made_anew_while_connected(old: u64, new: u64, partitions: i32, metadata_interval_ms: u64) {
     let topic = Topic::create(services::kafka(), "anew", PARTITIONS);
     let config = Config::new(&topic).set("DASHSTREAM_KAFKA_METADATA_INTERVAL_MS", metadata_interval_ms);

@@ -3,9 +3,9 @@
 //! A few run with the other tests. `DASHSTREAM_TORTURE_SEEDS=1-200` chooses the ones of the test that is run by hand, see
 //! CONTRIBUTING.md; one seed runs one scenario again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::client::{Client, From, Options, Reading};
+use crate::harness::contract::Ledger;
 use crate::harness::eventually::{eventually, throughout};
 use crate::harness::load::Load;
 use crate::harness::producer::{Producer, Published};
@@ -24,8 +25,10 @@ use crate::harness::{records, unique_name};
 
 const BOUND: Duration = Duration::from_secs(90);
 const PARTITIONS: usize = 3;
+/// Records per second.
+const RATE: u64 = 1_000;
 /// Between them they have every trouble but a process or a Kafka that stands still; one grows the topic while the service restarts.
-const FEW: [u64; 4] = [5, 10, 14, 16];
+const FEW: [u64; 5] = [5, 10, 14, 16, 30];
 const MANY: RangeInclusive<u64> = 1..=200;
 
 /// What happens to the service and around it.
@@ -50,13 +53,17 @@ enum Trouble {
     MorePartitions,
     /// Retention takes what lies below the middle.
     Retention,
+    /// The topic is deleted and made anew; the clients are connected, as far as other troubles let them.
+    Recreation,
 }
 
 use Trouble::{
-    CutKafka, CutRedis, FlushRedis, HangKafka, HangRedis, KillService, MorePartitions, Reconnects, Retention,
-    SlowKafka, StalledReader, SuspendService,
+    CutKafka, CutRedis, FlushRedis, HangKafka, HangRedis, KillService, MorePartitions, Reconnects, Recreation,
+    Retention, SlowKafka, StalledReader, SuspendService,
 };
 
+/// Those that a step draws from. Every sixth scenario has a re-creation besides, once: the log that it ends is judged as a
+/// whole.
 const ALL: [Trouble; 12] = [
     KillService,
     SuspendService,
@@ -87,7 +94,12 @@ fn plan(seed: u64) -> Vec<Step> {
         troubles.dedup();
         Step { troubles, lasts: Duration::from_millis(random.u64(300..1_500)) }
     };
-    (0..count).map(step).collect()
+    let mut steps: Vec<Step> = (0..count).map(step).collect();
+    if seed.is_multiple_of(6) {
+        let troubles = &mut steps[random.usize(..count)].troubles;
+        troubles.insert(random.usize(..=troubles.len()), Recreation);
+    }
+    steps
 }
 
 /// What several scenarios share.
@@ -102,10 +114,19 @@ struct Scenario<'a> {
     prefix: String,
     service: Service,
     clients: Vec<Client>,
+    load: Option<Load>,
     /// Below lies what retention took.
     kept_from: BTreeMap<i32, i64>,
     /// Of the partitions that came later.
     published: Published,
+    ended: Option<EndedLog>,
+}
+
+/// The log before the topic was made anew.
+struct EndedLog {
+    published: Published,
+    /// Per client the partitions of which it had applied something.
+    known: Vec<BTreeSet<i32>>,
 }
 
 impl Scenario<'_> {
@@ -137,30 +158,54 @@ impl Scenario<'_> {
             Client::from(service.address(), From::Latest),
             Client::connect(service.address(), slow),
         ];
-        let load = Load::start(&topic, 1_000);
-        let (kept_from, published) = (BTreeMap::new(), Published::default());
-        let mut scenario = Scenario { around, topic, prefix, service, clients, kept_from, published };
+        let load = Some(Load::start(&topic, RATE));
+        let (kept_from, published, ended) = (BTreeMap::new(), Published::default(), None);
+        let mut scenario = Scenario { around, topic, prefix, service, clients, load, kept_from, published, ended };
         scenario.all_flow();
         for step in &steps {
             scenario.step(step);
             scenario.all_flow();
         }
-        let mut published = load.stop();
-        published.extend(std::mem::take(&mut scenario.published));
+        let published = scenario.all_published();
         scenario.heal();
         scenario.clients.iter().for_each(|client| client.read(Reading::Fast));
-        for client in &scenario.clients {
-            let kept_from = &scenario.kept_from;
-            let excused = |partition: i32, offset: i64| kept_from.get(&partition).is_some_and(|kept| offset < *kept);
-            client.wait_until("the end of the stream", BOUND, |ledger| ledger.has_reached_the_end_of(&published));
-            client.look(|ledger| {
-                let resets: Vec<_> = ledger.resets.iter().filter(|reset| reset.reason != "retention").collect();
-                assert!(resets.is_empty(), "offsets started again: {resets:?}");
-                ledger.compare(&published, excused).expect("the stream is what was published");
+        for (number, client) in scenario.clients.iter().enumerate() {
+            client.wait_until("the stream to be what was published", BOUND, |ledger| {
+                scenario.judge(number, ledger, &published)
             });
         }
         scenario.topic.wait_until_all_committed(&group, BOUND);
         assert!(scenario.service.is_running());
+    }
+
+    /// Stops the load, and tells all that lies in the log.
+    fn all_published(&mut self) -> Published {
+        let mut published = self.load.take().expect("the load runs").stop();
+        published.extend(std::mem::take(&mut self.published));
+        published
+    }
+
+    /// Whether a client has the whole stream and nothing else, and was told where offsets started again.
+    fn judge(&self, client: usize, ledger: &Ledger, published: &Published) -> Result<(), String> {
+        let resets = || ledger.resets.iter().filter(|reset| reset.reason != "retention");
+        if let Some(ended) = &self.ended {
+            let told: BTreeSet<i32> = resets().map(|reset| reset.partition).collect();
+            if !ended.known[client].is_subset(&told) {
+                return Err(format!("told of the new log: {told:?}, to be told: {:?}", ended.known[client]));
+            }
+            ledger.compare_ended(&ended.published)?;
+            let late = |(partition, began): &(&i32, &i64)| *began > self.kept_from.get(partition).unwrap_or(&0);
+            if let Some(late) = ledger.began.iter().find(late) {
+                return Err(format!("(partition, offset) {late:?} is not where the new log begins"));
+            }
+        }
+        let expected = if self.ended.is_some() { "topic_recreated" } else { "none" };
+        if let Some(reset) = resets().find(|reset| reset.reason != expected) {
+            return Err(format!("offsets started again: {reset:?}"));
+        }
+        ledger.has_reached_the_end_of(published)?;
+        let excused = |partition, offset| self.kept_from.get(&partition).is_some_and(|kept| offset < *kept);
+        ledger.compare(published, excused)
     }
 
     /// Every client has something of each partition, and gets more.
@@ -220,7 +265,8 @@ impl Scenario<'_> {
                 let partitions = self.topic.partitions().len();
                 self.topic.grow(partitions + 1);
                 let new = i32::try_from(partitions).expect("few partitions");
-                let records = (1..=50).map(|sequence| records::good("grown", sequence).on_partition(new));
+                let thread = if self.ended.is_some() { "grown anew" } else { "grown" };
+                let records = (1..=50).map(|sequence| records::good(thread, sequence).on_partition(new));
                 self.published.extend(Producer::new(&self.topic.kafka).publish(&self.topic.name, records));
             }
             Retention => {
@@ -231,7 +277,19 @@ impl Scenario<'_> {
                     self.kept_from.insert(partition, middle);
                 }
             }
+            Recreation => self.recreate(),
         }
+    }
+
+    fn recreate(&mut self) {
+        let published = self.all_published();
+        let applied =
+            |ledger: &Ledger| ledger.cursor().iter().filter(|(_, next)| **next > 0).map(|(of, _)| *of).collect();
+        let known = self.clients.iter().map(|client| client.look(applied)).collect();
+        self.ended = Some(EndedLog { published, known });
+        self.kept_from.clear();
+        self.topic.recreate(i32::try_from(self.topic.partitions().len()).expect("few partitions"));
+        self.load = Some(Load::start_as("anew", &self.topic, RATE));
     }
 
     /// All is well again, and clients that were cut off come back with their cursors.
@@ -274,25 +332,63 @@ fn a_few_scenarios_keep_the_promise() {
 #[test]
 fn clients_that_misbehave_by_the_command_line_are_given_everything_by_two_instances() {
     let topic = Topic::create(services::kafka(), "torture", PARTITIONS as i32);
-    let config = Config::new(&topic)
-        .unset("KAFKA_GROUP_INSTANCE_ID")
-        .set("DASHSTREAM_WEB_SESSION_QUEUE_BYTES", 64 * 1024)
-        .set("REPLAY_BUFFER_MEMORY_SIZE", 500);
-    let instances = [Service::start_healthy(&config), Service::start_healthy(&config)];
-    let load = Load::start(&topic, 1_000);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dashstream"));
-    command.args(["torture", "--seed", "1", "--clients", "6", "--seconds", "8", "--patience", "60", "--json"]);
-    for instance in &instances {
-        command.args(["--at", instance.address()]);
-    }
-    let output = command.env_clear().output().expect("the binary can be run");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
-    println!("{report}");
-    assert_eq!((output.status.code(), &report["violations"]), (Some(0), &json!(0)), "{report}");
+    let instances = two_instances(&topic);
+    let load = Load::start(&topic, RATE);
+    let report = tortured(&instances, 6, 8, || ());
     let published = load.stop();
     let each = report["records"].as_u64().expect("a number") / 6;
     assert!((500..=published.len() as u64).contains(&each), "{each} records at each client, {}", published.len());
     assert!(report["connections"].as_u64() > Some(6) && report["faults"].as_object().is_some_and(|f| f.len() >= 4));
+}
+
+#[test]
+fn clients_that_misbehave_while_the_topic_is_made_anew_are_all_told_and_given_the_new_log() {
+    let topic = Topic::create(services::kafka(), "torture-anew", PARTITIONS as i32);
+    let instances = two_instances(&topic);
+    let old = Load::start(&topic, RATE);
+    let (mut new, begun) = (None, Instant::now());
+    let report = tortured(&instances, 4, 24, || {
+        let delivered = || instances[0].metric("dashstream_delivered_records_total", &[]);
+        eventually("clients to have something of the old log", BOUND, || match delivered() {
+            0.0 => Err("nobody has".to_owned()),
+            _ => Ok(()),
+        });
+        drop(old.stop());
+        topic.recreate(PARTITIONS as i32);
+        new = Some((Load::start_as("anew", &topic, RATE), begun.elapsed()));
+    });
+    let (new, made_after) = new.expect("it was made anew");
+    drop(new.stop());
+    println!("made anew after {made_after:?}");
+    // A machine that took most of the time for that leaves none to tell anybody.
+    let told = report["resets"]["topic_recreated"].as_u64();
+    assert!(told >= Some(PARTITIONS as u64) || made_after > Duration::from_secs(8), "{report}");
+}
+
+fn two_instances(topic: &Topic) -> [Service; 2] {
+    let config = Config::new(topic)
+        .unset("KAFKA_GROUP_INSTANCE_ID")
+        .set("DASHSTREAM_WEB_SESSION_QUEUE_BYTES", 64 * 1024)
+        .set("REPLAY_BUFFER_MEMORY_SIZE", 500);
+    [Service::start_healthy(&config), Service::start_healthy(&config)]
+}
+
+/// What `dashstream torture` reports of a run in which something happens; no promise was broken.
+fn tortured(instances: &[Service], clients: u32, seconds: u32, meanwhile: impl FnOnce()) -> Value {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dashstream"));
+    let (clients, seconds) = (clients.to_string(), seconds.to_string());
+    command.args(["torture", "--seed", "1", "--clients", &clients, "--seconds", &seconds, "--patience", "60"]);
+    command.arg("--json").env_clear().stdout(Stdio::piped());
+    for instance in instances {
+        command.args(["--at", instance.address()]);
+    }
+    let running = command.spawn().expect("the binary can be run");
+    meanwhile();
+    let output = running.wait_with_output().expect("its output can be read");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a report");
+    println!("{report}");
+    assert_eq!((output.status.code(), &report["violations"]), (Some(0), &json!(0)), "{report}");
+    report
 }
 
 #[test]

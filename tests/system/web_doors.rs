@@ -118,6 +118,15 @@ fn pages_of_others_may_not_connect() {
     assert!(upgrade(local.address(), &rebound).expect_err("a page of another name").contains("403"));
     assert!(local.metric("websocket_rejected_connections_total", &[r#"reason="origin""#]) >= 3.0);
 
+    // Such a page sees nothing else either: to its browser the answers are its own.
+    let get = |path: &str, host: &str| http_to(local.address(), host, "GET", path, &[], "");
+    for (path, status) in [("/metrics", 403), ("/admin/clients", 403), ("/health", 200)] {
+        let (found, body) = get(path, "evil.example:3002");
+        assert_eq!(found, status, "{path}");
+        assert!(!body.contains("partitions"), "{path}: {body}");
+        assert_eq!(get(path, "localhost:3002").0, 200, "{path}");
+    }
+
     let listed = Service::start(&Config::new(&topic).set("DASHSTREAM_WEB_ALLOWED_ORIGINS", "https://dash.example"));
     assert!(upgrade(listed.address(), &from("https://dash.example".into())).is_ok());
     assert!(upgrade(listed.address(), &from(format!("http://{}", listed.address()))).is_err());
@@ -182,8 +191,20 @@ fn operators_have_a_listener_of_their_own_and_scopes_on_it() {
 
 /// A request over a plain connection: status and body.
 fn http(address: &str, method: &str, path: &str, headers: &[(&str, String)], body: &str) -> (u16, String) {
+    http_to(address, address, method, path, headers, body)
+}
+
+/// The same by another name of the address.
+fn http_to(
+    address: &str,
+    host: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, String)],
+    body: &str,
+) -> (u16, String) {
     let body = if method == "POST" { body } else { "" };
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     for (name, value) in headers {
         request += &format!("{name}: {value}\r\n");
     }
@@ -245,6 +266,7 @@ fn the_listener_speaks_tls_and_takes_a_renewed_certificate_without_a_restart() {
     assert!(over_tls(&Authority::new(), service.address(), "/live").is_err(), "who does not trust it is not served");
     assert_ne!(http(service.address(), "GET", "/live", &[], "").0, 200, "nothing is served in the clear");
 
+    asked_by_its_operator(&authority, service.address());
     let mut socket = encrypted_session(&authority, service.address());
     // Half a renewal, then a broken one, then a good one.
     authority.write("chain.pem", &authority.sign(&["127.0.0.1"]).certificate);
@@ -269,6 +291,24 @@ fn the_listener_speaks_tls_and_takes_a_renewed_certificate_without_a_restart() {
     let mut broken = Service::spawn(&config.set("DASHSTREAM_WEB_TLS_KEY", chain.display()));
     assert!(!broken.wait_for_exit(EXIT_BOUND).success());
     assert!(broken.log().contains("web.tls_key"), "{}", broken.log());
+}
+
+/// `dashstream ingest` over TLS: it gets an answer only from who has a certificate that the system trusts, and goes there
+/// by itself, whatever proxies the environment names.
+fn asked_by_its_operator(authority: &Authority, address: &str) {
+    let ask = |trusted: &Authority| {
+        let asked = std::process::Command::new(env!("CARGO_BIN_EXE_dashstream"))
+            .args(["ingest", "reset", "--topic", "another", "--url", &format!("https://{address}")])
+            .env("SSL_CERT_FILE", trusted.folder().join("ca.pem"))
+            .env("ALL_PROXY", "http://127.0.0.1:1")
+            .output()
+            .expect("the command runs");
+        String::from_utf8_lossy(&asked.stderr).into_owned()
+    };
+    let stranger = ask(&Authority::new());
+    assert!(stranger.contains("cannot ask"), "{stranger}");
+    let trusted = ask(authority);
+    assert!(trusted.contains("the service answered 409"), "{trusted}");
 }
 
 fn told(service: &Service, words: &str) -> Result<(), String> {

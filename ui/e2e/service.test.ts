@@ -3,8 +3,9 @@
 // `DASHSTREAM_URL` names a running one; otherwise the binary is started (`DASHSTREAM_BIN`, or what cargo built here).
 // The test with a restart needs a Kafka that outlives the service: `DASHSTREAM_TEST_KAFKA`, as `scripts/services` sets it.
 
-import type { Buffer } from "node:buffer";
+import { Buffer } from "node:buffer";
 import { type ChildProcess, spawn } from "node:child_process";
+import { createHmac } from "node:crypto";
 import { existsSync } from "node:fs";
 import { createServer } from "node:net";
 import { fileURLToPath } from "node:url";
@@ -155,6 +156,43 @@ describe.skipIf(URL_GIVEN === undefined && !hasBinary)("demo", () => {
     await page.locator('[data-row="record"]').last().click();
     await expect.poll(() => page.locator(".details pre").innerText()).toContain('"thread_id"');
     await picture(page, "demo");
+  });
+});
+
+/** A token that lets see everything for ten minutes. */
+function token(secret: string): string {
+  const encoded = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const exp = Math.floor(Date.now() / 1000) + 600;
+  const signed = `${encoded({ alg: "HS256" })}.${encoded({ exp, scope: "dashstream:all_tenants" })}`;
+  return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
+}
+
+describe.skipIf(!hasBinary)("a service that asks for tokens", () => {
+  test("gets one from the page, which keeps it over a reload", async () => {
+    const secret = "correct horse battery staple 32 bytes";
+    const port = await freePort();
+    const url = `http://127.0.0.1:${port}`;
+    run(["demo", "--port", String(port)], { DASHSTREAM_AUTH_JWT_SECRET: secret });
+    await until(
+      "the service answers",
+      () => answers(url),
+      (isUp) => isUp,
+      30_000,
+    );
+    await page.goto(url);
+    const field = page.locator("#token");
+    await expect.poll(() => field.count(), { timeout: 30_000 }).toBe(1);
+    await field.fill(token("another secret of 32 bytes or more"));
+    await field.press("Enter");
+    // The page has taken it, and is not let in with it.
+    await expect.poll(() => field.inputValue()).toBe("");
+    await expect.poll(() => streamSignal(page), { timeout: 30_000 }).toContain("reconnecting");
+    await field.fill(token(secret));
+    await field.press("Enter");
+    await openedLive();
+    await expect.poll(() => field.count()).toBe(0);
+    await page.reload();
+    await openedLive();
   });
 });
 

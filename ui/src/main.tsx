@@ -3,8 +3,9 @@
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { Store } from "./store/store";
-import { createClient } from "./stream/browser";
+import { createClient, keepToken } from "./stream/browser";
 import { App } from "./views/App";
+import type { Commands } from "./views/TopBar";
 import "./views/style.css";
 
 const store = new Store({
@@ -13,11 +14,19 @@ const store = new Store({
   every: (ms, action) => setInterval(action, ms),
 });
 const client = createClient(store.apply);
+const commands: Commands = {
+  retryNow: () => client.retryNow(),
+  goTo: (place) => client.goTo(place),
+  showToken: (token) => {
+    keepToken(token);
+    client.retryNow();
+  },
+};
 const root = document.getElementById("root");
 if (root !== null) {
   createRoot(root).render(
     <StrictMode>
-      <App store={store} commands={{ retryNow: () => client.retryNow(), goTo: (place) => client.goTo(place) }} />
+      <App store={store} commands={commands} />
     </StrictMode>,
   );
 }

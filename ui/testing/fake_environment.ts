@@ -5,6 +5,8 @@ import type { DecoderEvents, FrameDecoder } from "../src/stream/decoder";
 import type { Environment, SocketLike, Timer } from "../src/stream/environment";
 import type { StreamEvent } from "../src/stream/events";
 import { decodeFrame } from "../src/wire/frame";
+import { DEFAULT_FRAMING } from "../src/wire/limits";
+import type { ServiceVersion } from "../src/wire/version";
 
 export class MemoryStore implements KeyValueStore {
   readonly values = new Map<string, string>();
@@ -111,6 +113,7 @@ export class FakeEnvironment implements Environment {
   readonly events: StreamEvent[] = [];
   readonly storage = new MemoryStore();
   readonly store: CursorStore;
+  /** Null: the service cannot be asked. Empty: it does not know its stream's name yet. */
   namespace: string | null = "space";
   decoder: HeldDecoder | null = null;
   #now = 1_000;
@@ -146,8 +149,11 @@ export class FakeEnvironment implements Environment {
     return this.decoder;
   }
 
-  fetchNamespace(): Promise<string | null> {
-    return this.namespace === null ? Promise.reject(new Error("unreachable")) : Promise.resolve(this.namespace);
+  fetchVersion(): Promise<ServiceVersion | null> {
+    const { namespace } = this;
+    return namespace === null
+      ? Promise.reject(new Error("unreachable"))
+      : Promise.resolve({ namespace: namespace || null, framing: DEFAULT_FRAMING, asksForToken: false });
   }
 
   now(): number {

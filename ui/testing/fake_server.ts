@@ -450,7 +450,7 @@ export class FakeServer {
   #onRequest(request: IncomingMessage, response: ServerResponse): void {
     const path = (request.url ?? "/").split("?")[0] ?? "/";
     if (path === "/version") {
-      json(response, { version: "fake", resume_namespace: this.namespace });
+      json(response, { version: "fake", epoch: this.epoch, resume_namespace: this.namespace });
     } else if (path === "/health") {
       json(response, { status: this.ingest.status });
     } else {

@@ -6,13 +6,20 @@ import { eventValue } from "./messages";
 
 /** A frame of records at `[first, next)`. */
 export function frameOf(partition: number, first: bigint, next: bigint): ArrayBuffer {
-  const items = [];
+  const values = [];
   for (let offset = first; offset < next; offset += 1n) {
-    items.push({
-      kind: { case: "record" as const, value: { offset, value: eventValue(`run-${partition}`, offset + 1n) } },
-    });
+    values.push(eventValue(`run-${partition}`, offset + 1n));
   }
-  const frame = create(FrameSchema, { partition, firstOffset: first, nextOffset: next, items });
+  return frameOfValues(partition, first, values);
+}
+
+/** A frame of records with the values given, from `first` on. */
+export function frameOfValues(partition: number, first: bigint, values: Uint8Array[]): ArrayBuffer {
+  const items = values.map((value, index) => ({
+    kind: { case: "record" as const, value: { offset: first + BigInt(index), value } },
+  }));
+  const nextOffset = first + BigInt(values.length);
+  const frame = create(FrameSchema, { partition, firstOffset: first, nextOffset, items });
   return toBinary(FrameSchema, frame).slice().buffer;
 }
 

@@ -6,12 +6,13 @@ use actix::{ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
 use actix_web_actors::ws::WebsocketContext;
 
 use super::{AHEAD_WAIT, ClientSession, READY_POLL, RESET_WAIT, V1_RESUME_WAIT};
-use crate::actors::session_queue::Beginning;
+use crate::actors::session_queue::{Beginning, SessionInfo};
 use crate::board::Stream;
 use crate::pipeline::manual_reset::{self, NamedEpoch};
 use crate::pipeline::page::TierError;
 use crate::pipeline::start::{self, Known, Start};
 use crate::pipeline::threads::ThreadCursor;
+use crate::spans::{ResumeEnd, Resumed};
 use crate::wire::control::{self, Begin, Dialect, ErrorCode, FrameError, From, Resume};
 use crate::wire::ws_frame;
 
@@ -74,12 +75,19 @@ impl ClientSession {
                 (Err(error @ (TierError::Timeout | TierError::Unavailable(_))), _) => {
                     let message = format!("the log did not say where that time begins: {error}; try again");
                     session.tell(&FrameError::new(ErrorCode::ReplayTimeout, message));
+                    session.ran_out_of_time(since);
                 }
                 // The log has become another one meanwhile.
                 _ => session.begin_when_ready(resume, since, ctx),
             }
         });
         self.waiting = Some(ctx.spawn(answered));
+    }
+
+    fn ran_out_of_time(&self, since: Instant) {
+        let SessionInfo { session, dialect, trace: parent, .. } = self.queue.info;
+        let (protocol, end, took) = (dialect.as_str(), ResumeEnd::TimedOut, since.elapsed());
+        self.shared.spans.resumed(&Resumed { session, parent, protocol, replayed: 0, end, took });
     }
 
     /// An `error` that is no fault of the client.
@@ -107,14 +115,15 @@ impl ClientSession {
     }
 
     fn begin(&mut self, resume: &Resume, stream: &Stream, start: &Start, known: &[Known]) {
-        let epoch = stream.name();
+        let told = stream.as_told();
+        let epoch = told.name.as_str();
         let mut first = Vec::new();
         if self.queue.info.dialect == Dialect::V2 {
             let settings = &self.shared.settings;
-            let namespace = (self.shared.resume_namespace)(&settings.topic, &epoch);
+            let namespace = (self.shared.resume_namespace)(&settings.topic, epoch);
             let welcome = control::Welcome {
                 session: self.queue.info.session,
-                epoch: &epoch,
+                epoch,
                 topic: &settings.topic,
                 resume_namespace: &namespace,
                 heartbeat_ms: u64::try_from(settings.heartbeat.as_millis()).unwrap_or(u64::MAX),
@@ -123,7 +132,7 @@ impl ClientSession {
             first.push(control::welcome(&welcome, &start.begins));
         }
         for (partition, reason, next) in &start.resets {
-            first.push(control::cursor_reset(*partition, *reason, &epoch, *next));
+            first.push(control::cursor_reset(*partition, *reason, epoch, *next));
         }
         let mut first: Vec<_> = first.iter().map(|text| ws_frame::text(text)).collect();
         if self.queue.info.dialect == Dialect::V2 {
@@ -142,38 +151,34 @@ impl ClientSession {
         match &resume.threads {
             Some(threads) => {
                 let threads = ThreadCursor::new(threads.iter().cloned(), self.shared.settings.reading);
-                self.queue.begin_threads(&epoch, &starts, threads, first, Instant::now());
+                self.queue.begin_threads(&told, &starts, threads, first, Instant::now());
             }
-            None => self.queue.begin(&epoch, &starts, resume.from, first, Instant::now()),
+            None => self.queue.begin(&told, &starts, resume.from, first, Instant::now()),
         }
-        self.heed_reset(stream);
-    }
-
-    /// A reset by hand that came while this session began has missed it.
-    fn heed_reset(&self, begun_in: &Stream) {
-        let stream = self.shared.board.stream();
-        if stream != *begun_in
-            && let Some(reset) = &stream.reset
-        {
-            self.queue.begin_anew(&stream.name(), &reset.floors, Instant::now());
-        }
+        self.queue.heed_reset(stream, &self.shared.board, Instant::now());
     }
 
     /// v1 without a `resume`: what arrives from the connect on. The position is taken now, the join waits a moment.
     pub(super) fn begin_v1_later(&self, ctx: &mut WebsocketContext<Self>) {
+        let stream = self.shared.board.stream();
         let at_connect = self
-            .known(&self.shared.board.stream())
-            .map(|known| known.iter().map(|known| (known.partition, known.end)).collect());
+            .known(&stream)
+            .map(|known| (stream.epoch.number, known.iter().map(|known| (known.partition, known.end)).collect()));
         ctx.run_later(V1_RESUME_WAIT, move |session, ctx| session.begin_live(at_connect, ctx));
     }
 
     /// Goes live as soon as the log is known, however long that takes, unless the client has asked for something else.
-    pub(super) fn begin_live(&mut self, at_connect: Option<Vec<(i32, i64)>>, ctx: &mut WebsocketContext<Self>) {
+    pub(super) fn begin_live(&mut self, at_connect: Option<(u64, Vec<(i32, i64)>)>, ctx: &mut WebsocketContext<Self>) {
         if self.begun || self.waiting.is_some() {
             return;
         }
         let stream = self.shared.board.stream();
-        let Some(starts) = at_connect.or_else(|| self.ends_at_start(&stream)) else {
+        let Some(starts) = at_connect
+            // The topic may have been made anew since.
+            .filter(|(epoch, _)| *epoch == stream.epoch.number)
+            .map(|(_, ends)| ends)
+            .or_else(|| self.ends_at_start(&stream))
+        else {
             ctx.run_later(READY_POLL, |session, ctx| session.begin_live(None, ctx));
             return;
         };
@@ -183,8 +188,8 @@ impl ClientSession {
             Beginning { partition, from, end: from, oldest: false }
         };
         let starts: Vec<_> = starts.into_iter().map(beginning).collect();
-        self.queue.begin_live(&stream.name(), &starts, Instant::now());
-        self.heed_reset(&stream);
+        self.queue.begin_live(&stream.as_told(), &starts, Instant::now());
+        self.queue.heed_reset(&stream, &self.shared.board, Instant::now());
     }
 
     /// Where the log ended when the service began to read it: for a client that came before, the first position after its

@@ -6,13 +6,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::actors::session_queue::{Feeder, SessionQueue};
+use crate::actors::session_queue::{Feeder, Joined, SessionInfo, SessionQueue};
 use crate::board::Board;
 use crate::messages::ReadHistory;
 use crate::metrics::Metrics;
 use crate::pipeline::page::{Page, PageRequest, TierError};
 use crate::pipeline::replay_plan::{Limits, Line, Patience, Source, Step, Tier, Turn, plan};
 use crate::pipeline::window::Chunk;
+use crate::spans::{ResumeEnd, Resumed, Spans};
 use crate::wire::control::{ErrorCode, FrameError};
 
 /// A session's lines, and how patient it still is.
@@ -48,7 +49,7 @@ impl Job {
             cursor: 0,
             window: Some((until, i64::MAX)),
             redis: if redis { Tier::unknown() } else { Tier::off() },
-            kafka: match board.partition(partition).low_watermark.get() {
+            kafka: match board.find(partition).and_then(|board| board.low_watermark.get()) {
                 Some(low) => Tier::covers(low, i64::MAX),
                 None => Tier::unknown(),
             },
@@ -128,7 +129,7 @@ impl Job {
 
     /// The budget is spent without a page. A client that can ask on is told and keeps its cursor; for one that cannot, the
     /// rest is named as lost. Whether to go on.
-    pub fn out_of_time(&mut self, board: &Board, metrics: &Metrics, now: Instant) -> bool {
+    pub fn out_of_time(&mut self, board: &Board, metrics: &Metrics, spans: &Spans, now: Instant) -> bool {
         let queue = Arc::clone(&self.asked.queue);
         let Some(mut feeder) = self.open(&queue, board, now) else { return false };
         if self.patience == Patience::Left {
@@ -137,7 +138,12 @@ impl Job {
         if feeder.can_ask_on() {
             let message = "history could not be read in time; resume from your cursor later";
             feeder.tell(&FrameError::new(ErrorCode::ReplayTimeout, message).to_json());
-            feeder.park();
+            let was_resuming = feeder.is_resuming();
+            if let (true, Joined::Capped { replayed, took, .. }) = (was_resuming, feeder.park()) {
+                let SessionInfo { session, dialect, trace: parent, .. } = queue.info;
+                let (protocol, end) = (dialect.as_str(), ResumeEnd::TimedOut);
+                spans.resumed(&Resumed { session, parent, protocol, replayed, end, took });
+            }
             return false;
         }
         self.patience = Patience::Spent;

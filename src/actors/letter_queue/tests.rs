@@ -51,7 +51,8 @@ pub(crate) fn letter(offset: i64) -> DeadLetter {
 pub(crate) fn board() -> Board {
     let board = Board::new();
     board.open_epoch(Epoch { number: 1, name: "one".into() });
-    board.partition(0).duty_term.store(1, Ordering::Release);
+    board.opened(0);
+    board.opened(0).duty_term.store(1, Ordering::Release);
     board
 }
 
@@ -204,11 +205,12 @@ async fn the_letter_of_a_duty_that_went_away_is_left_to_the_next_owner() {
     let bench = Bench::new(FAIL_CLOSED);
     bench.push(0);
     bench.lend().failed(Loss::Timeout, Instant::now());
-    bench.board.partition(0).duty_term.store(2, Ordering::Release);
+    bench.board.opened(0).duty_term.store(2, Ordering::Release);
     assert!(bench.letters.lend(Instant::now()).is_none());
     assert_eq!((bench.gauges(), bench.letters.blocked()), ([0; 3], None));
     bench.push(1);
     bench.board.open_epoch(Epoch { number: 2, name: "two".into() });
+    bench.board.opened(0);
     assert!(bench.letters.lend(Instant::now()).is_some(), "nobody else has the letters of a log that is gone");
 }
 

@@ -58,6 +58,7 @@ impl Bench {
     fn new(limits: Limits) -> Self {
         let (board, metrics) = (Board::new(), Arc::new(Metrics::new().unwrap()));
         board.open_epoch(Epoch { number: 1, name: "a".into() });
+        board.opened(0);
         let (downstream, stored) = (Link::default(), Arc::default());
         let store = Store(Arc::clone(&stored)).start();
         downstream.publish(&store);
@@ -153,7 +154,7 @@ async fn findings_ride_along_with_their_record_and_are_counted() {
     assert_eq!((bench.metrics.sequence_gap_size.get_sample_count(), bench.metrics.sequence_started.get()), (2, 3));
     assert!((bench.metrics.sequence_gap_size.get_sample_sum() - 2.0).abs() < f64::EPSILON);
     assert_eq!(bench.metrics.sequence_threads.get(), 3);
-    assert_eq!(bench.board.partition(0).sequenced.get(), Some(109));
+    assert_eq!(bench.board.opened(0).sequenced.get(), Some(109));
 }
 
 #[actix::test]
@@ -171,10 +172,10 @@ async fn what_was_checked_is_not_checked_again_when_the_reader_goes_back() {
     let records: Vec<&[(u128, u64)]> = thread.iter().map(<[_; 1]>::as_slice).collect();
     assert_eq!(bench.feed(1, 0, &records[..4]).await, []);
     assert_eq!(bench.feed(1, 0, &records[..2]).await, []);
-    assert_eq!(bench.board.partition(0).sequenced.get(), Some(4), "nothing is taken back");
+    assert_eq!(bench.board.opened(0).sequenced.get(), Some(4), "nothing is taken back");
     assert_eq!(bench.feed(1, 2, &records[2..]).await, [], "the second half is new");
     assert_eq!((bench.counts(), bench.batches()), ([0; 4], 3));
-    assert_eq!(bench.board.partition(0).sequenced.get(), Some(6));
+    assert_eq!(bench.board.opened(0).sequenced.get(), Some(6));
 }
 
 #[actix::test]
@@ -197,13 +198,14 @@ async fn a_new_epoch_begins_anew_and_an_old_one_is_dropped_with_its_credit() {
     let bench = Bench::new(Limits::default());
     assert_eq!(bench.feed(1, 500, &[&[(1, 100)]]).await, []);
     bench.board.open_epoch(Epoch { number: 2, name: "b".into() });
+    bench.board.opened(0);
     assert_eq!(bench.feed(1, 501, &[&[(1, 900)]]).await, [], "older than the board");
     assert_eq!((bench.batches(), bench.credit.used()), (1, 10));
-    assert_eq!(bench.board.partition(0).sequenced.get(), None, "the new board is untouched");
+    assert_eq!(bench.board.opened(0).sequenced.get(), None, "the new board is untouched");
     assert_eq!(bench.feed(2, 0, &[&[(1, 7)]]).await, []);
     assert_eq!(bench.feed(1, 501, &[&[(1, 900)]]).await, [], "older than what was seen");
     assert_eq!((bench.counts(), bench.batches()), ([0; 4], 2));
-    assert_eq!(bench.board.partition(0).sequenced.get(), Some(1));
+    assert_eq!(bench.board.opened(0).sequenced.get(), Some(1));
     assert_eq!(bench.feed(2, 1, &[&[(1, 9)]]).await.len(), 1);
 }
 
@@ -233,7 +235,7 @@ async fn a_heartbeat_is_answered_and_a_retired_tracker_passes_nothing_on() {
     bench.pulse.retire();
     bench.feed(1, 0, &[&[(1, 1)]]).await;
     assert_eq!((bench.batches(), bench.credit.used()), (0, 0));
-    assert_eq!(bench.board.partition(0).sequenced.get(), None);
+    assert_eq!(bench.board.opened(0).sequenced.get(), None);
 }
 
 #[actix::test]

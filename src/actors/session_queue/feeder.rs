@@ -89,6 +89,11 @@ impl Feeder<'_> {
         }
     }
 
+    /// Whether the client waits for the end of a resume.
+    pub fn is_resuming(&self) -> bool {
+        self.state.resume.is_some()
+    }
+
     /// Whether its resume may not send any further record.
     pub fn is_capped(&self) -> bool {
         self.state.resume.as_ref().is_some_and(Replay::is_capped)

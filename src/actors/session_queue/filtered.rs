@@ -108,6 +108,7 @@ mod tests {
     use super::super::{Beginning, Forms, Joined, Offer, QueueLimits, SessionInfo, SlowPolicy};
     use super::*;
     use crate::actors::link::Link;
+    use crate::board::Epoch;
     use crate::pipeline::filter::Grant;
     use crate::pipeline::tags::Reading;
     use crate::pipeline::window::Chunk;
@@ -115,6 +116,10 @@ mod tests {
     use crate::wire::filter::FilterRequest;
     use crate::wire::telemetry::dash_stream_message::Message;
     use crate::wire::telemetry::{DashStreamMessage, Event, Header};
+
+    fn epoch(number: u64, name: &str) -> Epoch {
+        Epoch { number, name: name.to_owned() }
+    }
 
     const BEGINNING: Beginning = Beginning { partition: 0, from: 0, end: 0, oldest: false };
 
@@ -165,7 +170,7 @@ mod tests {
         let queue = queue(Dialect::V2);
         let now = Instant::now();
         queue.set_filter(of("a"), false, now);
-        queue.begin_live("e", &[BEGINNING], now);
+        queue.begin_live(&epoch(1, "e"), &[BEGINNING], now);
         assert_eq!(queue.feeder(now).unwrap().live(1), Joined::CaughtUp);
         let offer = |first, tenants: &[&str]| {
             queue.offer(&[Arc::new(chunk(first, tenants, 1))], &mut [Forms::default()], 1, now)
@@ -194,7 +199,7 @@ mod tests {
         for dialect in [Dialect::V1, Dialect::V2] {
             let queue = queue(dialect);
             queue.set_filter(Filter::new(None, &grant, reading), false, now);
-            queue.begin_live("e", &[Beginning { partition: 1, ..BEGINNING }], now);
+            queue.begin_live(&epoch(1, "e"), &[Beginning { partition: 1, ..BEGINNING }], now);
             let mut feeder = queue.feeder(now).unwrap();
             assert_eq!([feeder.cursor(0, 5), feeder.cursor(1, 5)], [None, Some(0)]);
             feeder.chunk(&chunk(0, &["a"], 1));
@@ -205,7 +210,7 @@ mod tests {
             queue.tell_withheld(now);
             assert_eq!((frames(&queue), queue.told_ends()), (0, vec![(1, 0)]), "{dialect:?}");
             assert!(queue.is_live(1), "it is not too slow for what it does not get");
-            queue.reset("f", &[(0, 0), (1, 7)], now);
+            queue.reset(&epoch(2, "f"), &[(0, 0), (1, 7)], now);
             assert_eq!((frames(&queue), queue.told_ends()), (1, vec![(1, 7)]), "{dialect:?}");
         }
     }
@@ -215,7 +220,7 @@ mod tests {
         let queue = queue(Dialect::V1);
         let now = Instant::now();
         queue.set_filter(of("a"), false, now);
-        queue.begin_live("e", &[BEGINNING], now);
+        queue.begin_live(&epoch(1, "e"), &[BEGINNING], now);
         assert_eq!(queue.feeder(now).unwrap().live(1), Joined::CaughtUp);
         queue.offer(&[Arc::new(chunk(0, &["b", "b"], 1))], &mut [Forms::default()], 1, now);
         queue.tell_withheld(now);
@@ -227,7 +232,7 @@ mod tests {
         let queue = queue(Dialect::V2);
         let now = Instant::now();
         queue.set_filter(of("a"), false, now);
-        queue.begin("e", &[BEGINNING], From::Earliest, Vec::new(), now);
+        queue.begin(&epoch(1, "e"), &[BEGINNING], From::Earliest, Vec::new(), now);
         let chunks: Vec<_> = (0..200).map(|first| chunk(first, &["b"], 60_000)).collect();
         let (mut at, mut turns) = (0, 0);
         loop {

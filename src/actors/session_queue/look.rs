@@ -41,6 +41,9 @@ impl Feed {
     }
 }
 
+/// Bytes a second of the slowest line on which a large record still arrives.
+const SLOWEST_LINE: u64 = 64 * 1024;
+
 impl SessionQueue {
     /// What the client calls itself, for operators.
     pub fn set_client(&self, client: &str) {
@@ -63,10 +66,13 @@ impl SessionQueue {
         }
     }
 
-    /// How long the socket has taken nothing although something waits, and how long it has not even asked.
+    /// How long the socket has taken nothing although something waits, and how long it has not even asked. It asks only
+    /// once all that it was handed has left: what a slow line needs for that is not held against it.
     pub fn stalled(&self, now: Instant) -> (Duration, Duration) {
         let state = self.lock();
-        let unread = if state.bytes == 0 { Duration::ZERO } else { now.saturating_duration_since(state.progress) };
-        (unread, now.saturating_duration_since(state.polled))
+        let on_its_way = Duration::from_millis(state.handed_out as u64 * 1000 / SLOWEST_LINE);
+        let since = |then| now.saturating_duration_since(then).saturating_sub(on_its_way);
+        let unread = if state.bytes == 0 { Duration::ZERO } else { since(state.progress) };
+        (unread, since(state.polled))
     }
 }

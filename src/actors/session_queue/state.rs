@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::replay::Replay;
 use super::threads::ThreadReplay;
 use super::{Feed, Position, QueueLimits};
+use crate::board::Epoch;
 use crate::pipeline::apply_lag::ApplyLag;
 use crate::pipeline::filter::Filter;
 use crate::wire::control::{self, Dialect};
@@ -27,6 +28,7 @@ pub(super) struct State {
     pub(super) feed: Feed,
     /// Name of the epoch that the positions belong to.
     pub(super) epoch: Arc<str>,
+    pub(super) epoch_number: u64,
     pub(super) positions: Vec<Position>,
     pub(super) resume: Option<Replay>,
     /// Changes whenever an answer that is on its way must not count any more.
@@ -51,6 +53,12 @@ pub(super) struct State {
 }
 
 impl State {
+    /// From now on the positions belong to this epoch.
+    pub(super) fn enter(&mut self, epoch: &Epoch) {
+        self.epoch = epoch.name.as_str().into();
+        self.epoch_number = epoch.number;
+    }
+
     /// Moves frames of about [`TURN_BYTES`] to `turn`; how many bytes that are.
     pub(super) fn hand_out(&mut self, turn: &mut VecDeque<Bytes>) -> usize {
         if self.bytes <= TURN_BYTES {

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::desk::{Desk, Done};
-use super::{Chosen, Place, show};
-use crate::cli::{Exit, print};
+use super::{Chosen, Place};
+use crate::cli::{Exit, print, show};
 use crate::config::environment::Environment;
 use crate::pipeline::letters::LetterCursor;
 

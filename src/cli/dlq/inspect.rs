@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::desk::{Desk, Found};
 use super::list::as_json;
-use super::{Place, Which, show};
-use crate::cli::{Exit, print};
+use super::{Place, Which};
+use crate::cli::{Exit, print, show};
 use crate::config::environment::Environment;
 use crate::pipeline::letters::{Letter, LetterCursor};
 

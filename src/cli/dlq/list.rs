@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::desk::{Desk, Found};
-use super::{Place, Which, show};
-use crate::cli::{Exit, print, seam};
+use super::{Place, Which};
+use crate::cli::{Exit, print, seam, show};
 use crate::config::environment::Environment;
 use crate::pipeline::letters::LetterCursor;
 

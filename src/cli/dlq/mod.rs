@@ -13,12 +13,9 @@ mod list;
 
 mod replay;
 
-mod show;
-
-use super::{Exit, FileArg, seam, serve};
+use super::{Exit, FileArg, seam};
 use crate::config::Config;
 use crate::config::environment::Environment;
-use crate::config::load::{Flag, load};
 use crate::pipeline::decode::Kind;
 use crate::pipeline::letters::{Filter, point_in_time};
 
@@ -101,8 +98,9 @@ impl Which {
     }
 }
 
-/// What may say which letters are meant: an empty choice is a mistake, not everything.
-const CHOICES: [&str; 9] = ["keys", "kind", "partition", "since", "until", "thread", "tenant", "topic", "all"];
+/// What may say which letters are meant: an empty choice is a mistake, not everything. The topic is a place; whoever means
+/// all of its letters says so.
+const CHOICES: [&str; 8] = ["keys", "kind", "partition", "since", "until", "thread", "tenant", "all"];
 
 /// Letters on which something is done.
 #[derive(Clone, Debug, clap::Args)]
@@ -146,18 +144,14 @@ pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit
 impl Place {
     /// The configuration that holds for these options; logging is started.
     fn load(&self, environment: &Environment) -> anyhow::Result<Config> {
-        let flag = |name, path, value: &Option<String>| value.clone().map(|value| Flag { name, path, value });
-        let flags: Vec<_> = [
-            flag("--brokers", "kafka.brokers", &self.brokers),
-            flag("--topic", "kafka.topic", &self.topic),
-            flag("--dlq-topic", "dlq.topic", &self.dlq_topic),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let loaded = load(self.file.config.as_deref(), environment, &flags)?;
-        serve::start_logging(&loaded)?;
-        Ok(loaded.config)
+        self.file.load(
+            environment,
+            &[
+                ("--brokers", "kafka.brokers", &self.brokers),
+                ("--topic", "kafka.topic", &self.topic),
+                ("--dlq-topic", "dlq.topic", &self.dlq_topic),
+            ],
+        )
     }
 }
 

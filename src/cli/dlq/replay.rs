@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::desk::{Desk, Done, Found};
-use super::{Chosen, Place, show};
-use crate::cli::{Exit, print};
+use super::{Chosen, Place};
+use crate::cli::{Exit, print, show};
 use crate::config::environment::Environment;
 use crate::kafka::letters::{LetterReader, LetterWriter};
 use crate::pipeline::letters::{Letter, LetterCursor, REPLAYED_HEADER, Record};

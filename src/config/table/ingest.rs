@@ -221,7 +221,7 @@ pub(super) const DLQ: Section = Section {
             5,
             1..=300,
             "seconds",
-            "Deadline of one dead letter, retries included.",
+            "Deadline of one try to write a dead letter. Another try begins within this time or not at all, so that a letter is decided within twice of it.",
         ),
         integer(
             "dlq.max_in_flight",

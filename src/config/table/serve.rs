@@ -39,7 +39,7 @@ pub(super) const WEB: Section = Section {
             "DASHSTREAM_WEB_ADMIN_LISTEN",
             "",
             forms::LISTEN,
-            "A second listener, for metrics, health and admin routes; the first one serves them no more.",
+            "A second listener, for metrics, health and admin routes. The first one then shows of health the status alone, and nothing of the others.",
         ),
         text(
             "web.tls_certificate",

@@ -33,7 +33,7 @@ fn history(mock: &MockCluster<'_, impl rdkafka::ClientContext>, partitions: i32)
     producer.flush(Duration::from_secs(60)).unwrap();
     let board = Board::new();
     board.open_epoch(Epoch { number: 1, name: EPOCH.into() });
-    (0..partitions).for_each(|partition| board.partition(partition).fetched.set(i64::from(RECORDS)));
+    (0..partitions).for_each(|partition| board.opened(partition).fetched.set(i64::from(RECORDS)));
     let connection =
         KafkaConnection { brokers, client_id: "test".into(), security: Default::default(), address_family: None };
     KafkaHistory::start(HistoryParts {

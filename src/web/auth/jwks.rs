@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::keys::{self, Keys, PublicKey};
+use crate::http_client;
 use crate::metrics::Metrics;
 use crate::pipeline::backoff::Backoff;
 
@@ -84,15 +85,8 @@ impl JwksPlace {
 }
 
 fn fetch(url: &str) -> Result<Vec<u8>, String> {
-    use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
-    let tls = TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .root_certs(RootCerts::PlatformVerifier)
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build();
     // Where keys lie is configured: an answer that points elsewhere is not followed.
-    let config = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).max_redirects(0).tls_config(tls).build();
-    let mut response = ureq::Agent::new_with_config(config).get(url).call().map_err(|error| error.to_string())?;
+    let mut response = http_client::agent(TIMEOUT).get(url).call().map_err(|error| error.to_string())?;
     if response.status() != 200 {
         return Err(format!("status {}", response.status().as_u16()));
     }
@@ -109,7 +103,6 @@ pub(super) fn follow(
     keys: Arc<Keys>,
     metrics: Arc<Metrics>,
 ) -> Result<(), JwksError> {
-    keys.expect_public();
     let mut first = true;
     if matches!(place, JwksPlace::File(_)) {
         keys.set_public(place.read()?);

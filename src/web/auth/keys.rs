@@ -19,7 +19,8 @@ pub(super) struct Keys {
     secret: Option<DecodingKey>,
     /// `None` until they were read for the first time.
     public: RwLock<Option<Arc<[PublicKey]>>>,
-    expects_public: Mutex<bool>,
+    /// Whether there will be public keys.
+    expects_public: bool,
     /// Somebody showed a token whose key is not there.
     wanted: (Mutex<bool>, Condvar),
 }
@@ -38,15 +39,10 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// Without public keys.
-    pub(super) fn new(secret: &Secret) -> Self {
+    /// Without public keys so far; `expects_public`: there will be some.
+    pub(super) fn new(secret: &Secret, expects_public: bool) -> Self {
         let secret = (!secret.is_empty()).then(|| DecodingKey::from_secret(secret.reveal().as_bytes()));
-        Self { secret, public: RwLock::default(), expects_public: Mutex::default(), wanted: <_>::default() }
-    }
-
-    /// There will be public keys.
-    pub(super) fn expect_public(&self) {
-        *self.expects_public.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        Self { secret, public: RwLock::default(), expects_public, wanted: <_>::default() }
     }
 
     /// Replaces the public keys.
@@ -59,7 +55,7 @@ impl Keys {
         if family(algorithm) == AlgorithmFamily::Hmac {
             return self.secret.clone().ok_or(Denied::Invalid("tokens with a shared secret are not taken"));
         }
-        if !*self.expects_public.lock().unwrap_or_else(PoisonError::into_inner) {
+        if !self.expects_public {
             return Err(Denied::Invalid("tokens with public keys are not taken"));
         }
         let public = self.public.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Denied::NoKeys)?;

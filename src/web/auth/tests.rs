@@ -129,6 +129,10 @@ fn times_are_checked_with_leeway_and_exp_is_required() {
     let access = auth.check(&hs256(&claims(json!({"exp": in_seconds(100)})))).unwrap();
     let left = auth.remaining(&access).as_secs();
     assert!((125..=130).contains(&left), "{left} s with 30 s of leeway");
+    for never in [json!(u64::MAX), json!(u64::MAX - 29)] {
+        let access = auth.check(&hs256(&claims(json!({"exp": never})))).unwrap();
+        assert!(auth.remaining(&access) > Duration::from_secs(u64::MAX / 2), "{never}");
+    }
 }
 
 #[test]

@@ -354,7 +354,7 @@ fn hello(ledger: &Ledger, options: &Options) -> Value {
     let mut hello = json!({ "type": "hello", "from": from, "client": options.name });
     if from == "cursor" {
         hello["lastOffsetsByPartition"] = json!(last_offsets);
-        hello["epoch"] = json!(ledger.epoch);
+        hello["epoch"] = json!(ledger.cursor_epoch());
     }
     hello
 }

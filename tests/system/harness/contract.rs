@@ -5,28 +5,60 @@ use std::ops::{Deref, DerefMut};
 
 pub use dashstream::torture::ledger::{Fingerprint, Range, Violation, offset};
 
+use serde_json::Value;
+
 use super::producer::{Published, Sent};
 use super::records::Expect;
 
 /// What one client knows of one topic, held against the truth.
 #[derive(Debug, Default)]
-pub struct Ledger(dashstream::torture::ledger::Ledger);
+pub struct Ledger {
+    inner: dashstream::torture::ledger::Ledger,
+    /// Records of logs that are over for the client, with the epoch in which it got them.
+    ended: Vec<(String, (i32, i64), Fingerprint)>,
+}
 
 impl Deref for Ledger {
     type Target = dashstream::torture::ledger::Ledger;
 
     fn deref(&self) -> &Self::Target {
-        &self.0
+        &self.inner
     }
 }
 
 impl DerefMut for Ledger {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
+        &mut self.inner
     }
 }
 
 impl Ledger {
+    /// Takes in a text frame, and keeps what a reset ends.
+    pub fn text(&mut self, message: &Value) -> Result<(), Violation> {
+        let partition = message["partition"].as_i64().and_then(|partition| i32::try_from(partition).ok());
+        if let (Some("cursor_reset"), Some(partition)) = (message["type"].as_str(), partition)
+            && message["reason"] != "retention"
+            && let Some(epoch) = self.inner.epoch_of(partition).map(str::to_owned)
+        {
+            let records = self.inner.records.range((partition, i64::MIN)..=(partition, i64::MAX));
+            self.ended.extend(records.map(|(place, record)| (epoch.clone(), *place, *record)));
+        }
+        self.inner.text(message)
+    }
+
+    /// Holds what came before the resets against the log that is over: all of it is from there, byte for byte.
+    pub fn compare_ended(&self, published: &Published) -> Result<(), String> {
+        let foreign = |(epoch, place, record): &&(String, (i32, i64), Fingerprint)| {
+            let value = published.records.get(place).and_then(|sent| sent.value.as_ref());
+            // What was sent twice of the log that holds is no matter of the old one.
+            self.inner.epoch.as_ref() != Some(epoch) && value.map(|value| Fingerprint::of(value)) != Some(*record)
+        };
+        match self.ended.iter().find(foreign) {
+            Some((epoch, place, _)) => Err(format!("{place:?} of epoch {epoch} is not what was published then")),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the cursor has reached the end of all that was published.
     pub fn has_reached_the_end_of(&self, published: &Published) -> Result<(), String> {
         let behind: BTreeMap<i32, (i64, i64)> = published

@@ -21,12 +21,18 @@ pub struct Load {
 impl Load {
     /// About `per_second` records, over all partitions: mostly plain, some zstd, some batches, some bad.
     pub fn start(topic: &Topic, per_second: u64) -> Self {
+        Self::start_as("run", topic, per_second)
+    }
+
+    /// As [`Load::start`], with threads of a name: no record is equal to one of another name.
+    pub fn start_as(name: &str, topic: &Topic, per_second: u64) -> Self {
+        let mix = Mix::named(name, topic.partitions());
         let (stop, published) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (name, kafka, partitions) = (topic.name.clone(), topic.kafka.clone(), topic.partitions());
+        let (name, kafka) = (topic.name.clone(), topic.kafka.clone());
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&published));
         let thread = std::thread::Builder::new()
             .name("load".into())
-            .spawn(move || publish(&kafka, &name, &partitions, per_second, &stopped, &count))
+            .spawn(move || publish(&kafka, &name, mix, per_second, &stopped, &count))
             .expect("a thread");
         Self { stop, published, thread: Some(thread) }
     }
@@ -49,17 +55,9 @@ impl Drop for Load {
     }
 }
 
-fn publish(
-    kafka: &str,
-    topic: &str,
-    partitions: &[i32],
-    per_second: u64,
-    stop: &AtomicBool,
-    count: &AtomicU64,
-) -> Published {
+fn publish(kafka: &str, topic: &str, mut mix: Mix, per_second: u64, stop: &AtomicBool, count: &AtomicU64) -> Published {
     let producer = Producer::new(kafka);
     let mut all = Published::default();
-    let mut mix = Mix::new(partitions.to_vec());
     let start = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let due = (start.elapsed().as_secs_f64() * per_second as f64) as u64;
@@ -73,6 +71,7 @@ fn publish(
 
 /// An endless mix of records over partitions: of 20 records, 15 plain, 3 zstd, 1 batch; of 100, 1 bad.
 pub struct Mix {
+    name: String,
     partitions: Vec<i32>,
     count: u64,
     sequences: Vec<u64>,
@@ -80,8 +79,13 @@ pub struct Mix {
 
 impl Mix {
     pub fn new(partitions: Vec<i32>) -> Self {
-        let sequences = vec![1; partitions.len()];
-        Self { partitions, count: 0, sequences }
+        Self::named("run", partitions)
+    }
+
+    /// With threads that are called after `name`.
+    pub fn named(name: &str, partitions: Vec<i32>) -> Self {
+        let (name, sequences) = (name.to_owned(), vec![1; partitions.len()]);
+        Self { name, partitions, count: 0, sequences }
     }
 }
 
@@ -93,7 +97,7 @@ impl Iterator for Mix {
         self.count += 1;
         let lane = usize::try_from(turn % self.partitions.len() as u64).ok()?;
         let partition = self.partitions[lane];
-        let thread = format!("run-{partition}");
+        let thread = format!("{}-{partition}", self.name);
         let sequence = self.sequences[lane];
         // Counts per partition, so that each one gets all kinds.
         let of_lane = turn / self.partitions.len() as u64;

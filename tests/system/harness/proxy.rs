@@ -3,7 +3,7 @@
 //! Bytes are never lost or altered: like a network, it closes connections or holds bytes back.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, mpsc as std_mpsc};
 use std::thread::JoinHandle;
@@ -65,8 +65,13 @@ pub struct Proxy {
 impl Proxy {
     /// Takes a free port on 127.0.0.1. Connections wait until [`Proxy::forward_to`] has said where to.
     pub fn start() -> Self {
+        Self::start_on(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    /// As [`Proxy::start`], on another address of this machine.
+    pub fn start_on(host: IpAddr) -> Self {
         // A second socket on the port, never listening: the port stays ours while connections are refused.
-        let holder = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let holder = bind(SocketAddr::from((host, 0))).expect("a free port");
         let address = holder.local_addr().ok().and_then(|address| address.as_socket()).expect("an IP address");
         let upstream = Upstream::default();
         let open = Arc::new(AtomicUsize::new(0));
@@ -148,7 +153,7 @@ impl Drop for Proxy {
 }
 
 fn bind(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;

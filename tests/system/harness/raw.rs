@@ -111,6 +111,18 @@ impl Raw {
         }
     }
 
+    /// The next heartbeat, whatever lies before it; one comes with the welcome.
+    #[track_caller]
+    pub fn hear_heartbeat(&mut self) -> Value {
+        loop {
+            match self.hear() {
+                Heard::Text(text) if text["type"] == "heartbeat" => return text,
+                Heard::Text(_) | Heard::Binary(_) => {}
+                Heard::Closed(closed) => panic!("the connection ended: {closed:?}"),
+            }
+        }
+    }
+
     /// The next text frame of a type, whatever lies before it.
     #[track_caller]
     pub fn hear_type(&mut self, of_type: &str) -> Value {

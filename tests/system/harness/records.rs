@@ -92,6 +92,26 @@ pub fn of_tenant(tenant: &str, thread: &str, sequence: u64, in_zstd: bool) -> Ou
     Outgoing::new(thread, Some(value), Expect::Record)
 }
 
+/// A record of each kind of message, numbered from 1 by the field of the kind.
+pub fn of_each_kind(thread: &str) -> Vec<Outgoing> {
+    use dashstream::wire::telemetry as t;
+    let h = |sequence| Some(header(thread, sequence, MessageType::Event));
+    let batch = EventBatch { header: h(0), events: vec![event(thread, 8, 20)] };
+    let messages = [
+        Message::Event(Event { header: h(1), ..Default::default() }),
+        Message::StateDiff(t::StateDiff { header: h(2), ..Default::default() }),
+        Message::TokenChunk(t::TokenChunk { header: h(3), ..Default::default() }),
+        Message::ToolExecution(t::ToolExecution { header: h(4), ..Default::default() }),
+        Message::Checkpoint(t::Checkpoint { header: h(5), ..Default::default() }),
+        Message::Metrics(t::Metrics { header: h(6), ..Default::default() }),
+        Message::Error(t::Error { header: h(7), ..Default::default() }),
+        Message::EventBatch(batch),
+        Message::ExecutionTrace(t::ExecutionTrace { header: h(9), ..Default::default() }),
+    ];
+    let record = |message| plain(&DashStreamMessage { message: Some(message) });
+    messages.map(|message| Outgoing::new(thread, Some(record(message)), Expect::Record)).into()
+}
+
 /// A batch whose events belong to several tenants and threads.
 pub fn shared_batch(names: &[(&str, &str)]) -> Outgoing {
     let of = |(tenant, thread): &(&str, &str)| {

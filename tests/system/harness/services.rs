@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
@@ -31,15 +32,33 @@ pub struct KafkaBehindProxy {
     pub direct: String,
     /// What the service under test is given: [`Proxy::address`] is its bootstrap address.
     pub proxy: Proxy,
+    /// Where the broker keeps its logs.
+    data: PathBuf,
     _running: Running,
+}
+
+impl KafkaBehindProxy {
+    /// Lets a partition of a topic that does not exist yet begin at this offset, as if retention had taken all before it: the
+    /// broker finds an empty segment that is named so.
+    pub fn begin_at(&self, topic: &str, partition: i32, offset: i64) {
+        let log = self.data.join(format!("{topic}-{partition}"));
+        std::fs::create_dir(&log).expect("a topic that does not exist yet");
+        std::fs::write(log.join(format!("{offset:020}.log")), []).expect("the broker's folder is ours");
+    }
 }
 
 /// Starts a broker behind a fault proxy. It ends when the value is dropped.
 pub fn kafka_behind_proxy() -> KafkaBehindProxy {
-    let proxy = Proxy::start();
+    kafka_behind(Proxy::start())
+}
+
+/// Starts a broker behind a proxy that was made for it.
+pub fn kafka_behind(proxy: Proxy) -> KafkaBehindProxy {
     let running = Running::start(&["--only", "kafka", "--advertise", &proxy.address()]);
     proxy.forward_to(running.address("DASHSTREAM_TEST_KAFKA_PROXIED"));
-    KafkaBehindProxy { direct: running.address("DASHSTREAM_TEST_KAFKA").to_owned(), proxy, _running: running }
+    let direct = running.address("DASHSTREAM_TEST_KAFKA").to_owned();
+    let data = PathBuf::from(running.address("DASHSTREAM_TEST_KAFKA_DATA"));
+    KafkaBehindProxy { direct, proxy, data, _running: running }
 }
 
 /// A broker of its own with encrypted and authenticated listeners besides.

@@ -1,8 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { frameOf } from "../../testing/frames";
-import type { Mode, StreamEvent } from "../stream/events";
+import type { ConnectionStatus, Mode, StreamEvent } from "../stream/events";
 import { type DecodedFrame, decodeFrame, type RangeItem } from "../wire/frame";
+import { DEFAULT_FRAMING } from "../wire/limits";
 import type { RunTouch } from "../wire/summary";
 import { FilteredRows, parseFilter } from "./filter";
 import { Model } from "./model";
@@ -32,6 +33,32 @@ function records(partition: number, first: bigint, next: bigint): StreamEvent {
   }
   return { type: "data", frame, waitedMs: 3 };
 }
+
+test("a token is wanted where the service asks for one and has not let the page in", () => {
+  const made = model();
+  const status = (status: ConnectionStatus) => made.apply({ type: "status", status }, 1);
+  const lost = { state: "waiting", untilMs: 9, attempt: 1, reason: "r" } as const;
+  const asks = (asksForToken: boolean) =>
+    made.apply({ type: "version", version: { namespace: null, framing: DEFAULT_FRAMING, asksForToken } }, 1);
+  status({ state: "connecting", attempt: 0 });
+  status(lost);
+  expect(made.wantsToken).toBe(false);
+  asks(true);
+  expect(made.wantsToken).toBe(true);
+  status({ state: "catching_up" });
+  expect(made.wantsToken).toBe(false);
+  // A lost connection says nothing of the token; a refused one does.
+  status(lost);
+  expect(made.wantsToken).toBe(false);
+  status({ state: "connecting", attempt: 1 });
+  status(lost);
+  expect(made.wantsToken).toBe(true);
+  status({ state: "live" });
+  status({ state: "stopped", reason: "the token that was shown has ended" });
+  expect(made.wantsToken).toBe(true);
+  asks(false);
+  expect(made.wantsToken).toBe(false);
+});
 
 function ranges(first: bigint, next: bigint, items: RangeItem[]): StreamEvent {
   const frame: DecodedFrame = { ok: true, partition: 0, first, next, bytes: 10, items };
@@ -240,7 +267,6 @@ describe("apply lag", () => {
     type: "heartbeat",
     heartbeat: {
       type: "heartbeat",
-      serverTimeMs: 0,
       nextOffsets: new Map([[0, end]]),
       status: "healthy",
       reasons: [],
@@ -290,7 +316,7 @@ describe("positions", () => {
     made.apply(
       {
         type: "heartbeat",
-        heartbeat: { type: "heartbeat", serverTimeMs: 0, nextOffsets, status: "healthy", reasons: [] },
+        heartbeat: { type: "heartbeat", nextOffsets, status: "healthy", reasons: [] },
       },
       1,
     );
@@ -339,6 +365,7 @@ test("rates follow the monotonic clock and fall to zero in silence", () => {
 
 describe("runs", () => {
   const touch = (thread: string, change: Partial<RunTouch> = {}): RunTouch => ({
+    key: `${change.tenant ?? "a"} ${thread}`,
     tenant: "a",
     thread,
     signal: null,
@@ -357,8 +384,8 @@ describe("runs", () => {
     runs.touch(touch("x", { signal: "failed", errors: 1 }), "graph_error", 3);
     expect(runs.latest(1)[0]).toMatchObject({ status: "failed", errors: 1, events: 3 });
     runs.touch(touch("x", { signal: "started" }), "graph_start", 4);
-    expect(runs.latest(1)[0]).toMatchObject({ status: "running", errors: 0, events: 1, starts: 2 });
-    runs.touch({ ...touch("x"), tenant: "b" }, "node_start", 5);
+    expect(runs.latest(1)[0]).toMatchObject({ status: "running", errors: 0, events: 1 });
+    runs.touch(touch("x", { tenant: "b" }), "node_start", 5);
     expect(runs.size).toBe(2);
   });
 

@@ -2,6 +2,7 @@
 
 import type { ConnectionStatus, Mode, PartitionStart, StreamEvent } from "../stream/events";
 import type { DecodedFrame } from "../wire/frame";
+import { DEFAULT_FRAMING } from "../wire/limits";
 import { Alerts } from "./alerts";
 import { Loading } from "./loading";
 import { Partitions } from "./partitions";
@@ -34,10 +35,9 @@ export interface Totals {
   undecodable: number;
   findings: number;
   lost: bigint;
-  skipped: bigint;
 }
 
-const NOTHING: Readonly<Totals> = { records: 0, undecodable: 0, findings: 0, lost: 0n, skipped: 0n };
+const NOTHING: Readonly<Totals> = { records: 0, undecodable: 0, findings: 0, lost: 0n };
 
 export class Model {
   readonly rows: Ring<Row>;
@@ -50,11 +50,15 @@ export class Model {
   readonly totals: Totals = { ...NOTHING };
   connection: ConnectionStatus = { state: "connecting", attempt: 0 };
   topic = "";
+  /** What the service accepts as the value of a record. */
+  framing = DEFAULT_FRAMING;
   backlog = { frames: 0, bytes: 0 };
   /** What the page waits for until it is live. */
   loading: Loading | null = null;
   #nextId = 1;
   #wasConnected = false;
+  #asksForToken = false;
+  #isShutOut = false;
 
   constructor(limits: Limits = DEFAULT_LIMITS) {
     this.rows = new Ring(limits.maxRows, limits.maxRowBytes);
@@ -64,6 +68,10 @@ export class Model {
   /** Applies one event; `nowMs` is monotonic. */
   apply(event: StreamEvent, nowMs: number): void {
     switch (event.type) {
+      case "version":
+        this.framing = event.version.framing;
+        this.#asksForToken = event.version.asksForToken;
+        return;
       case "status":
         this.#onStatus(event.status);
         return;
@@ -106,6 +114,11 @@ export class Model {
     }
   }
 
+  /** Whether the service asks for a token, and the last attempt has not let this page in. */
+  get wantsToken(): boolean {
+    return this.#asksForToken && this.#isShutOut;
+  }
+
   /** Forgets the rows, not the positions. */
   clearRows(): void {
     this.rows.clear();
@@ -115,6 +128,11 @@ export class Model {
     const before = this.connection.state;
     this.connection = status;
     const wasConnected = before === "live" || before === "catching_up";
+    if (status.state === "stopped" || (status.state === "waiting" && before === "connecting")) {
+      this.#isShutOut = true;
+    } else if (status.state === "live" || status.state === "catching_up") {
+      this.#isShutOut = false;
+    }
     if (status.state === "stopped") {
       this.#note("error", `Stopped: ${status.reason}.`);
       this.alerts.raise(
@@ -193,7 +211,6 @@ export class Model {
       }
       const size = item.next - item.first;
       lost += item.type === "gap" ? size : 0n;
-      this.totals.skipped += item.type === "skip" ? size : 0n;
       this.#pushRange(rangeRow(this.#id(), frame.partition, item));
     }
     this.totals.records += records;

@@ -18,7 +18,9 @@ export interface RecordRow extends RowBase {
   offset: bigint;
   /** Producer's time where it is known, else Kafka's, in Unix milliseconds; null when there is neither. */
   timeMs: number | null;
-  kafkaMs: number;
+  /** Each of the two; null when there is none, or none that a clock could show. */
+  producerMs: number | null;
+  kafkaMs: number | null;
   summary: Summary | null;
   failure: DecodeFailure | null;
   findings: FindingInfo[];
@@ -70,14 +72,17 @@ const MAX_SANE_MS = 8_640_000_000_000_000;
 
 export function recordRow(id: number, partition: number, item: RecordItem): RecordRow {
   const summary = item.outcome.ok ? item.outcome.summary : null;
+  const producerMs = summary === null ? null : sane(Number(summary.timeUs / 1000n));
+  const kafkaMs = sane(item.timestampMs);
   return {
     type: "record",
     id,
     bytes: ROW_OVERHEAD + item.value.length,
     partition,
     offset: item.offset,
-    timeMs: timeOf(summary, item.timestampMs),
-    kafkaMs: item.timestampMs,
+    timeMs: producerMs ?? kafkaMs,
+    producerMs,
+    kafkaMs,
     summary,
     failure: item.outcome.ok ? null : item.outcome,
     findings: item.findings,
@@ -85,9 +90,7 @@ export function recordRow(id: number, partition: number, item: RecordItem): Reco
   };
 }
 
-function timeOf(summary: Summary | null, kafkaMs: number): number | null {
-  const producerMs = summary === null ? 0 : Number(summary.timeUs / 1000n);
-  const ms = producerMs > 0 ? producerMs : kafkaMs;
+function sane(ms: number): number | null {
   return ms > 0 && ms <= MAX_SANE_MS ? ms : null;
 }
 

@@ -12,8 +12,6 @@ export interface Run {
   status: RunStatus;
   /** False when the page came in the middle: its start was not seen. */
   sawStart: boolean;
-  /** How often this thread has started a run. */
-  starts: number;
   node: string;
   events: number;
   errors: number;
@@ -39,12 +37,12 @@ export class Runs {
   }
 
   touch(touch: RunTouch, lastName: string, lastTimeMs: number | null): void {
-    const key = `${touch.tenant}\u0000${touch.thread}`;
+    const { key } = touch;
     const known = this.#runs.get(key);
     if (known !== undefined) {
       this.#runs.delete(key);
     }
-    this.#runs.set(key, update(known ?? unseen(key, touch), touch, lastName, lastTimeMs));
+    this.#runs.set(key, update(known ?? unseen(touch), touch, lastName, lastTimeMs));
     if (this.#runs.size > this.#maxRuns) {
       const oldest = this.#runs.keys().next();
       if (!oldest.done) {
@@ -60,15 +58,14 @@ export class Runs {
   }
 }
 
-function unseen(key: string, touch: RunTouch): Run {
+function unseen(touch: RunTouch): Run {
   return {
-    key,
+    key: touch.key,
     tenant: touch.tenant,
     thread: touch.thread,
     graph: "",
     status: "running",
     sawStart: false,
-    starts: 0,
     node: "",
     events: 0,
     errors: 0,
@@ -85,7 +82,6 @@ function update(run: Run, touch: RunTouch, lastName: string, lastTimeMs: number 
     graph: touch.graph || run.graph,
     status: nextStatus(run.status, touch.signal),
     sawStart: run.sawStart || restarted,
-    starts: run.starts + (restarted ? 1 : 0),
     node: touch.node || (restarted ? "" : run.node),
     events: (restarted ? 0 : run.events) + touch.events,
     errors: (restarted ? 0 : run.errors) + touch.errors,

@@ -10,6 +10,7 @@ import { Ring } from "../model/ring";
 import type { Row } from "../model/rows";
 import type { Run } from "../model/runs";
 import type { ConnectionStatus, StreamEvent } from "../stream/events";
+import type { Framing } from "../wire/limits";
 
 export interface Snapshot {
   /** Changes with every snapshot. */
@@ -19,6 +20,9 @@ export interface Snapshot {
   connection: ConnectionStatus;
   pipeline: PipelineView;
   topic: string;
+  framing: Framing;
+  /** Whether somebody has to show a token before this page is let in. */
+  wantsToken: boolean;
   totals: Totals;
   recordsPerSecond: number;
   bytesPerSecond: number;
@@ -156,6 +160,8 @@ export class Store {
       connection: model.connection,
       pipeline: model.pipeline.view(nowMs),
       topic: model.topic,
+      framing: model.framing,
+      wantsToken: model.wantsToken,
       totals: { ...model.totals },
       recordsPerSecond: model.recordRate.perSecond(nowMs),
       bytesPerSecond: model.byteRate.perSecond(nowMs),

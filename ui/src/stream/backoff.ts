@@ -37,6 +37,8 @@ export function onClose(code: number, reason: string): CloseDecision {
       return { action: "retry", reason: "this page read too slowly" };
     case 4002:
       return { action: "retry", reason: "the session failed in the service" };
+    case 4501:
+      return { action: "stop", reason: "the token that was shown has ended" };
     case 4500:
       return { action: "stop", reason: "the service got no hello from this page" };
     default:

@@ -1,9 +1,11 @@
 // The browser's side of the client's environment: sockets, storage, clocks, the worker.
 
+import { DEFAULT_FRAMING } from "../wire/limits";
+import { parseVersion, type ServiceVersion } from "../wire/version";
 import { StreamClient } from "./client";
 import { CursorStore, type KeyValueStore } from "./cursor_store";
 import { MainDecoder, WorkerDecoder, type WorkerLike } from "./decoder";
-import { type Environment, type SocketLike, SUBPROTOCOL } from "./environment";
+import { type Environment, type SocketLike, subprotocols } from "./environment";
 import type { StreamEvent } from "./events";
 
 const VERSION_LIMIT_MS = 2_000;
@@ -11,11 +13,18 @@ const VERSION_LIMIT_MS = 2_000;
 /** A client for the service that served this page. `?worker=off` decodes on the main thread. */
 export function createClient(emit: (event: StreamEvent) => void): StreamClient {
   const options = new URLSearchParams(location.search);
+  let framing = DEFAULT_FRAMING;
   const env: Environment = {
-    openSocket: () => new WebSocket(socketUrl(location), SUBPROTOCOL) as SocketLike,
+    openSocket: () => new WebSocket(socketUrl(location), subprotocols(token())) as SocketLike,
     createDecoder: (events) =>
-      options.get("worker") === "off" ? new MainDecoder(events) : new WorkerDecoder(events, spawnWorker),
-    fetchNamespace,
+      options.get("worker") === "off"
+        ? new MainDecoder(events, () => framing)
+        : new WorkerDecoder(events, () => framing, spawnWorker),
+    fetchVersion: async () => {
+      const version = await fetchVersion();
+      framing = version?.framing ?? framing;
+      return version;
+    },
     store: new CursorStore(availableStores()),
     now: () => performance.now(),
     wallMs: () => Date.now(),
@@ -55,12 +64,26 @@ function availableStores(): KeyValueStore[] {
   return stores;
 }
 
-async function fetchNamespace(): Promise<string | null> {
-  const response = await fetch("/version", { signal: AbortSignal.timeout(VERSION_LIMIT_MS), cache: "no-store" });
-  if (!response.ok) {
+const TOKEN = "dashstream.token";
+
+/** Keeps a token for this tab, and no longer than it. */
+export function keepToken(token: string): void {
+  try {
+    sessionStorage.setItem(TOKEN, token);
+  } catch {
+    // Without storage there is no place for it: the page asks again.
+  }
+}
+
+function token(): string | null {
+  try {
+    return sessionStorage.getItem(TOKEN);
+  } catch {
     return null;
   }
-  const body: unknown = await response.json();
-  const name = typeof body === "object" && body !== null ? Reflect.get(body, "resume_namespace") : null;
-  return typeof name === "string" && name !== "" ? name : null;
+}
+
+async function fetchVersion(): Promise<ServiceVersion | null> {
+  const response = await fetch("/version", { signal: AbortSignal.timeout(VERSION_LIMIT_MS), cache: "no-store" });
+  return response.ok ? parseVersion(await response.json()) : null;
 }

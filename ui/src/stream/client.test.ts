@@ -306,12 +306,12 @@ describe("the stored position", () => {
     expect(storage.values.get("dashstream.v2.cursor:other")).toBe("theirs");
   });
 
-  test("is used also when the service cannot be asked for its namespace", async () => {
+  test.each([null, ""])("is used also when the service cannot tell its namespace (%j)", async (namespace) => {
     env.socket.text(welcome({ "0": 7n }));
     client.flush();
     const before = env.storage;
     env = new FakeEnvironment(before);
-    env.namespace = null;
+    env.namespace = namespace;
     client = new StreamClient(env, env.record);
     await client.start();
     env.socket.open();

@@ -7,6 +7,7 @@
 import { parseControl, type ServerFrame } from "../wire/control";
 import type { DecodedFrame, FrameFailure } from "../wire/frame";
 import { buildHello, buildResume, type Place } from "../wire/hello";
+import { About } from "./about";
 import { Asking } from "./asking";
 import { CLOSE, onClose } from "./backoff";
 import { Connection } from "./connection";
@@ -29,6 +30,7 @@ export class StreamClient {
   readonly #emit: (event: StreamEvent) => void;
   readonly #intake: Intake;
   readonly #recorder: Recorder;
+  readonly #about: About;
   readonly #retries: Retry;
   readonly #positions = new Positions();
   readonly #breaches = new Breaches();
@@ -44,7 +46,10 @@ export class StreamClient {
   constructor(env: Environment, emit: (event: StreamEvent) => void) {
     this.#env = env;
     this.#emit = emit;
-    this.#recorder = new Recorder(env, this.#positions, (report) => this.#sendReport(report));
+    this.#about = new About(env, emit);
+    // A session takes reports of its own stream only.
+    const send = (report: string) => this.#asking.openSinceMs === null && this.#send(report);
+    this.#recorder = new Recorder(env, this.#positions, send);
     this.#retries = new Retry(env);
     this.#intake = new Intake((events) => env.createDecoder(events), {
       ready: () => this.#drain(),
@@ -55,7 +60,8 @@ export class StreamClient {
   /** Finds the stored cursor and connects. Call once. */
   async start(): Promise<void> {
     this.#setStatus({ state: "connecting", attempt: 0 });
-    const warning = await this.#recorder.load();
+    const version = await this.#about.ask();
+    const warning = this.#recorder.load(version?.namespace ?? null);
     if (warning !== null) {
       this.#notice("warning", "storage", warning);
     }
@@ -114,6 +120,7 @@ export class StreamClient {
 
   #connect(): void {
     this.#leave(null);
+    this.#about.askAgain();
     this.#setStatus({ state: "connecting", attempt: this.#retries.attempt });
     const now = this.#env.now();
     this.#times = { openedMs: now, heardMs: now, sentMs: now, progressMs: now };
@@ -315,11 +322,6 @@ export class StreamClient {
     } else if (verdict.action === "ping") {
       this.#send(JSON.stringify({ type: "ping" }));
     }
-  }
-
-  /** A session takes reports of its own stream only. */
-  #sendReport(report: string): boolean {
-    return this.#asking.openSinceMs === null && this.#send(report);
   }
 
   #send(text: string): boolean {

@@ -12,7 +12,7 @@ interface WorkerScope {
 const scope = globalThis as unknown as WorkerScope;
 
 scope.onmessage = ({ data }) => {
-  const results = data.frames.map(({ id, frame }) => ({ id, result: decodeFrame(frame) }));
+  const results = data.frames.map(({ id, frame }) => ({ id, result: decodeFrame(frame, data.framing) }));
   // Record values are views into these buffers and move with them.
   scope.postMessage(
     { results },

@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { frameOf } from "../../testing/frames";
-import { decodeFrame } from "../wire/frame";
+import { frameOf, frameOfValues } from "../../testing/frames";
+import { eventValue, framed } from "../../testing/messages";
+import { type DecodedFrame, decodeFrame, type FrameFailure } from "../wire/frame";
+import { DEFAULT_FRAMING } from "../wire/limits";
 import { MainDecoder, WorkerDecoder, type WorkerLike, type WorkerRequest } from "./decoder";
 
 class FakeWorker implements WorkerLike {
@@ -20,7 +22,7 @@ class FakeWorker implements WorkerLike {
   }
   answer(): void {
     const request = this.requests.shift();
-    const results = request?.frames.map(({ id, frame }) => ({ id, result: decodeFrame(frame) })) ?? [];
+    const results = request?.frames.map(({ id, frame }) => ({ id, result: decodeFrame(frame, request.framing) })) ?? [];
     this.onmessage?.({ data: structuredClone({ results }) });
   }
 }
@@ -34,7 +36,11 @@ const events = {
 };
 
 function create(): WorkerDecoder {
-  return new WorkerDecoder(events, () => worker);
+  return new WorkerDecoder(
+    events,
+    () => DEFAULT_FRAMING,
+    () => worker,
+  );
 }
 
 beforeEach(() => {
@@ -67,9 +73,13 @@ describe("the worker decoder", () => {
   });
 
   test("goes on at the main thread where there are no workers", async () => {
-    const decoder = new WorkerDecoder(events, () => {
-      throw new Error("forbidden");
-    });
+    const decoder = new WorkerDecoder(
+      events,
+      () => DEFAULT_FRAMING,
+      () => {
+        throw new Error("forbidden");
+      },
+    );
     decoder.decode(1, frameOf(0, 0n, 1n));
     await vi.advanceTimersByTimeAsync(10);
     expect(results).toEqual([1]);
@@ -90,23 +100,43 @@ describe("the worker decoder", () => {
   });
 });
 
-test("both ways give equal results", async () => {
-  const seen: unknown[] = [];
-  const main = new MainDecoder({ result: (_, result) => seen.push(result), lost: () => undefined });
-  main.decode(1, frameOf(3, 5n, 9n));
+test("both ways give equal results, with the same reason for each kind of failure", async () => {
+  const corpus: [string, Uint8Array][] = [
+    ["ok", eventValue("t", 1n)],
+    ["payload_missing", new Uint8Array()],
+    ["payload_too_large", new Uint8Array(DEFAULT_FRAMING.maxPayloadBytes + 2)],
+    ["unknown_framing", new Uint8Array([7, 1])],
+    ["decompression_failed", new Uint8Array([1, 2, 3])],
+    ["decompressed_too_large", new Uint8Array([1, 0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0xff, 0xff, 0xff, 0xff])],
+    ["invalid_protobuf", new Uint8Array([0, 0xff, 0xff])],
+    ["schema_version", framed({ case: "event", value: { header: { threadId: "t", schemaVersion: 2 } } })],
+  ];
+  const values = corpus.map(([, value]) => value);
+  const seen: (DecodedFrame | FrameFailure)[] = [];
+  const main = new MainDecoder(
+    { result: (_, result) => seen.push(result), lost: () => undefined },
+    () => DEFAULT_FRAMING,
+  );
+  main.decode(1, frameOfValues(3, 5n, values));
   await vi.advanceTimersByTimeAsync(10);
   const throughWorker = new WorkerDecoder(
     { result: (_, result) => seen.push(result), lost: () => undefined },
+    () => DEFAULT_FRAMING,
     () => worker,
   );
   worker.ready();
-  throughWorker.decode(1, frameOf(3, 5n, 9n));
+  throughWorker.decode(1, frameOfValues(3, 5n, values));
   worker.answer();
-  expect(seen[1]).toEqual(seen[0]);
+  const [ofMain, ofWorker] = seen.map((result) => (result.ok ? result.items : []));
+  const bytesByLength = (_: string, value: unknown) =>
+    value instanceof Uint8Array ? value.length : typeof value === "bigint" ? String(value) : value;
+  expect(JSON.stringify(ofWorker, bytesByLength)).toBe(JSON.stringify(ofMain, bytesByLength));
+  const reasons = ofMain?.map((item) => item.type === "record" && (item.outcome.ok ? "ok" : item.outcome.kind));
+  expect(reasons).toEqual(corpus.map(([kind]) => kind));
 });
 
 test("a frame that was forgotten is not decoded", async () => {
-  const main = new MainDecoder(events);
+  const main = new MainDecoder(events, () => DEFAULT_FRAMING);
   main.decode(1, frameOf(0, 0n, 1n));
   main.forget();
   main.decode(2, frameOf(0, 0n, 1n));

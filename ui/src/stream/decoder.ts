@@ -3,6 +3,7 @@
 // Results come back in any case, each with the id that it was given; a decoder that can give none says so once.
 
 import { type DecodedFrame, decodeFrame, type FrameFailure } from "../wire/frame";
+import type { Framing } from "../wire/limits";
 
 export interface DecoderEvents {
   result(id: number, result: DecodedFrame | FrameFailure): void;
@@ -18,7 +19,7 @@ export interface FrameDecoder {
   readonly mode: "worker" | "main thread";
 }
 
-export type WorkerRequest = { frames: { id: number; frame: ArrayBuffer }[] };
+export type WorkerRequest = { frames: { id: number; frame: ArrayBuffer }[]; framing: Framing };
 export type WorkerReply = { ready: true } | { results: { id: number; result: DecodedFrame | FrameFailure }[] };
 
 const SLICE_MS = 8;
@@ -27,11 +28,13 @@ const SLICE_MS = 8;
 export class MainDecoder implements FrameDecoder {
   readonly mode = "main thread";
   readonly #events: DecoderEvents;
+  readonly #framing: () => Framing;
   #queue: { id: number; frame: ArrayBuffer }[] = [];
   #scheduled = false;
 
-  constructor(events: DecoderEvents) {
+  constructor(events: DecoderEvents, framing: () => Framing) {
     this.#events = events;
+    this.#framing = framing;
   }
 
   decode(id: number, frame: ArrayBuffer): void {
@@ -61,7 +64,7 @@ export class MainDecoder implements FrameDecoder {
     const queue = this.#queue;
     for (const { id, frame } of queue) {
       done += 1;
-      this.#events.result(id, decodeFrame(frame));
+      this.#events.result(id, decodeFrame(frame, this.#framing()));
       if (performance.now() >= until || this.#queue !== queue) {
         break;
       }
@@ -91,6 +94,7 @@ const MAX_BATCH = 64;
  */
 export class WorkerDecoder implements FrameDecoder {
   readonly #events: DecoderEvents;
+  readonly #framing: () => Framing;
   #worker: WorkerLike | null = null;
   #fallback: MainDecoder | null = null;
   #queue: { id: number; frame: ArrayBuffer }[] = [];
@@ -98,8 +102,9 @@ export class WorkerDecoder implements FrameDecoder {
   #underWay = false;
   #deadline: ReturnType<typeof setTimeout> | null = null;
 
-  constructor(events: DecoderEvents, spawn: () => WorkerLike) {
+  constructor(events: DecoderEvents, framing: () => Framing, spawn: () => WorkerLike) {
     this.#events = events;
+    this.#framing = framing;
     try {
       const worker = spawn();
       worker.onmessage = ({ data }) => this.#onReply(data);
@@ -148,7 +153,7 @@ export class WorkerDecoder implements FrameDecoder {
     this.#underWay = true;
     this.#arm(BATCH_LIMIT_MS, "the decode worker does not answer");
     this.#worker.postMessage(
-      { frames },
+      { frames, framing: this.#framing() },
       frames.map(({ frame }) => frame),
     );
   }
@@ -181,7 +186,7 @@ export class WorkerDecoder implements FrameDecoder {
     if (this.#fallback !== null) {
       return;
     }
-    this.#fallback = new MainDecoder(this.#events);
+    this.#fallback = new MainDecoder(this.#events, this.#framing);
     const waiting = this.#queue;
     this.#queue = [];
     if (this.#underWay) {

@@ -1,9 +1,17 @@
 // Everything of the outside world that the client uses, so that tests can be all of it.
 
+import type { ServiceVersion } from "../wire/version";
 import type { CursorStore } from "./cursor_store";
 import type { DecoderEvents, FrameDecoder } from "./decoder";
 
 export const SUBPROTOCOL = "dashstream.v2";
+/** A browser can set no header on a WebSocket: the token is one more subprotocol, which the service never chooses. */
+const TOKEN_PROTOCOL = "dashstream.bearer.";
+
+/** What to offer, with the token where there is one. */
+export function subprotocols(token: string | null): string[] {
+  return token === null || token === "" ? [SUBPROTOCOL] : [SUBPROTOCOL, TOKEN_PROTOCOL + token];
+}
 
 export type SocketLike = Pick<
   WebSocket,
@@ -16,8 +24,8 @@ export type Timer = ReturnType<typeof setTimeout>;
 export interface Environment {
   openSocket(): SocketLike;
   createDecoder(events: DecoderEvents): FrameDecoder;
-  /** The namespace for stored cursors, as the service names it; null when it cannot be asked. */
-  fetchNamespace(): Promise<string | null>;
+  /** What the service says of itself; null when it cannot be asked. */
+  fetchVersion(): Promise<ServiceVersion | null>;
   store: CursorStore;
   /** Monotonic milliseconds. */
   now(): number;

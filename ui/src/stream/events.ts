@@ -3,6 +3,7 @@
 import type { Heartbeat } from "../wire/control";
 import type { DecodedFrame } from "../wire/frame";
 import type { Place } from "../wire/hello";
+import type { ServiceVersion } from "../wire/version";
 
 export type ConnectionStatus =
   | { state: "connecting"; attempt: number }
@@ -28,6 +29,8 @@ export interface PartitionStart {
 export type Mode = "first" | "resume" | "on" | "jump" | "history";
 
 export type StreamEvent =
+  /** What the service says of itself; perhaps only after some attempts. */
+  | { type: "version"; version: ServiceVersion }
   | { type: "status"; status: ConnectionStatus }
   /** Somebody has asked for history, and the service is about to be asked; null when that is given up. */
   | { type: "wish"; history: Place | null }

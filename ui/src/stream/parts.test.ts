@@ -5,6 +5,7 @@ import { describe, expect, test } from "vitest";
 import type { DecodedFrame } from "../wire/frame";
 import { CLOSE, onClose, retryDelayMs } from "./backoff";
 import { CursorStore, formatStored, parseStored } from "./cursor_store";
+import { subprotocols } from "./environment";
 import { Inbox } from "./inbox";
 import { judge } from "./liveness";
 import { Positions } from "./positions";
@@ -26,6 +27,12 @@ describe("close codes", () => {
       expect(code === 1000 || (code >= 3000 && code <= 4999)).toBe(true);
     }
   });
+});
+
+test("a token is offered behind the protocol, and only where there is one", () => {
+  expect(subprotocols(null)).toEqual(["dashstream.v2"]);
+  expect(subprotocols("")).toEqual(["dashstream.v2"]);
+  expect(subprotocols("a.b.c")).toEqual(["dashstream.v2", "dashstream.bearer.a.b.c"]);
 });
 
 test("the retry delay grows to its cap and no further, with jitter, for any attempt", () => {

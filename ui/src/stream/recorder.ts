@@ -21,9 +21,11 @@ export class Recorder {
     this.#keeper = new Keeper(env.store);
   }
 
-  /** Takes over the stored position. Returns a warning when there was one that could not be read. */
-  async load(): Promise<string | null> {
-    const named = await this.#env.fetchNamespace().catch(() => null);
+  /**
+   * Takes over the stored position. Returns a warning when there was one that could not be read. `named` is the service's
+   * namespace, null when it could not be asked.
+   */
+  load(named: string | null): string | null {
     const { cursor, warning } = this.#keeper.load(named);
     if (cursor !== null) {
       this.#positions.restore(cursor);

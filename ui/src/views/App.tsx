@@ -10,6 +10,7 @@ import { EventList } from "./EventList";
 import { HistoryBar } from "./HistoryBar";
 import { PartitionTable } from "./PartitionTable";
 import { RunList } from "./RunList";
+import { TokenBar } from "./TokenBar";
 import { Toolbar } from "./Toolbar";
 import { type Commands, TopBar } from "./TopBar";
 
@@ -28,6 +29,7 @@ export function App({ store, commands }: { store: Store; commands: Commands }) {
   return (
     <div className="app">
       <TopBar snapshot={snapshot} commands={commands} />
+      {snapshot.wantsToken ? <TokenBar show={commands.showToken} /> : null}
       <Alerts alerts={snapshot.alerts} dismiss={store.dismiss} />
       <div className={selected === null ? "columns" : "columns has-details"}>
         <div className="side">
@@ -56,7 +58,7 @@ export function App({ store, commands }: { store: Store; commands: Commands }) {
             select={setSelected}
           />
         </main>
-        {selected === null ? null : <Details row={selected} close={close} />}
+        {selected === null ? null : <Details row={selected} framing={snapshot.framing} close={close} />}
       </div>
     </div>
   );

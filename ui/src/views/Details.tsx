@@ -3,12 +3,13 @@
 import { useMemo } from "react";
 import type { RecordRow, Row } from "../model/rows";
 import { decodeRecord } from "../wire/decode";
+import type { Framing } from "../wire/limits";
 import { prettyMessage } from "../wire/pretty";
 import { formatBytes } from "../wire/units";
 import { describeFinding, describeSystemRow } from "./EventRow";
 import { timeOfDay, words } from "./format";
 
-export function Details({ row, close }: { row: Row; close: () => void }) {
+export function Details({ row, framing, close }: { row: Row; framing: Framing; close: () => void }) {
   return (
     <aside className="panel details" aria-label="Details of the selected row">
       <div className="details-head">
@@ -20,7 +21,7 @@ export function Details({ row, close }: { row: Row; close: () => void }) {
         </button>
       </div>
       {row.type === "record" ? (
-        <RecordDetails row={row} />
+        <RecordDetails row={row} framing={framing} />
       ) : (
         <p className="details-text">{describeSystemRow(row).text}</p>
       )}
@@ -28,13 +29,13 @@ export function Details({ row, close }: { row: Row; close: () => void }) {
   );
 }
 
-function RecordDetails({ row }: { row: RecordRow }) {
-  const text = useMemo(() => render(row.value), [row]);
+function RecordDetails({ row, framing }: { row: RecordRow; framing: Framing }) {
+  const text = useMemo(() => render(row.value, framing), [row, framing]);
   const facts: [string, string][] = [
     ["Partition", String(row.partition)],
     ["Offset", row.offset.toString()],
-    ["Producer's time", row.timeMs === null ? "unknown" : `${timeOfDay(row.timeMs)}`],
-    ["Kafka's time", row.kafkaMs > 0 ? timeOfDay(row.kafkaMs) : "none"],
+    ["Producer's time", timeText(row.producerMs)],
+    ["Kafka's time", timeText(row.kafkaMs)],
     ["Tenant", row.summary?.tenant || "–"],
     ["Thread", row.summary?.thread || "–"],
     [
@@ -69,10 +70,14 @@ function RecordDetails({ row }: { row: RecordRow }) {
   );
 }
 
+function timeText(ms: number | null): string {
+  return ms === null ? "none" : timeOfDay(ms);
+}
+
 const MAX_RAW_BYTES = 256;
 
-function render(value: Uint8Array): string {
-  const decoded = decodeRecord(value);
+function render(value: Uint8Array, framing: Framing): string {
+  const decoded = decodeRecord(value, framing);
   if (decoded.ok) {
     return prettyMessage(decoded.message);
   }

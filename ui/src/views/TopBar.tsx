@@ -11,6 +11,8 @@ import { count, milliseconds, rate, words } from "./format";
 export interface Commands {
   retryNow(): void;
   goTo(place: Place): void;
+  /** Shows the service a token from now on. */
+  showToken(token: string): void;
 }
 
 type Tone = "good" | "busy" | "warn" | "bad" | "unknown";
@@ -151,12 +153,9 @@ function pipelineTone(state: string): Tone {
       return "good";
     case "unknown":
       return "unknown";
-    case "waiting":
     case "starting":
-    case "catching_up":
       return "busy";
     case "paused":
-    case "failed":
       return "bad";
     default:
       return "warn";

@@ -6,7 +6,7 @@ const clock = new Intl.DateTimeFormat(undefined, {
   hour: "2-digit",
   minute: "2-digit",
   second: "2-digit",
-  hour12: false,
+  hourCycle: "h23",
 });
 const date = new Intl.DateTimeFormat(undefined, {
   day: "numeric",
@@ -15,7 +15,7 @@ const date = new Intl.DateTimeFormat(undefined, {
   hour: "2-digit",
   minute: "2-digit",
   second: "2-digit",
-  hour12: false,
+  hourCycle: "h23",
 });
 const zone = new Intl.DateTimeFormat("en", { timeZoneName: "longOffset" });
 const grouped = new Intl.NumberFormat("en-US");

@@ -6,7 +6,7 @@ import type { LoadingView } from "../model/loading";
 import type { ConnectionStatus } from "../stream/events";
 import { nextIndex } from "./EventList";
 import { describeFinding, describeSystemRow } from "./EventRow";
-import { parseLocalTime, utcOffset } from "./format";
+import { parseLocalTime, placeText, timeOfDay, utcOffset } from "./format";
 import { progressText } from "./HistoryBar";
 import { visibleRange } from "./window";
 
@@ -36,6 +36,12 @@ test.each([
   ["End", 5, 9],
   ["x", 5, null],
 ])("%s at row %i leads to %s", (key, at, to) => expect(nextIndex(key, at, 10, 5)).toBe(to));
+
+test("the hour after midnight is 00", () => {
+  const ms = new Date(2026, 0, 31, 0, 3, 7, 45).getTime();
+  expect(timeOfDay(ms)).toBe("00:03:07.045");
+  expect(placeText({ from: "time", timeMs: ms })).toContain("00:03:07");
+});
 
 test("an empty list has nowhere to go", () => expect(nextIndex("End", -1, 0, 5)).toBeNull());
 

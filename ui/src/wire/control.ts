@@ -7,18 +7,15 @@ import { cut, parseOffset, parsePartition } from "./numbers";
 
 export interface Welcome {
   type: "welcome";
-  session: string;
   epoch: string;
   topic: string;
   resumeNamespace: string;
   heartbeatMs: number;
-  idleTimeoutMs: number;
   partitions: Map<number, { from: bigint; low: bigint; next: bigint }>;
 }
 
 export interface Heartbeat {
   type: "heartbeat";
-  serverTimeMs: number;
   nextOffsets: Map<number, bigint>;
   status: string;
   reasons: string[];
@@ -38,17 +35,16 @@ export type ServerFrame =
   | Heartbeat
   | CursorReset
   /** With `capped` there is more, and nothing comes until it is asked for. */
-  | { type: "replay_complete"; totalReplayed: number; capped: boolean }
+  | { type: "replay_complete"; capped: boolean }
   /** The boundary of a page: offsets left to where the log ended at the request. */
   | { type: "replay_progress"; remaining: bigint }
   | { type: "partition_added"; partition: number; from: bigint }
   | { type: "pong" }
-  | { type: "error"; code: string; message: string; field: string };
+  | { type: "error"; code: string; message: string };
 
 export type ParsedControl =
-  | { ok: true; frame: ServerFrame }
-  | { ok: true; frame: null; unknownType: string }
-  | { ok: false; message: string };
+  /** Null: a frame of a type that this page does not know. */
+  { ok: true; frame: ServerFrame | null } | { ok: false; message: string };
 
 const MAX_TEXT = 256;
 const MAX_REASONS = 16;
@@ -94,11 +90,7 @@ function parseFields(fields: Fields): ParsedControl {
     case "replay_complete":
       return {
         ok: true,
-        frame: {
-          type: "replay_complete",
-          totalReplayed: typeof fields.totalReplayed === "number" ? fields.totalReplayed : 0,
-          capped: fields.capped === true,
-        },
+        frame: { type: "replay_complete", capped: fields.capped === true },
       };
     case "replay_progress":
       return {
@@ -119,10 +111,10 @@ function parseFields(fields: Fields): ParsedControl {
     case "error":
       return {
         ok: true,
-        frame: { type: "error", code: text(fields.code), message: text(fields.message), field: text(fields.field) },
+        frame: { type: "error", code: text(fields.code), message: text(fields.message) },
       };
     default:
-      return { ok: true, frame: null, unknownType: text(fields.type) };
+      return { ok: true, frame: null };
   }
 }
 
@@ -139,12 +131,10 @@ function parseWelcome(fields: Fields): Welcome {
   }
   return {
     type: "welcome",
-    session: text(fields.session),
     epoch: requiredText(fields.epoch, "welcome.epoch"),
     topic: text(fields.topic),
     resumeNamespace: requiredText(fields.resumeNamespace, "welcome.resumeNamespace"),
     heartbeatMs: milliseconds(fields.heartbeatMs, 10_000),
-    idleTimeoutMs: milliseconds(fields.idleTimeoutMs, 60_000),
     partitions,
   };
 }
@@ -158,7 +148,6 @@ function parseHeartbeat(fields: Fields): Heartbeat {
   const reasons = Array.isArray(ingest.reasons) ? ingest.reasons.slice(0, MAX_REASONS).map(reasonText) : [];
   return {
     type: "heartbeat",
-    serverTimeMs: typeof fields.serverTimeMs === "number" ? fields.serverTimeMs : Number(text(fields.serverTimeMs)),
     nextOffsets,
     status: text(ingest.status),
     reasons,

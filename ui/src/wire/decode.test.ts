@@ -5,17 +5,17 @@ import { describe, expect, test } from "vitest";
 import { eventValue, framed } from "../../testing/messages";
 import { decodeRecord } from "./decode";
 import { type AttributeValue, AttributeValueSchema, DashStreamMessageSchema } from "./generated/dashstream_pb";
-import { MAX_PAYLOAD_BYTES } from "./limits";
+import { DEFAULT_FRAMING } from "./limits";
 
-function outcome(value: Uint8Array): string {
-  const result = decodeRecord(value);
+function outcome(value: Uint8Array, framing = DEFAULT_FRAMING): string {
+  const result = decodeRecord(value, framing);
   return result.ok ? "ok" : result.kind;
 }
 
 describe("every kind of unreadable value has its own name", () => {
   const cases: [string, Uint8Array, string][] = [
     ["no value", new Uint8Array(), "payload_missing"],
-    ["over the limit", new Uint8Array(MAX_PAYLOAD_BYTES + 2), "payload_too_large"],
+    ["over the limit", new Uint8Array(DEFAULT_FRAMING.maxPayloadBytes + 2), "payload_too_large"],
     ["zstd garbage", new Uint8Array([1, 2, 3]), "decompression_failed"],
     [
       "a bomb",
@@ -76,10 +76,35 @@ test("a compressed value reads like a plain one", () => {
 
 const ZSTD_EVENT = "KLUv/WA1AI0AAFAKsgIKrwIirAJhAQAoKkAC";
 
+test("the service's own limit holds, packed and unpacked", () => {
+  const plain = eventValue("t", 1n);
+  const packed = new Uint8Array([1, ...Buffer.from(ZSTD_EVENT, "base64")]);
+  const limit = (maxPayloadBytes: number) => ({ maxPayloadBytes, legacy: false });
+  expect(outcome(plain, limit(plain.length - 1))).toBe("ok");
+  expect(outcome(plain, limit(plain.length - 2))).toBe("payload_too_large");
+  expect(outcome(packed, limit(309))).toBe("ok");
+  expect(outcome(packed, limit(308))).toBe("decompressed_too_large");
+  expect(outcome(packed, limit(packed.length - 2))).toBe("payload_too_large");
+  const large = framed({ case: "checkpoint", value: { state: new Uint8Array(11 * 1024 * 1024) } });
+  expect([outcome(large), outcome(large, limit(12 * 1024 * 1024))]).toEqual(["payload_too_large", "ok"]);
+});
+
+test("values without a framing byte are read where the service takes them", () => {
+  const legacy = { ...DEFAULT_FRAMING, legacy: true };
+  const unframed = eventValue("t", 1n).subarray(1);
+  const packed = new Uint8Array(Buffer.from(ZSTD_EVENT, "base64"));
+  for (const value of [unframed, packed]) {
+    expect([outcome(value), outcome(value, legacy)]).toEqual(["unknown_framing", "ok"]);
+  }
+  expect(outcome(eventValue("t", 1n), legacy)).toBe("ok");
+  expect(outcome(new Uint8Array([2, 3]), legacy)).toBe("invalid_protobuf");
+  expect(outcome(unframed, { maxPayloadBytes: unframed.length - 1, legacy: true })).toBe("payload_too_large");
+});
+
 test("nothing throws, whatever the bytes", () => {
   fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 200 }), fc.constantFrom(0, 1), (body, framing) => {
-      decodeRecord(new Uint8Array([framing, ...body]));
+    fc.property(fc.uint8Array({ maxLength: 200 }), fc.constantFrom(0, 1, 0x28), fc.boolean(), (body, first, legacy) => {
+      decodeRecord(new Uint8Array([first, ...body]), { maxPayloadBytes: 150, legacy });
     }),
     { numRuns: 3000 },
   );

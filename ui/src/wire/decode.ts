@@ -4,9 +4,9 @@
 
 import { fromBinary } from "@bufbuild/protobuf";
 import { type DashStreamMessage, DashStreamMessageSchema, type Header } from "./generated/dashstream_pb";
-import { MAX_PAYLOAD_BYTES, MAX_SCHEMA_VERSION } from "./limits";
+import { DEFAULT_FRAMING, type Framing, MAX_SCHEMA_VERSION } from "./limits";
 import { cut } from "./numbers";
-import { decompressFrame } from "./zstd";
+import { decompressFrame, isZstdFrame } from "./zstd";
 
 export type DecodeFailureKind =
   | "payload_missing"
@@ -34,31 +34,35 @@ function fail(kind: DecodeFailureKind, message: string): DecodeFailure {
 }
 
 /** Decodes one record value. Never throws; sizes are checked before anything is allocated for them. */
-export function decodeRecord(value: Uint8Array): DecodeResult {
+export function decodeRecord(value: Uint8Array, framing: Framing = DEFAULT_FRAMING): DecodeResult {
   try {
-    return decodeChecked(value);
+    return decodeChecked(value, framing);
   } catch (error) {
     return fail("internal", error instanceof Error ? error.message : "unknown fault");
   }
 }
 
-function decodeChecked(value: Uint8Array): DecodeResult {
-  const framing = value[0];
-  if (framing === undefined) {
+const PLAIN = 0x00;
+const ZSTD = 0x01;
+
+function decodeChecked(value: Uint8Array, { maxPayloadBytes, legacy }: Framing): DecodeResult {
+  const first = value[0];
+  if (first === undefined) {
     return fail("payload_missing", "the record has no value");
   }
-  const body = value.subarray(1);
-  if (body.length > MAX_PAYLOAD_BYTES) {
-    return fail("payload_too_large", `${body.length} bytes, limit ${MAX_PAYLOAD_BYTES}`);
+  const isFramed = first === PLAIN || first === ZSTD;
+  const body = isFramed ? value.subarray(1) : value;
+  if (body.length > maxPayloadBytes) {
+    return fail("payload_too_large", `${body.length} bytes, limit ${maxPayloadBytes}`);
   }
-  if (framing === 0x00) {
-    return parse(body);
+  if (!isFramed && !legacy) {
+    return fail("unknown_framing", `framing byte 0x${first.toString(16).padStart(2, "0")}`);
   }
-  if (framing === 0x01) {
-    const result = decompressFrame(body, MAX_PAYLOAD_BYTES);
+  if (first === ZSTD || (!isFramed && isZstdFrame(body))) {
+    const result = decompressFrame(body, maxPayloadBytes);
     return result.ok ? parse(result.bytes) : fail(result.kind, result.message);
   }
-  return fail("unknown_framing", `framing byte 0x${framing.toString(16).padStart(2, "0")}`);
+  return parse(body);
 }
 
 function parse(bytes: Uint8Array): DecodeResult {

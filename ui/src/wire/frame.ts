@@ -14,6 +14,7 @@ import {
   type Record as RecordMessage,
   SkipReason,
 } from "./generated/stream_pb";
+import { DEFAULT_FRAMING, type Framing } from "./limits";
 import { type Summary, summarize } from "./summary";
 
 export interface FindingInfo {
@@ -57,7 +58,7 @@ export interface FrameFailure {
 }
 
 /** Decodes a frame and all its records. Never throws; a record that cannot be read is an item with a failure. */
-export function decodeFrame(buffer: ArrayBuffer): DecodedFrame | FrameFailure {
+export function decodeFrame(buffer: ArrayBuffer, framing: Framing = DEFAULT_FRAMING): DecodedFrame | FrameFailure {
   let frame: Frame;
   try {
     frame = fromBinary(FrameSchema, new Uint8Array(buffer), { readUnknownFields: false });
@@ -70,7 +71,7 @@ export function decodeFrame(buffer: ArrayBuffer): DecodedFrame | FrameFailure {
   }
   const items: (RecordItem | RangeItem)[] = [];
   for (const item of frame.items) {
-    const decoded = decodeItem(item);
+    const decoded = decodeItem(item, framing);
     if (decoded !== null) {
       items.push(decoded);
     }
@@ -119,10 +120,10 @@ function rangeOf(item: Item): { first: bigint; next: bigint } | null {
   }
 }
 
-function decodeItem(item: Item): RecordItem | RangeItem | null {
+function decodeItem(item: Item, framing: Framing): RecordItem | RangeItem | null {
   switch (item.kind.case) {
     case "record":
-      return decodeRecordItem(item.kind.value);
+      return decodeRecordItem(item.kind.value, framing);
     case "skip": {
       const { firstOffset: first, nextOffset: next, reason } = item.kind.value;
       return { type: "skip", first, next, reason: nameOf(SkipReason[reason]) };
@@ -136,8 +137,8 @@ function decodeItem(item: Item): RecordItem | RangeItem | null {
   }
 }
 
-function decodeRecordItem(record: RecordMessage): RecordItem {
-  const decoded = decodeRecord(record.value);
+function decodeRecordItem(record: RecordMessage, framing: Framing): RecordItem {
+  const decoded = decodeRecord(record.value, framing);
   return {
     type: "record",
     offset: record.offset,

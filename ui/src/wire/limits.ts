@@ -1,7 +1,14 @@
 // The bounds of the wire, in one place. The service uses the same numbers.
 
-/** Largest payload behind the framing byte, before and after decompression, in bytes. */
-export const MAX_PAYLOAD_BYTES = 10 * 1024 * 1024;
+/** What is accepted as the value of a record. The service may be configured otherwise; it says so. */
+export interface Framing {
+  /** Largest payload behind the framing byte, before and after decompression, in bytes. */
+  maxPayloadBytes: number;
+  /** Whether values without a framing byte are accepted: protobuf, or one zstd frame of it. */
+  legacy: boolean;
+}
+
+export const DEFAULT_FRAMING: Framing = { maxPayloadBytes: 10 * 1024 * 1024, legacy: false };
 
 /** Highest schema version that this page understands; 0 counts as 1. */
 export const MAX_SCHEMA_VERSION = 1;

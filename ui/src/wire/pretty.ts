@@ -200,11 +200,10 @@ function writeScalar(out: Output, type: ScalarType, content: unknown, depth: num
     out.write(content.toString());
   } else if (type === ScalarType.STRING && typeof content === "string") {
     out.write(JSON.stringify(cut(content, MAX_STRING_CHARS)));
-  } else if (type === ScalarType.DOUBLE && Number.isInteger(content)) {
-    // Tells a float from an integer.
-    out.write(`${content}.0`);
   } else {
-    out.write(String(content));
+    const text = String(content);
+    // Tells a float from an integer; `1e+21` does so itself.
+    out.write(type === ScalarType.DOUBLE && /^-?\d+$/.test(text) ? `${text}.0` : text);
   }
 }
 

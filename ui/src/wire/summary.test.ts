@@ -113,3 +113,18 @@ test.each([
   [5_330_000n, "5.33 s"],
   [600_000_000n, "10 min"],
 ])("%s µs reads as %s", (us, text) => expect(formatDuration(us)).toBe(text));
+
+test("runs whose ids begin alike are told apart", () => {
+  const of = (threadId: string) => summary({ case: "event", value: { header: { ...header, threadId } } }).touches;
+  const [a, b] = [of(`${"x".repeat(200)}a`), of(`${"x".repeat(200)}b`)];
+  expect(a[0]?.thread).toBe(b[0]?.thread);
+  expect(a[0]?.key).not.toBe(b[0]?.key);
+  const batch = summary({
+    case: "eventBatch",
+    value: { events: ["a", "b", "a"].map((end) => ({ header: { ...header, threadId: "x".repeat(200) + end } })) },
+  });
+  expect(batch.touches.map(({ key, events }) => [key, events])).toEqual([
+    [a[0]?.key, 2],
+    [b[0]?.key, 1],
+  ]);
+});

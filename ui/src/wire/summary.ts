@@ -39,6 +39,8 @@ export type Level = "normal" | "warning" | "error";
 export type RunSignal = "started" | "completed" | "failed" | "waiting" | "resumed" | null;
 
 export interface RunTouch {
+  /** Which run: of tenant and thread as they are, not as they are shown. */
+  key: string;
   tenant: string;
   thread: string;
   signal: RunSignal;
@@ -66,6 +68,8 @@ export interface Summary {
 }
 
 const MAX_ID_CHARS = 96;
+/** As much of an id as filters of the service compare. */
+const MAX_KEY_CHARS = 1024;
 const MAX_DETAIL_CHARS = 240;
 const MAX_TOUCHES = 64;
 
@@ -102,13 +106,12 @@ export function summarize(message: DashStreamMessage): Summary {
 type Parts = Partial<Pick<Summary, "node" | "detail" | "level" | "touches" | "thread">> & { signal?: RunSignal };
 
 function base(kind: MessageKind, name: string, header: Header | undefined, parts: Parts): Summary {
-  const tenant = cut(header?.tenantId ?? "", MAX_ID_CHARS);
-  const thread = cut(parts.thread || header?.threadId || "", MAX_ID_CHARS);
+  const run = runOf(header?.tenantId, parts.thread || header?.threadId);
+  const { tenant, thread } = run;
   const node = cut(parts.node ?? "", MAX_ID_CHARS);
   const level = parts.level ?? "normal";
   const own: RunTouch = {
-    tenant,
-    thread,
+    ...run,
     signal: parts.signal ?? null,
     graph: "",
     // A tool or a metric has a name of its own, which is no node of the graph.
@@ -128,6 +131,12 @@ function base(kind: MessageKind, name: string, header: Header | undefined, parts
     timeUs: header?.timestampUs ?? 0n,
     touches: parts.touches ?? (thread === "" ? [] : [own]),
   };
+}
+
+/** Whose run it is, as it is shown, and a key that tells apart what looks the same when it is cut. */
+function runOf(tenantId = "", threadId = ""): Pick<RunTouch, "key" | "tenant" | "thread"> {
+  const [tenant, thread] = [cut(tenantId, MAX_ID_CHARS), cut(threadId, MAX_ID_CHARS)];
+  return { key: `${cut(tenantId, MAX_KEY_CHARS)}\u0000${cut(threadId, MAX_KEY_CHARS)}`, tenant, thread };
 }
 
 function oneLine(text: string): string {
@@ -208,27 +217,26 @@ function ofBatch(batch: EventBatch): Summary {
     parts.push(count === 1 ? name : `${name} ×${count}`);
   }
   const threads = [...touches.values()];
-  const thread = threads.length === 1 ? threads[0]?.thread : batch.header?.threadId;
+  const only = threads.length === 1 ? threads[0] : undefined;
   return base("event_batch", `batch of ${batch.events.length}`, batch.header, {
     detail: parts.join(", "),
     level,
     touches: threads,
-    ...(thread === undefined ? {} : { thread }),
+    ...(only === undefined ? {} : { thread: only.thread }),
   });
 }
 
 function mergeTouch(touches: Map<string, RunTouch>, event: Event, outer: Header | undefined): void {
-  const tenant = cut(event.header?.tenantId || outer?.tenantId || "", MAX_ID_CHARS);
-  const thread = cut(event.header?.threadId || outer?.threadId || "", MAX_ID_CHARS);
-  if (thread === "") {
+  const run = runOf(event.header?.tenantId || outer?.tenantId, event.header?.threadId || outer?.threadId);
+  if (run.thread === "") {
     return;
   }
-  const key = `${tenant}\u0000${thread}`;
+  const { key } = run;
   const known = touches.get(key);
   if (known === undefined && touches.size >= MAX_TOUCHES) {
     return;
   }
-  const touch = known ?? { tenant, thread, signal: null, graph: "", node: "", events: 0, errors: 0 };
+  const touch = known ?? { ...run, signal: null, graph: "", node: "", events: 0, errors: 0 };
   touch.events += 1;
   touch.errors += eventLevel(event.eventType) === "error" ? 1 : 0;
   touch.signal = eventSignal(event.eventType) ?? touch.signal;

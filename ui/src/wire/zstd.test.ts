@@ -50,6 +50,9 @@ describe("a zstd frame is decompressed", () => {
   test("with its declared size", () => expect(text(KNOWN)).toBe(TEXT));
   test("without a declared size, with a checksum", () => expect(text(UNKNOWN_WITH_CHECKSUM)).toBe(TEXT));
   test("with a window far larger than its content", () => expect(text(WINDOW_OF_128_MIB)).toBe(TEXT));
+  test.each([2_000, 10_000, 64 * 2 ** 20])("with such a window, whatever the limit: %i", (limit) => {
+    expect(text(WINDOW_OF_128_MIB, limit)).toBe(TEXT);
+  });
   test("up to exactly the limit", () => {
     const blocks = Array.from({ length: 80 }, () => BLOCK);
     expect(kind(frameOfRuns(blocks, { declared: LIMIT }))).toBe("ok");

@@ -18,9 +18,6 @@ interface FrameHeader {
   checksum: boolean;
 }
 
-// The window descriptor of 8 MiB + 2/8: the content is never larger, so no match can reach further back.
-const LARGEST_WINDOW_DESCRIPTOR = (13 << 3) | 2;
-
 class Refused extends Error {
   constructor(
     readonly kind: ZstdFailure,
@@ -56,9 +53,15 @@ function byteAt(bytes: Uint8Array, at: number): number {
   return value;
 }
 
+const MAGIC = [0x28, 0xb5, 0x2f, 0xfd];
+
+/** Whether the bytes begin as every zstd frame does. */
+export function isZstdFrame(bytes: Uint8Array): boolean {
+  return MAGIC.every((byte, at) => bytes[at] === byte);
+}
+
 function readHeader(frame: Uint8Array): FrameHeader {
-  const magic = byteAt(frame, 0) | (byteAt(frame, 1) << 8) | (byteAt(frame, 2) << 16) | (byteAt(frame, 3) << 24);
-  if (magic >>> 0 !== 0xfd2fb528) {
+  if (!isZstdFrame(frame)) {
     throw new Refused("decompression_failed", "no zstd frame behind the framing byte");
   }
   const descriptor = byteAt(frame, 4);
@@ -70,8 +73,7 @@ function readHeader(frame: Uint8Array): FrameHeader {
   let window: FrameHeader["window"] = null;
   if (!singleSegment) {
     const wire = byteAt(frame, at);
-    const base = 2 ** (10 + (wire >> 3));
-    window = { bytes: base + (base / 8) * (wire & 7), at };
+    window = { bytes: windowBytes(wire), at };
     at += 1;
   }
   const sizeFlag = descriptor >> 6;
@@ -111,8 +113,23 @@ function boundWindow(frame: Uint8Array, header: FrameHeader, maxBytes: number): 
     return frame;
   }
   const copy = frame.slice();
-  copy[header.window.at] = LARGEST_WINDOW_DESCRIPTOR;
+  copy[header.window.at] = windowDescriptor(maxBytes);
   return copy;
+}
+
+/** The smallest window of at least so many bytes: the content is never larger, so no match can reach further back. */
+function windowDescriptor(bytes: number): number {
+  let wire = 0;
+  while (windowBytes(wire) < bytes) {
+    wire += 1;
+  }
+  return wire;
+}
+
+/** Five bits of exponent, three of mantissa. */
+function windowBytes(wire: number): number {
+  const base = 2 ** (10 + (wire >> 3));
+  return base + (base / 8) * (wire & 7);
 }
 
 function decompress(frame: Uint8Array, header: FrameHeader, maxBytes: number): Uint8Array {
