@@ -83,6 +83,7 @@ impl History {
     /// A reader of history with nothing to do.
     pub fn new(deps: HistoryDeps, pulse: Pulse, guard: Guard) -> Self {
         let permits = Semaphore::new(deps.settings.concurrency.max(1));
+        #[allow(clippy::disallowed_methods, reason = "a session asks once and waits for the answer")]
         let (asked, waiting) = unbounded_channel();
         Self { reader: Arc::new(Reader { deps, permits }), asked, waiting: Some(waiting), pulse, _guard: guard }
     }
