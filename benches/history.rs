@@ -27,7 +27,7 @@ use dashstream::kafka::history::{HistoryParts, KafkaHistory};
 use dashstream::kafka::load_producer::Pace;
 use dashstream::kafka::monitor::KafkaMonitor;
 use dashstream::kafka::settings::IngestSettings;
-use dashstream::kafka::topic::topic_id;
+use dashstream::kafka::topic::{TopicId, topic_id};
 use dashstream::metrics::Metrics;
 use dashstream::pipeline::decode::JudgeSettings;
 use dashstream::pipeline::replay_plan::{Limits, Line, Patience, Step, Tier, Turn, plan};
@@ -118,7 +118,9 @@ struct Rig {
 impl Rig {
     fn new(kafka: &Kafka, topic: &str, readers: usize, cache_bytes: usize) -> Result<Self> {
         let client: BaseConsumer = kafka.reader(topic, Offset::End, &[])?;
-        let id = topic_id(client.client(), topic, PATIENCE).ok_or("the topic has no id")?;
+        let TopicId::Is(id) = topic_id(client.client(), topic, PATIENCE) else {
+            return Err("the topic has no id".into());
+        };
         let name = format!("-/{topic}/{id}");
         let board = Board::new();
         board.open_epoch(Epoch { number: 1, name: name.clone() });

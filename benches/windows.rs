@@ -32,11 +32,11 @@ const THREADS: u64 = 16;
 const BAD: u64 = 100;
 /// The service samples once per second; here it is done a hundred times as often.
 const SAMPLED_EVERY: Duration = Duration::from_millis(10);
-/// Share of the bare rate that is left.
+/// Share of the rate without windows that is left.
 const ENOUGH: f64 = 0.95;
 
 fn main() -> Result<ExitCode> {
-    let (records, rounds): (u64, u32) = (setting("BENCH_RECORDS", 1_000_000), setting("BENCH_ROUNDS", 9));
+    let (records, rounds): (u64, u32) = (setting("BENCH_RECORDS", 10_000_000), setting("BENCH_ROUNDS", 5));
     println!("windows: {THREADS} threads count {} records each, best of {rounds} rounds", grouped(records as f64));
     let metrics = Metrics::new()?;
     let (mut bare, mut off, mut on) = (0.0_f64, 0.0_f64, 0.0_f64);
@@ -49,10 +49,10 @@ fn main() -> Result<ExitCode> {
     println!("    bare atomics   {:>14}/s", grouped(bare));
     println!("    windows off    {:>14}/s", grouped(off));
     println!("    windows on     {:>14}/s", grouped(on));
-    verdict("of the rate on bare atomics", on / bare, ENOUGH, false);
+    // What the counters themselves cost is not what the windows cost.
+    println!("    {:.2} of the rate on bare atomics with windows, {:.2} without", on / bare, off / bare);
     verdict("of the rate without windows", on / off, ENOUGH, false);
-    let kept = on / bare >= ENOUGH && on / off >= ENOUGH;
-    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if on / off >= ENOUGH { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Records per second over all threads.

@@ -258,11 +258,10 @@ impl Service {
         let resets = resets(&ingest, sessions.clone())?;
         let judge = judge_settings(config)?;
         let redis = redis_tier::parts(config, &links, &metrics);
-        let (history, mut tiers) = history(config, &judge, &ingest, &sessions)?;
+        let (history, mut tiers) = history(config, &judge, &ingest, &sessions, spans(config, &instance_id, &metrics)?)?;
         if let Some(redis) = &redis {
             tiers.redis = Some(Arc::new(redis_tier::reader(redis, &board)?));
         }
-        tiers.spans = spans(config, &instance_id, &metrics)?;
         let identity = identity(config);
         let parts = Parts {
             letter_queue,
@@ -484,6 +483,7 @@ fn history(
     judge: &JudgeSettings,
     ingest: &IngestParts,
     sessions: &Sessions,
+    spans: Spans,
 ) -> std::io::Result<(KafkaHistory, HistoryDeps)> {
     let board = ingest.board.clone();
     let history = KafkaHistory::start(HistoryParts {
@@ -501,7 +501,7 @@ fn history(
         sessions: sessions.clone(),
         board,
         metrics: Arc::clone(ingest.monitor.metrics()),
-        spans: Spans::default(),
+        spans,
     };
     Ok((history, tiers))
 }

@@ -244,11 +244,11 @@ metrics! {
     }
 
     "History" {
-        /// Pages of history asked of a tier below the memory window, by what came of it.
+        /// Pages of history asked of Kafka, by what came of it. Those of Redis are in the metrics of Redis.
         history_pages: IntCounterVec "dashstream_history_pages_total" ["tier": TIERS, "result": PAGE_RESULTS];
-        /// Records in each page that was served.
+        /// Records in each page that Kafka served.
         history_page_records: HistogramVec "dashstream_history_page_records" ["tier": TIERS] buckets PAGE_RECORDS;
-        /// Time to the answer of each page, whatever it was.
+        /// Time to the answer of each page asked of Kafka, whatever it was.
         history_page_seconds: HistogramVec "dashstream_history_page_seconds" ["tier": TIERS] buckets PAGE_SECONDS;
         /// Pages that were found in the cache of what was lately read from Kafka (hit), or had to be read (miss).
         history_cache_lookups: IntCounterVec "dashstream_history_cache_lookups_total" ["result": Values::Closed(&["hit", "miss"])];

@@ -115,12 +115,6 @@ impl Flood {
             None
         }
     }
-
-    /// The number to report when a flood ended without a further event: what was suppressed in a window that is over.
-    pub fn summary(&mut self, now: Instant) -> Option<u64> {
-        let is_over = self.since.is_none_or(|since| now.saturating_duration_since(since) >= self.window);
-        if is_over && self.suppressed > 0 { Some(std::mem::take(&mut self.suppressed)) } else { None }
-    }
 }
 
 /// A [`Flood`] that can be shared; usually a `static`.
@@ -145,11 +139,6 @@ impl RateLimited {
     pub fn admit(&self) -> Option<u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now())
     }
-
-    /// See [`Flood::summary`]; for a timer.
-    pub fn summary(&self) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).summary(Instant::now())
-    }
 }
 
 #[cfg(test)]
@@ -163,13 +152,11 @@ mod tests {
         let mut flood = Flood::new(2, Duration::from_secs(1));
         let admitted: Vec<_> = (0..1_000).filter_map(|millis| flood.admit(at(millis))).collect();
         assert_eq!(admitted, [0, 0]);
-        assert_eq!(flood.summary(at(999)), None, "the window is not over");
         assert_eq!(flood.admit(at(1_000)), Some(998), "the next window reports what was suppressed");
         assert_eq!(flood.admit(at(1_001)), Some(0));
         assert_eq!(flood.admit(at(1_002)), None);
-        assert_eq!(flood.summary(at(2_000)), Some(1), "a flood that ended is reported too");
-        assert_eq!(flood.summary(at(3_000)), None, "once");
         assert_eq!(flood.admit(start), None, "a racing thread with an earlier instant belongs to the window");
+        assert_eq!(flood.admit(at(2_000)), Some(2));
     }
 
     #[derive(Debug, thiserror::Error)]

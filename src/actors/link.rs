@@ -54,11 +54,6 @@ where
         self.current.send_replace(Some(addr.clone().recipient()));
     }
 
-    /// Says that nobody is there.
-    pub fn clear(&self) {
-        self.current.send_replace(None);
-    }
-
     /// The current address.
     pub fn current(&self) -> Option<Recipient<M>> {
         self.current.borrow().clone()

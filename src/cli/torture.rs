@@ -16,7 +16,7 @@ const TOKEN: &str = "DASHSTREAM_TORTURE_TOKEN";
 /// Clients stop reading, read slowly, leave without a word and come back with their cursor, at this instance or another. Each
 /// holds every frame against the promise (docs/PROTOCOL.md), all are held against each other, and in the end each has to reach what
 /// any of them has seen. Nothing is changed in Kafka or at the service; break those by other means meanwhile. Exit code 1: a promise
-/// was broken. A bearer token is taken from DASHSTREAM_TORTURE_TOKEN.
+/// was broken, or nothing came that could prove one. A bearer token is taken from DASHSTREAM_TORTURE_TOKEN.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -59,6 +59,9 @@ pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit
         anyhow::bail!("nobody answered at {}; is the service running there? See --at", args.at.join(", "));
     }
     print(if args.json { as_json(&settings, &report) } else { as_text(&settings, &report) })?;
+    if report.violations == 0 && report.records == 0 {
+        anyhow::bail!("no client got a record, so nothing is proved: produce some, or see `dashstream generate`");
+    }
     Ok(if report.violations == 0 { Exit::Success } else { Exit::Failed })
 }
 

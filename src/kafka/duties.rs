@@ -32,6 +32,7 @@ struct State {
     assigned: BTreeSet<i32>,
     /// What the group is known to have, per partition of the current epoch.
     committed: BTreeMap<i32, i64>,
+    epoch: u64,
     epoch_name: String,
     /// Another generation has taken over: the board is not ours any more.
     closed: bool,
@@ -40,7 +41,9 @@ struct State {
 /// What there is to commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToCommit {
-    /// Goes along as metadata.
+    /// The epoch that the offsets are of.
+    pub epoch: u64,
+    /// Its name, which goes along as metadata.
     pub epoch_name: String,
     /// Partition and next offset.
     pub offsets: Vec<(i32, i64)>,
@@ -61,6 +64,7 @@ impl Duties {
             table,
             assigned: BTreeSet::new(),
             committed: BTreeMap::new(),
+            epoch: epoch.number,
             epoch_name: epoch.name,
             closed: false,
         };
@@ -68,12 +72,21 @@ impl Duties {
     }
 
     /// A new epoch was opened on the board: every term is over. Assigned partitions get new ones, which are returned and
-    /// wait for their [`Duties::begin`].
+    /// wait for their [`Duties::begin`]. Only before the first epoch nothing can have begun: terms go on, and with them the
+    /// commits with which the group assigned them.
     pub fn open_epoch(&self, number: u64, name: &str) -> Vec<(i32, u64)> {
         let mut state = self.lock();
+        let state = &mut *state;
+        let known: Vec<_> = state.assigned.iter().filter_map(|&p| Some((p, state.table.term(p)?))).collect();
+        let first = state.epoch == 0;
         state.table.open_epoch(number);
         state.committed.clear();
+        state.epoch = number;
         state.epoch_name = name.to_owned();
+        if first {
+            known.into_iter().for_each(|(partition, term)| state.table.own(partition, term));
+            return Vec::new();
+        }
         let assigned: Vec<i32> = state.assigned.iter().copied().collect();
         assigned
             .into_iter()
@@ -187,13 +200,14 @@ impl Duties {
             .filter(|(partition, _)| only.is_none_or(|only| only.contains(partition)))
             .filter(|(partition, prefix)| state.committed.get(partition).is_none_or(|done| done < prefix))
             .collect();
-        (!offsets.is_empty()).then(|| ToCommit { epoch_name: state.epoch_name.clone(), offsets })
+        (!offsets.is_empty()).then(|| ToCommit { epoch: state.epoch, epoch_name: state.epoch_name.clone(), offsets })
     }
 
-    /// Kafka confirmed a commit that was made under the epoch called `epoch_name`.
-    pub fn confirm(&self, partition: i32, offset: i64, epoch_name: &str) {
+    /// Kafka confirmed a commit of the epoch with this number. (Its name does not tell: where the cluster knows no topic
+    /// ids, the next epoch has the same.)
+    pub fn confirm(&self, partition: i32, offset: i64, epoch: u64) {
         let mut state = self.lock();
-        if state.closed || state.epoch_name != epoch_name || !state.assigned.contains(&partition) {
+        if state.closed || state.epoch != epoch || !state.assigned.contains(&partition) {
             return;
         }
         let known = state.committed.entry(partition).or_insert(offset);
@@ -254,7 +268,7 @@ mod tests {
     }
 
     fn commit(offset: i64) -> Option<ToCommit> {
-        Some(ToCommit { epoch_name: "e".into(), offsets: vec![(0, offset)] })
+        Some(ToCommit { epoch: 1, epoch_name: "e".into(), offsets: vec![(0, offset)] })
     }
 
     #[test]
@@ -278,9 +292,9 @@ mod tests {
         duties.settle(&settled(1, 12, 20, term));
         assert_eq!(duties.to_commit(None), commit(9));
         assert_eq!(duties.to_commit(Some(&[1])), None);
-        duties.confirm(0, 9, "another epoch");
+        duties.confirm(0, 9, 2);
         assert_eq!(duties.to_commit(None), commit(9));
-        duties.confirm(0, 9, "e");
+        duties.confirm(0, 9, 1);
         assert_eq!(duties.to_commit(None), None);
         assert_eq!((board.opened(0).settled.get(), board.opened(0).committed.get()), (Some(9), Some(9)));
     }
@@ -307,6 +321,37 @@ mod tests {
         duties.settle(&settled(1, 0, 5, old));
         duties.settle(&settled(2, 0, 3, terms[0].1));
         assert_eq!(board.opened(0).settled.get(), Some(3));
+    }
+
+    /// The group may assign before the topic is opened, and its answer says where the duties begin.
+    #[test]
+    fn terms_from_before_the_first_epoch_go_on_in_it() {
+        let board = Board::new();
+        let duties = Duties::new(board.clone(), Arc::new(Metrics::new().unwrap()));
+        let term = duties.gain(0);
+        board.open_epoch(Epoch { number: 1, name: "e".into() });
+        assert_eq!(duties.open_epoch(1, "e"), vec![]);
+        assert!(duties.begin(0, term, 100, Some(100)));
+        assert_eq!(duties.to_commit(None), None, "nothing is settled");
+        duties.settle(&settled(1, 100, 105, term));
+        assert_eq!(duties.to_commit(None), commit(105));
+    }
+
+    /// A cluster without topic ids: a topic that is made anew has the old name.
+    #[test]
+    fn a_commit_of_an_epoch_that_is_over_confirms_nothing() {
+        let (board, duties) = duties();
+        let old = duties.gain(0);
+        duties.begin(0, old, 0, None);
+        duties.settle(&settled(1, 0, 90, old));
+        let under_way = duties.to_commit(None).unwrap();
+        board.open_epoch(Epoch { number: 2, name: "e".into() });
+        let terms = duties.open_epoch(2, "e");
+        assert!(duties.begin(0, terms[0].1, 0, None));
+        duties.settle(&settled(2, 0, 10, terms[0].1));
+        duties.confirm(0, 90, under_way.epoch);
+        assert_eq!(board.opened(0).committed.get(), None);
+        assert_eq!(duties.to_commit(None).unwrap().offsets, vec![(0, 10)]);
     }
 
     #[test]

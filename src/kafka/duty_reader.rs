@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::batch::{BatchBuilder, RecordView};
+use super::errors::is_lost_position;
 use super::monitor::MonitorContext;
-use super::opening::ask_bounds;
+use super::opening::ask_known_bounds;
 use super::reader::{ReaderParts, Stopped};
 use super::settings::RETRY;
 use super::topic::append_headers;
@@ -88,10 +89,8 @@ fn read_ranges(parts: &ReaderParts, epoch: u64, ranges: Vec<DutyRange>) -> Resul
         }
         match read_turn(parts, &consumer, epoch, &mut jobs) {
             Err(error @ KafkaError::MessageConsumptionFatal(_)) => return Err(error),
-            Err(KafkaError::MessageConsumption(
-                RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
-            )) => {
-                if parts.stop.wait(RETRY.delay(attempt, fastrand::f64()))
+            Err(KafkaError::MessageConsumption(code)) if is_lost_position(code) => {
+                if parts.wait(RETRY.delay(attempt, fastrand::f64()))
                     || assign(parts, &consumer, epoch, &mut jobs).is_err()
                 {
                     return Ok(());
@@ -166,10 +165,13 @@ fn assign(
     jobs: &mut [Job],
 ) -> Result<(), Stopped> {
     let partitions: Vec<i32> = jobs.iter().map(|job| job.range.partition).collect();
-    let marks = ask_bounds(parts, consumer, &partitions)?;
+    let marks = ask_known_bounds(parts, consumer, &partitions)?;
     let mut list = TopicPartitionList::with_capacity(jobs.len());
-    for (job, mark) in jobs.iter_mut().zip(marks) {
-        if job.builder.position() < mark.low {
+    for job in jobs.iter_mut() {
+        let mark = marks.iter().find(|mark| mark.partition == job.range.partition);
+        if let Some(mark) = mark
+            && job.builder.position() < mark.low
+        {
             job.builder.cover(mark.low.min(job.range.to));
             send(parts, epoch, job, Some(LossReason::Retention));
         }

@@ -173,6 +173,11 @@ pub fn classify(code: Code) -> Option<ErrorType> {
     })
 }
 
+/// Whether a position is not in the log: retention has passed it, or the log is another one. The error names no partition.
+pub const fn is_lost_position(code: Code) -> bool {
+    matches!(code, Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation)
+}
+
 /// The type of an error of the client library, or `None` when it reports no fault.
 pub fn classify_error(error: &KafkaError) -> Option<ErrorType> {
     match error {
@@ -227,5 +232,12 @@ mod tests {
         let fatal = |code| classify_error(&KafkaError::MessageConsumptionFatal(code));
         assert_eq!(fatal(Code::FencedInstanceId), Some(ErrorType::Fenced));
         assert_eq!(fatal(Code::Unknown), Some(ErrorType::Fatal));
+    }
+
+    #[test]
+    fn a_position_that_is_not_in_the_log_is_told_by_any_of_its_codes() {
+        let lost = |code: &Code| classify(*code) == Some(ErrorType::OffsetOutOfRange);
+        let codes = [Code::AutoOffsetReset, Code::OffsetOutOfRange, Code::LogTruncation, Code::BadMessage, Code::Fatal];
+        assert!(codes.iter().all(|code| is_lost_position(*code) == lost(code)));
     }
 }

@@ -132,15 +132,11 @@ impl KafkaHistory {
     /// # Errors
     /// As [`Self::page`].
     pub async fn offsets_at(&self, epoch: u64, time_ms: i64, deadline: Instant) -> Result<Vec<(i32, i64)>, TierError> {
-        self.offsets(epoch, Some(time_ms), deadline).await
-    }
-
-    /// The first offset that Kafka still has of every partition.
-    ///
-    /// # Errors
-    /// As [`Self::page`].
-    pub async fn log_starts(&self, epoch: u64, deadline: Instant) -> Result<Vec<(i32, i64)>, TierError> {
-        self.offsets(epoch, None, deadline).await
+        self.0.shared.is_current(epoch)?;
+        self.ask(deadline, |answer| {
+            self.0.shared.queue.push_offsets(Offsets { epoch, time_ms, deadline, answer });
+        })
+        .await
     }
 
     /// Ends the readers. Open questions are answered as failed.
@@ -158,15 +154,7 @@ impl KafkaHistory {
             return Ok(page);
         }
         self.ask(deadline, |answer| {
-            shared.queue.push_page(PageJob { request: request.clone(), deadline, answer });
-        })
-        .await
-    }
-
-    async fn offsets(&self, epoch: u64, time_ms: Option<i64>, deadline: Instant) -> Result<Vec<(i32, i64)>, TierError> {
-        self.0.shared.is_current(epoch)?;
-        self.ask(deadline, |answer| {
-            self.0.shared.queue.push_offsets(Offsets { epoch, time_ms, deadline, answer });
+            shared.queue.push_page(PageJob { request: request.clone(), deadline, put_back: 0, answer });
         })
         .await
     }
@@ -232,6 +220,9 @@ impl Shared {
         found
     }
 }
+
+#[cfg(test)]
+mod round_tests;
 
 #[cfg(test)]
 mod tests;

@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::BaseConsumer;
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::connection::KafkaConnection;
 use super::monitor::{KafkaMonitor, MonitorContext, serve_events};
 use super::stop::Stop;
-use super::watermarks::{Watermarks, watermarks};
+use super::watermarks::{Watermarks, known_watermarks};
 use crate::board::{Board, PartitionBoard};
 use crate::metrics::Metrics;
 use crate::pipeline::lag::{LagTracker, Look, catching_up};
@@ -111,11 +111,19 @@ impl LagPoller {
     ) -> Option<Vec<Watermarks>> {
         let asked: Vec<i32> = partitions.iter().map(|board| board.partition).collect();
         let start = Instant::now();
-        let result: KafkaResult<_> = watermarks(client, &self.topic, &asked, LOOK_TIMEOUT);
-        let status = if result.is_ok() { "success" } else { "failure" };
+        let result: KafkaResult<_> = known_watermarks(client, &self.topic, &asked, LOOK_TIMEOUT);
+        let complete = result.as_ref().is_ok_and(|marks| marks.len() == asked.len());
+        let status = if complete { "success" } else { "failure" };
         self.metrics().lag_poll_duration.with_label_values(&[status]).observe(start.elapsed().as_secs_f64());
         match result {
-            Ok(marks) => Some(marks),
+            Ok(marks) => {
+                if !complete {
+                    self.metrics().lag_poll_failures.inc();
+                    let error = KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable);
+                    self.monitor.fault("lag-monitor", "look up the bounds of every partition", &error, "");
+                }
+                Some(marks)
+            }
             Err(error) => {
                 self.metrics().lag_poll_failures.inc();
                 self.monitor.fault("lag-monitor", "look up the bounds of the topic", &error, "");

@@ -16,6 +16,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::connection::KafkaConnection;
+use super::errors::is_lost_position;
 use super::topic::append_headers;
 use super::watermarks::{Watermarks, watermarks};
 use crate::pipeline::letters::Record;
@@ -209,7 +210,7 @@ impl LetterReader {
                 Some(Ok(message)) => return Ok(Some(message)),
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
                 Some(Err(error)) => match error.rdkafka_error_code() {
-                    Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => return Ok(None),
+                    Some(code) if is_lost_position(code) => return Ok(None),
                     // The client goes on by itself; if it does not, the deadline ends it.
                     Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut) => {}
                     _ => return Err(LetterError::Read { topic: topic.to_owned(), source: error }),

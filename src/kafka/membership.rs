@@ -195,7 +195,7 @@ impl MemberContext {
     /// Commits and waits for the answer, which the library gives within the session timeout. (Of a commit that is not
     /// waited for, its event interface tells nothing.) What failed stays to be committed.
     fn commit(&self, consumer: &BaseConsumer<Self>, what: Option<ToCommit>) {
-        let Some(ToCommit { epoch_name, offsets }) = what else { return };
+        let Some(ToCommit { epoch, epoch_name, offsets }) = what else { return };
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for (partition, offset) in &offsets {
             let mut entry = list.add_partition(&self.settings.topic, *partition);
@@ -206,7 +206,7 @@ impl MemberContext {
         let result = match consumer.commit(&list, CommitMode::Sync) {
             Ok(()) => {
                 for (partition, offset) in offsets {
-                    self.duties.confirm(partition, offset, &epoch_name);
+                    self.duties.confirm(partition, offset, epoch);
                 }
                 "ok"
             }

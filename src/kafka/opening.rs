@@ -1,5 +1,6 @@
 //! Opens the topic for the reader: asks Kafka for commits and bounds, lets the plan decide, publishes the outcome.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -9,7 +10,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::monitor::MonitorContext;
 use super::reader::{ReaderParts, Stopped};
 use super::settings::{ASK, RETRY};
-use super::watermarks::{Watermarks, watermarks};
+use super::watermarks::{Watermarks, known_watermarks, watermarks};
 use crate::board::Epoch;
 use crate::messages::{PartitionStart, PartitionsOpened};
 use crate::pipeline::epoch::{Committed, Known, Opening, ResetPolicy, TopicFacts, epoch_name, plan};
@@ -35,7 +36,7 @@ pub(super) fn open_topic(
 ) -> Result<Opened, Stopped> {
     let name = epoch_name(&parts.settings.topic, facts);
     let partitions: Vec<i32> = (0..facts.partitions).collect();
-    let (known, reset) = learn(parts, consumer, &partitions, parts.settings.reset)?;
+    let (known, reset) = learn(parts, consumer, &partitions)?;
     let previous = parts.board.epoch();
     let previous_name = (previous.number > 0).then_some(previous.name.as_str());
     let opening = plan(&name, previous_name, anew, reset, &known);
@@ -65,18 +66,43 @@ pub(super) fn open_topic(
     Ok(Opened { epoch, opening, terms })
 }
 
-/// Opens partitions that the topic has gained. All that they hold is new, so they are read from their start.
-pub(super) fn open_more(
-    parts: &ReaderParts,
-    consumer: &BaseConsumer<MonitorContext>,
-    epoch: &Epoch,
-    partitions: &[i32],
-) -> Result<Opening, Stopped> {
-    let (known, _) = learn(parts, consumer, partitions, ResetPolicy::Earliest)?;
+/// Opens partitions that the topic has gained. All that they hold is new, so they are read from their start, whatever the
+/// group may have committed of them.
+pub(super) fn open_more(parts: &ReaderParts, epoch: &Epoch, marks: Vec<Watermarks>) -> Opening {
+    let known: Vec<Known> = marks.into_iter().map(|mark| known(parts, mark, None)).collect();
     let opening = plan(&epoch.name, Some(&epoch.name), false, ResetPolicy::Earliest, &known);
+    let partitions: Vec<i32> = known.iter().map(|known| known.partition).collect();
     tracing::info!(topic = parts.settings.topic, ?partitions, "new partitions opened");
     publish(parts, epoch, &opening, &known);
-    Ok(opening)
+    opening
+}
+
+/// A thread that learns the bounds of new partitions, all of them. It answers nothing when it ends before, and then it may be
+/// asked again.
+pub(super) type Growth = std::thread::JoinHandle<Option<Vec<Watermarks>>>;
+
+/// Asks for the bounds of partitions that the topic has gained, without holding the reader up. `None`: there is no thread.
+pub(super) fn ask_growth(parts: &ReaderParts, epoch: u64, partitions: Vec<i32>) -> Option<Growth> {
+    let parts = parts.clone();
+    let learn = move || {
+        let context = MonitorContext { client: "growth", monitor: Arc::clone(&parts.monitor) };
+        let client = parts.settings.asking_config("growth").create_with_context(context);
+        let client: BaseConsumer<MonitorContext> = client.ok()?;
+        for attempt in 0.. {
+            match watermarks(&client, &parts.settings.topic, &partitions, ASK) {
+                Ok(marks) => return Some(marks),
+                Err(error) => {
+                    parts.monitor.fault("growth", "look up the bounds of new partitions", &error, "");
+                }
+            }
+            let ended = parts.wait(RETRY.delay(attempt, fastrand::f64()));
+            if ended || parts.board.epoch_number() != epoch {
+                break;
+            }
+        }
+        None
+    };
+    std::thread::Builder::new().name("kafka-growth".into()).spawn(learn).ok()
 }
 
 fn publish(parts: &ReaderParts, epoch: &Epoch, opening: &Opening, known: &[Known]) {
@@ -100,32 +126,30 @@ fn learn(
     parts: &ReaderParts,
     consumer: &BaseConsumer<MonitorContext>,
     partitions: &[i32],
-    reset: ResetPolicy,
 ) -> Result<(Vec<Known>, ResetPolicy), Stopped> {
     let topic = parts.settings.topic.as_str();
     let deadline = Instant::now() + COMMITS_WAIT;
     let commits = ask(parts, "fetch the group's commits", Some(deadline), || commits(consumer, topic, partitions))?;
-    let reset = if commits.is_some() { reset } else { ResetPolicy::Latest };
+    let reset = if commits.is_some() { parts.settings.reset } else { ResetPolicy::Latest };
     if commits.is_none() {
         tracing::warn!(group = parts.settings.group, "the group does not tell its commits; reading starts at the end");
     }
     let mut commits = commits.unwrap_or_default().into_iter();
     let marks = ask_bounds(parts, consumer, partitions)?;
-    let known = marks
-        .into_iter()
-        .map(|Watermarks { partition, low, high }| {
-            let board = parts.board.find(partition);
-            let committed = commits.next().flatten();
-            let stored = board.as_ref().and_then(|board| board.stored.get());
-            let window_low = board.as_ref().and_then(|board| board.window_low.get());
-            Known { partition, low, high, committed, stored, window_low }
-        })
-        .collect();
+    let known = marks.into_iter().map(|mark| known(parts, mark, commits.next().flatten())).collect();
     Ok((known, reset))
 }
 
-/// The bounds of partitions; asks until Kafka answers.
-pub(super) fn ask_bounds(
+fn known(parts: &ReaderParts, mark: Watermarks, committed: Option<Committed>) -> Known {
+    let Watermarks { partition, low, high } = mark;
+    let board = parts.board.find(partition);
+    let stored = board.as_ref().and_then(|board| board.stored.get());
+    let window_low = board.as_ref().and_then(|board| board.window_low.get());
+    Known { partition, low, high, committed, stored, window_low }
+}
+
+/// The bounds of all of these partitions; asks until Kafka tells every one.
+fn ask_bounds(
     parts: &ReaderParts,
     consumer: &BaseConsumer<MonitorContext>,
     partitions: &[i32],
@@ -133,6 +157,17 @@ pub(super) fn ask_bounds(
     let topic = parts.settings.topic.as_str();
     let marks = ask(parts, "look up the bounds of the topic", None, || watermarks(consumer, topic, partitions, ASK))?;
     Ok(marks.unwrap_or_default())
+}
+
+/// The bounds of those of the partitions that have a leader; asks until Kafka answers.
+pub(super) fn ask_known_bounds(
+    parts: &ReaderParts,
+    consumer: &BaseConsumer<MonitorContext>,
+    partitions: &[i32],
+) -> Result<Vec<Watermarks>, Stopped> {
+    let topic = parts.settings.topic.as_str();
+    let question = || known_watermarks(consumer, topic, partitions, ASK);
+    Ok(ask(parts, "look up the bounds of the topic", None, question)?.unwrap_or_default())
 }
 
 /// Asks with backoff until there is an answer or `deadline` has passed.
@@ -152,7 +187,7 @@ fn ask<T>(
                 }
             }
         }
-        if parts.stop.wait(RETRY.delay(attempt, fastrand::f64())) {
+        if parts.wait(RETRY.delay(attempt, fastrand::f64())) {
             return Err(Stopped);
         }
     }

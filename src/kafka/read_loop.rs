@@ -10,8 +10,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 
 use super::batch::{BatchBuilder, RecordView};
+use super::errors::is_lost_position;
 use super::monitor::MonitorContext;
-use super::opening::{open_more, open_topic};
+use super::opening::{Growth, ask_growth, open_more, open_topic};
 use super::reader::{End, ReaderCommand, ReaderParts, Stopped, TURN, Wishes};
 use super::standstill::Standstill;
 use super::topic::{ReadyQueue, append_headers};
@@ -51,6 +52,8 @@ pub(super) struct Reader<'a> {
     pub(super) recoveries: u32,
     /// Records at which it stands still.
     pub(super) standstill: Standstill,
+    /// Partitions that the topic has gained, while Kafka is asked about them.
+    pub(super) growth: Option<Growth>,
 }
 
 impl<'a> Reader<'a> {
@@ -77,6 +80,7 @@ impl<'a> Reader<'a> {
             suspect: false,
             recoveries: 0,
             standstill: Standstill::new(parts.settings.pause_partition_alone),
+            growth: None,
         };
         reader.add(&opened.opening);
         reader.meet_again();
@@ -93,6 +97,7 @@ impl<'a> Reader<'a> {
             while let Ok(command) = commands.try_recv() {
                 self.obey(command)?;
             }
+            self.grow();
             self.stand_still();
             self.begin_owned();
             if self.suspect {
@@ -127,7 +132,7 @@ impl<'a> Reader<'a> {
             Some(Err(error)) => self.trouble(error)?,
             None => return Ok(()),
         }
-        let mut error = None;
+        let mut troubles = Vec::new();
         for _ in 0..TAKES_PER_TURN {
             let count = ready.take(|message| match message {
                 Ok(message) => {
@@ -139,14 +144,17 @@ impl<'a> Reader<'a> {
                     };
                     self.take(message.partition(), record, |arena| message.append_headers(arena));
                 }
-                Err(code) => error = Some(KafkaError::MessageConsumption(code)),
+                Err(code) => troubles.push(code),
             });
             if count < RECORDS_PER_TAKE || self.parts.credit.used() >= self.parts.credit.limit() {
                 break;
             }
         }
         self.flush();
-        error.map_or(Ok(()), |error| self.trouble(error))
+        for code in troubles {
+            self.trouble_of_many(code)?;
+        }
+        Ok(())
     }
 
     /// Takes one record, and sends a batch when it is full or belongs to another partition.
@@ -180,15 +188,21 @@ impl<'a> Reader<'a> {
         self.parts.records.do_send(Ingested { batch, permit });
     }
 
+    /// An error that came among many records. The client's own poll did not see it, so it is counted here.
+    fn trouble_of_many(&mut self, code: RDKafkaErrorCode) -> Result<(), End> {
+        let error = match code {
+            RDKafkaErrorCode::Fatal => KafkaError::MessageConsumptionFatal(code),
+            code => KafkaError::MessageConsumption(code),
+        };
+        self.parts.monitor.fault("reader", "read", &error, "");
+        self.trouble(error)
+    }
+
     /// An error of the client: fatal, a position that is gone, or something that passes.
     pub(super) fn trouble(&mut self, error: KafkaError) -> Result<(), End> {
         match error {
             KafkaError::MessageConsumptionFatal(_) => return Err(End::Fatal(error)),
-            KafkaError::MessageConsumption(
-                RDKafkaErrorCode::AutoOffsetReset
-                | RDKafkaErrorCode::OffsetOutOfRange
-                | RDKafkaErrorCode::LogTruncation,
-            ) => self.suspect = true,
+            KafkaError::MessageConsumption(code) => self.suspect |= is_lost_position(code),
             // Counted where the client reported it; the client goes on by itself.
             _ => {}
         }
@@ -203,18 +217,34 @@ impl<'a> Reader<'a> {
                 self.wishes.facts = Some(facts.clone());
                 return Err(End::Anew);
             }
-            if change == TopicChange::Grown {
-                self.flush();
-                let new: Vec<i32> = (self.facts.partitions..facts.partitions).collect();
-                let opening = open_more(self.parts, self.consumer, &self.epoch, &new)?;
-                self.add(&opening);
-                self.assign_all();
-            }
             let topic_id = facts.topic_id.clone().or_else(|| self.facts.topic_id.take());
             self.facts = TopicFacts { topic_id, ..facts.clone() };
         }
         self.wishes.take(command);
         Ok(())
+    }
+
+    /// Opens the partitions that the topic has gained as soon as their bounds are known. The others are read meanwhile.
+    fn grow(&mut self) {
+        let open = i32::try_from(self.partitions.len()).unwrap_or(i32::MAX);
+        if open >= self.facts.partitions || self.parts.drain.is_stopped() {
+            return;
+        }
+        match self.growth.take() {
+            None => {
+                let new = (open..self.facts.partitions).collect();
+                self.growth = ask_growth(self.parts, self.epoch.number, new);
+            }
+            Some(asked) if !asked.is_finished() => self.growth = Some(asked),
+            Some(asked) => {
+                if let Ok(Some(marks)) = asked.join() {
+                    self.flush();
+                    let opening = open_more(self.parts, &self.epoch, marks);
+                    self.add(&opening);
+                    self.assign_all();
+                }
+            }
+        }
     }
 
     /// Adds partitions as they were opened, and tells what they have lost.

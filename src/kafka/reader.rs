@@ -81,6 +81,22 @@ pub struct ReaderParts {
     pub failed: Failed,
 }
 
+impl ReaderParts {
+    /// Waits; true when there is nothing more to read for: the thread ends, or the reading does.
+    pub(super) fn wait(&self, timeout: Duration) -> bool {
+        let end = Instant::now() + timeout;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if self.stop.wait(left.min(TURN)) || self.drain.is_stopped() {
+                return true;
+            }
+            if left.is_zero() {
+                return false;
+            }
+        }
+    }
+}
+
 impl std::fmt::Debug for ReaderParts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ReaderParts").finish_non_exhaustive()
@@ -90,7 +106,7 @@ impl std::fmt::Debug for ReaderParts {
 /// Called with the reason.
 pub type Failed = Arc<dyn Fn(String) + Send + Sync>;
 
-/// The stop signal was given.
+/// The signal to stop, or to drain, was given.
 pub(super) struct Stopped;
 
 /// Why a reader ended.
@@ -120,6 +136,7 @@ pub fn run(parts: ReaderParts, commands: Receiver<ReaderCommand>) -> Result<(), 
         let config = parts.settings.reading_config("reader", parts.settings.prefetch_kib);
         let consumer: BaseConsumer<MonitorContext> = config.create_with_context(context)?;
         if wishes.wait(&parts, &commands, assignment_deadline).is_err() {
+            // Nothing more is sent.
             parts.drained.stop();
             drop_elsewhere(consumer);
             return Ok(());
@@ -130,7 +147,10 @@ pub fn run(parts: ReaderParts, commands: Receiver<ReaderCommand>) -> Result<(), 
         // Closing a consumer may take seconds when brokers are away; nobody has to wait for it.
         drop_elsewhere(consumer);
         match end {
-            Ok(()) | Err(End::Stopped) => return Ok(()),
+            Ok(()) | Err(End::Stopped) => {
+                parts.drained.stop();
+                return Ok(());
+            }
             Err(End::Fatal(error)) => return Err(error),
             // A consumer keeps what it knows of the old topic (leader epochs, errors), so the new one gets its own.
             Err(End::Anew) => anew = true,

@@ -7,10 +7,11 @@ use rdkafka::consumer::Consumer;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::duty_reader::{DutyRange, spawn_duty_reader};
-use super::opening::ask_bounds;
+use super::opening::ask_known_bounds;
 use super::read_loop::Reader;
 use super::reader::{End, ReaderCommand, TURN};
 use super::settings::RETRY;
+use super::watermarks::Watermarks;
 use crate::pipeline::epoch::{Place, place, valid_commit};
 use crate::pipeline::record::LossReason;
 
@@ -55,17 +56,17 @@ impl Reader<'_> {
     /// Some position is not in the log: finds out which, tells what is lost, goes on. The error names no partition.
     pub(super) fn recover(&mut self, commands: &Receiver<ReaderCommand>) -> Result<(), End> {
         self.flush();
-        if self.recoveries > 0 && self.parts.stop.wait(RETRY.delay(self.recoveries - 1, fastrand::f64())) {
+        if self.recoveries > 0 && self.parts.wait(RETRY.delay(self.recoveries - 1, fastrand::f64())) {
             return Err(End::Stopped);
         }
         self.recoveries += 1;
         let all: Vec<i32> = (0..).take(self.partitions.len()).collect();
         let mut beyond_before = false;
         loop {
-            let marks = ask_bounds(self.parts, self.consumer, &all)?;
-            let places: Vec<_> =
-                self.partitions.iter().zip(&marks).map(|(o, m)| place(o.builder.position(), m.low, m.high)).collect();
-            if places.contains(&Place::Beyond) {
+            // A partition without a leader does not hold the others up; if it was meant, the error comes again.
+            let marks = ask_known_bounds(self.parts, self.consumer, &all)?;
+            let places: Vec<_> = marks.into_iter().filter_map(|mark| self.place_of(mark)).collect();
+            if places.iter().any(|(_, place, _)| *place == Place::Beyond) {
                 // A leader that has just taken over may be behind for a moment, so it is asked twice.
                 if beyond_before {
                     return Err(End::Anew);
@@ -74,7 +75,7 @@ impl Reader<'_> {
                 self.look_again(commands)?;
                 continue;
             }
-            for (index, (place, mark)) in places.into_iter().zip(marks).enumerate() {
+            for (index, place, mark) in places {
                 if place == Place::Below
                     && let Some(open) = self.partitions.get_mut(index)
                 {
@@ -89,6 +90,13 @@ impl Reader<'_> {
         }
     }
 
+    /// Index of a partition, and where its position lies.
+    fn place_of(&self, mark: Watermarks) -> Option<(usize, Place, Watermarks)> {
+        let index = usize::try_from(mark.partition).ok()?;
+        let position = self.partitions.get(index)?.builder.position();
+        Some((index, place(position, mark.low, mark.high), mark))
+    }
+
     /// Has the topic looked at, and waits for what the watch says.
     pub(super) fn look_again(&mut self, commands: &Receiver<ReaderCommand>) -> Result<(), End> {
         let _ = self.parts.look_now.try_send(());
@@ -96,7 +104,7 @@ impl Reader<'_> {
         // Until the answer comes, but long enough for a new leader to settle.
         let mut answered = false;
         while asked.elapsed() < LOOK_WAIT && !(answered && asked.elapsed() > SETTLE) {
-            if self.parts.stop.is_stopped() {
+            if self.parts.stop.is_stopped() || self.parts.drain.is_stopped() {
                 return Err(End::Stopped);
             }
             if let Ok(command) = commands.recv_timeout(TURN) {

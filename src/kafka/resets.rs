@@ -125,7 +125,9 @@ fn run(parts: &ResetParts, asked: &Receiver<Answer>, stop: &Stop) {
         }
         looked = stream.epoch.number;
         next_look = Instant::now() + LOOK;
-        match look(parts, &client, &stream, &partitions) {
+        let looked_now = look(parts, &client, &stream, &partitions);
+        let seen = looked_now.is_ok();
+        match looked_now {
             Ok(()) => {}
             Err(error) => {
                 parts.monitor.fault("resets", "look for resets by hand", &error, "");
@@ -136,7 +138,9 @@ fn run(parts: &ResetParts, asked: &Receiver<Answer>, stop: &Stop) {
                 parts.board.no_resets(stream.epoch.number);
             }
         }
-        if let Some(reset) = parts.board.stream().reset
+        // Right after a look: a reset of another instance that is newer must not be overwritten.
+        if seen
+            && let Some(reset) = parts.board.stream().reset
             && kept.is_none_or(|kept| kept.elapsed() >= KEEP)
             && keep(parts, &client, &stream, &reset).is_ok()
         {

@@ -15,6 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::BorrowedMessage;
 
+use super::errors::{ErrorType, classify};
 use crate::pipeline::record::encode_header;
 
 /// Destroys a C object when it goes out of scope.
@@ -33,9 +34,26 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// Kafka's id of a topic, as Kafka's own tools write it. `None` when the topic does not exist, the cluster does not know ids, or nothing was
-/// answered within `timeout`.
-pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Duration) -> Option<String> {
+/// What Kafka said when it was asked for the id of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicId {
+    /// The id, as Kafka's own tools write it.
+    Is(String),
+    /// The cluster answered that the topic has none.
+    Unknown,
+    /// Nothing was answered in time, or the question itself was refused: perhaps the cluster does not know ids.
+    Unanswered,
+    /// Something else went wrong, which says nothing about ids.
+    Failed,
+}
+
+/// Kafka's id of a topic, at most `timeout` and half a second later.
+pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Duration) -> TopicId {
+    describe_topic(client, topic, timeout).unwrap_or(TopicId::Failed)
+}
+
+/// `None`: the client library cannot ask, or answers something that it never should.
+fn describe_topic<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Duration) -> Option<TopicId> {
     let name = CString::new(topic).ok()?;
     let timeout_ms = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
     let native = client.native_ptr();
@@ -54,8 +72,11 @@ pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Dura
         rd::rd_kafka_AdminOptions_set_request_timeout(options.0, timeout_ms, ptr::null_mut(), 0);
         let queue = Owned::new(rd::rd_kafka_queue_new(native), rd::rd_kafka_queue_destroy)?;
         rd::rd_kafka_DescribeTopics(native, topics.0, options.0, queue.0);
-        let event =
-            Owned::new(rd::rd_kafka_queue_poll(queue.0, timeout_ms.saturating_add(500)), rd::rd_kafka_event_destroy)?;
+        let event = rd::rd_kafka_queue_poll(queue.0, timeout_ms.saturating_add(500));
+        let Some(event) = Owned::new(event, rd::rd_kafka_event_destroy) else { return Some(TopicId::Unanswered) };
+        if let Some(failed) = without_id(rd::rd_kafka_event_error(event.0)) {
+            return Some(failed);
+        }
         let result = rd::rd_kafka_event_DescribeTopics_result(event.0);
         if result.is_null() {
             return None;
@@ -66,10 +87,8 @@ pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Dura
             return None;
         }
         let description = *descriptions;
-        if rd::rd_kafka_error_code(rd::rd_kafka_TopicDescription_error(description))
-            != rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
-        {
-            return None;
+        if let Some(failed) = without_id(rd::rd_kafka_error_code(rd::rd_kafka_TopicDescription_error(description))) {
+            return Some(failed);
         }
         let id = rd::rd_kafka_TopicDescription_topic_id(description);
         if id.is_null() {
@@ -81,7 +100,32 @@ pub fn topic_id<C: ClientContext>(client: &Client<C>, topic: &str, timeout: Dura
         }
         let text = CStr::from_ptr(text).to_str().ok()?;
         // The all-zero id stands for "none". Kafka itself writes ids in the alphabet that is safe in names.
-        (text.bytes().any(|byte| byte != b'A')).then(|| text.replace('/', "_").replace('+', "-"))
+        Some(if text.bytes().all(|byte| byte == b'A') {
+            TopicId::Unknown
+        } else {
+            TopicId::Is(text.replace('/', "_").replace('+', "-"))
+        })
+    }
+}
+
+/// What an error says about ids; `None` when it is none. A cluster that does not know the question leaves it unanswered,
+/// or refuses it; what every question meets while brokers, leaders or the topic are away is no sign of that.
+fn without_id(error: rd::rd_kafka_resp_err_t) -> Option<TopicId> {
+    match RDKafkaErrorCode::from(error) {
+        RDKafkaErrorCode::NoError => None,
+        code => Some(match classify(code) {
+            Some(
+                ErrorType::DnsFailure
+                | ErrorType::BrokerDown
+                | ErrorType::AllBrokersDown
+                | ErrorType::Authentication
+                | ErrorType::Tls
+                | ErrorType::TopicMissing
+                | ErrorType::Leader
+                | ErrorType::Coordinator,
+            ) => TopicId::Failed,
+            _ => TopicId::Unanswered,
+        }),
     }
 }
 

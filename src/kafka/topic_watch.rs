@@ -13,12 +13,13 @@ use super::monitor::{KafkaMonitor, MonitorContext, TopicState, serve_events};
 use super::reader::ReaderCommand;
 use super::settings::{ASK, IngestSettings, RETRY};
 use super::stop::Stop;
-use super::topic::topic_id;
+use super::topic::{TopicId, topic_id};
 use super::watermarks::ends;
 use crate::board::Board;
 use crate::pipeline::epoch::TopicFacts;
 
-/// So many unanswered questions for the topic id, and none answered, mean that the cluster does not know ids.
+/// So many unanswered questions for the topic id, and none answered, mean that the cluster does not know ids. Until then
+/// nothing is told: the name that the topic gets without its id stays with it for as long as the process lives.
 const ID_TRIES: u32 = 3;
 
 /// What the watch needs.
@@ -38,10 +39,32 @@ pub struct TopicWatch {
     pub look_now: Receiver<()>,
 }
 
+/// What is known about the topic's id.
 struct Ids {
     known: Option<String>,
     unanswered: u32,
+    /// Whether the cluster knows ids, as far as is known.
     supported: bool,
+}
+
+impl Ids {
+    /// Takes an answer. An unanswered question keeps the last one.
+    fn take(&mut self, answer: TopicId) {
+        match answer {
+            TopicId::Is(id) => self.known = Some(id),
+            TopicId::Unknown if self.known.is_none() => self.supported = false,
+            TopicId::Unanswered if self.known.is_none() => {
+                self.unanswered += 1;
+                self.supported = self.unanswered < ID_TRIES;
+            }
+            TopicId::Unknown | TopicId::Unanswered | TopicId::Failed => {}
+        }
+    }
+
+    /// Whether it may still be learned which topic this is.
+    fn is_open(&self) -> bool {
+        self.supported && self.known.is_none()
+    }
 }
 
 impl TopicWatch {
@@ -106,7 +129,7 @@ impl TopicWatch {
     }
 
     /// One look. `Ok`: the facts, and whether offsets seem to have gone back (asked only where ids do not tell). `Err`:
-    /// whether the topic is missing.
+    /// not all is known yet, and whether that is because the topic is missing.
     fn look(&self, client: &BaseConsumer<MonitorContext>, ids: &mut Ids) -> Result<(TopicFacts, bool), bool> {
         let topic = self.settings.topic.as_str();
         let fetched: Vec<_> =
@@ -129,28 +152,24 @@ impl TopicWatch {
             configured => configured.to_owned(),
         };
         self.ask_id(client, ids);
+        if ids.is_open() {
+            return Err(false);
+        }
         let behind = !ids.supported && self.went_back(client, &fetched, partitions);
         Ok((TopicFacts { cluster_id, topic_id: ids.known.clone(), partitions }, behind))
     }
 
-    /// The topic's id, as long as the cluster seems to know ids. An unanswered question keeps the last answer.
+    /// Asks for the topic's id, as long as the cluster seems to know ids.
     fn ask_id(&self, client: &BaseConsumer<MonitorContext>, ids: &mut Ids) {
         if !ids.supported {
             return;
         }
-        match topic_id(client.client(), &self.settings.topic, self.settings.topic_id_timeout) {
-            Some(id) => ids.known = Some(id),
-            None if ids.known.is_none() => {
-                ids.unanswered += 1;
-                if ids.unanswered >= ID_TRIES {
-                    ids.supported = false;
-                    tracing::info!(
-                        topic = self.settings.topic,
-                        "the cluster does not tell topic ids; a re-created topic is noticed by its offsets"
-                    );
-                }
-            }
-            None => {}
+        ids.take(topic_id(client.client(), &self.settings.topic, self.settings.topic_id_timeout));
+        if !ids.supported {
+            tracing::info!(
+                topic = self.settings.topic,
+                "the cluster does not tell topic ids; a re-created topic is noticed by its offsets"
+            );
         }
     }
 
@@ -175,5 +194,75 @@ impl TopicWatch {
         let error = KafkaError::MetadataFetch(code);
         self.monitor.fault("topic-watch", "find the topic", &error, &format!("topic {}: {code}", self.settings.topic));
         missing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::kafka::connection::KafkaConnection;
+    use crate::metrics::Metrics;
+
+    fn ids() -> Ids {
+        Ids { known: None, unanswered: 0, supported: true }
+    }
+
+    fn after(answers: &[TopicId]) -> (Option<String>, bool) {
+        let mut ids = ids();
+        answers.iter().for_each(|answer| ids.take(answer.clone()));
+        (ids.known.clone(), ids.is_open())
+    }
+
+    #[test]
+    fn the_topic_is_told_once_its_id_is_known_or_will_not_be_known() {
+        use TopicId::{Failed, Is, Unanswered, Unknown};
+        let id = || Is("a".into());
+        let known = (Some("a".to_owned()), false);
+        assert_eq!(after(&[]), (None, true));
+        assert_eq!(after(&[id()]), known);
+        assert_eq!(after(&[Unanswered, Unanswered]), (None, true), "it may come yet");
+        assert_eq!(after(&[Unanswered, Unanswered, id()]), known);
+        assert_eq!(after(&[Unanswered, Unanswered, Unanswered]), (None, false));
+        assert_eq!(after(&[Unknown]), (None, false), "that was an answer");
+        assert_eq!(after(&[Failed, Failed, Failed, Failed, Failed]), (None, true), "that says nothing about ids");
+        for later in [Unknown, Unanswered, Failed] {
+            assert_eq!(after(&[id(), later.clone(), later.clone(), later]), known, "the last answer holds");
+        }
+    }
+
+    /// The mock cluster never answers the question.
+    #[test]
+    fn a_cluster_that_does_not_answer_is_asked_again_before_the_topic_gets_a_name() {
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic("t", 3, 1).unwrap();
+        let connection = KafkaConnection {
+            brokers: mock.bootstrap_servers(),
+            client_id: "test".into(),
+            security: Default::default(),
+            address_family: None,
+        };
+        let mut settings = IngestSettings::new(connection, "t", "g", "i");
+        settings.topic_id_timeout = Duration::from_millis(100);
+        let monitor = Arc::new(KafkaMonitor::new(Arc::new(Metrics::new().unwrap())));
+        let client = settings
+            .asking_config("topic-watch")
+            .create_with_context(MonitorContext { client: "topic-watch", monitor: Arc::clone(&monitor) })
+            .unwrap();
+        let (reader, _commands) = sync_channel(1);
+        let (_look, look_now) = sync_channel(1);
+        let watch = TopicWatch { settings, board: Board::new(), monitor, stop: Stop::new(), reader, look_now };
+        let (mut ids, mut looks) = (ids(), Vec::new());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while looks.last().is_none_or(Result::is_err) && Instant::now() < deadline {
+            looks.push(watch.look(&client, &mut ids));
+        }
+        let facts = looks.pop().unwrap().unwrap().0;
+        assert_eq!((facts.topic_id, facts.partitions), (None, 3));
+        assert!(looks.len() >= 2, "{looks:?}");
+        assert!(looks.iter().all(|look| *look == Err(false)));
     }
 }

@@ -335,7 +335,7 @@ impl TopicAdmin {
             serve_events(&self.asker, Duration::ZERO);
             let (kind, reason) = cause(&source, self.asker.client().context().take());
             if attempt == RETRIES || started.elapsed() >= PATIENCE || !passes(kind, &source) {
-                return Err(TopicError::Kafka { doing: doing.to_owned(), kind, reason, source });
+                return Err(TopicError::Kafka { doing: doing.to_owned(), kind, reason, source: Box::new(source) });
             }
             tracing::debug!(doing, error = %source, "asking Kafka again");
             std::thread::sleep(RETRY.delay(attempt, fastrand::f64()));

@@ -19,9 +19,11 @@ use crate::pipeline::window::Chunk;
 
 /// Most entries of one answer.
 const MAX_ENTRIES: usize = 2_048;
-/// Entries asked for when nothing is known about a stream.
+/// Most entries of the first answer of a page. What earlier pages have seen of a stream says little about this part of it.
 const FIRST_GUESS: usize = 8;
-/// Most answers for one page; normally it is one.
+/// So many times more than in the answer before.
+const GROWTH: usize = 4;
+/// Most answers for one page; normally it is one of a stream with large entries, and a few where they are small.
 const MAX_ROUNDS: usize = 6;
 
 /// The Redis tier. Cloning shares it.
@@ -42,7 +44,7 @@ struct Inner {
 /// What the entries of a stream are like.
 #[derive(Clone, Copy, Debug)]
 struct Size {
-    /// Most bytes of one.
+    /// Most bytes of one. What was seen once is forgotten by halves: the next large one is not far.
     bytes: usize,
     /// Records of one, on the average.
     records: f64,
@@ -73,7 +75,7 @@ impl RedisTier {
         Ok(Self(Arc::new(Inner { redis, keys, board, sizes: Mutex::default(), state, metrics })))
     }
 
-    /// One page, in one request as soon as the stream is known a little.
+    /// One page, in a few requests: each may ask for more entries than the one before, by what those were like.
     ///
     /// # Errors
     /// When Redis does not answer before the deadline, cannot be asked, or the epoch is over.
@@ -90,6 +92,10 @@ impl RedisTier {
         let took = begun.elapsed().as_secs_f64() * 1000.0;
         tier.metrics.redis_latency.with_label_values(&[Operation::Read.as_str()]).observe(took);
         let page = result.map_err(|failure| {
+            if failure.fault == Fault::Timeout {
+                // Perhaps it was too much at once.
+                self.sizes().remove(&request.partition);
+            }
             tier.metrics.redis_misses.inc();
             self.failed(&failure)
         })?;
@@ -146,9 +152,11 @@ impl RedisTier {
 
     async fn read(&self, key: &str, request: &PageRequest, deadline: Instant) -> Result<Page, Failure> {
         let mut draft = Draft::new(request);
-        let mut from = request.from;
+        let (mut from, mut most) = (request.from, FIRST_GUESS);
         for _ in 0..MAX_ROUNDS {
-            let count = self.entries_for(request, &draft);
+            let size = self.sizes().get(&request.partition).copied();
+            let count = entries_for(size, &draft).min(most);
+            most = count.saturating_mul(GROWTH);
             let mut range = pipe();
             range.ignore_errors();
             range.cmd("XRANGE").arg(key).arg(from).arg("+").arg("COUNT").arg(count);
@@ -175,20 +183,12 @@ impl RedisTier {
         Ok(draft.page)
     }
 
-    /// How many entries are likely to fill what is left of the page, and no more than its bytes allow.
-    fn entries_for(&self, request: &PageRequest, draft: &Draft<'_>) -> usize {
-        let Some(size) = self.sizes().get(&request.partition).copied() else { return FIRST_GUESS };
-        let records = f64::from(request.max_records).max(1.0) - draft.records as f64;
-        let by_records = (records / size.records.max(0.1)).ceil().clamp(1.0, MAX_ENTRIES as f64);
-        let by_bytes = request.max_bytes.saturating_sub(draft.bytes) / size.bytes.max(1);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a small positive range")]
-        (by_records as usize + 1).min(by_bytes.max(1)).min(MAX_ENTRIES)
-    }
-
     fn remember(&self, partition: i32, seen: &Seen) {
         if seen.entries > 0 {
-            let size = Size { bytes: seen.largest, records: f64::from(seen.records) / f64::from(seen.entries) };
-            self.sizes().insert(partition, size);
+            let records = f64::from(seen.records) / f64::from(seen.entries);
+            let mut sizes = self.sizes();
+            let known = sizes.get(&partition).map_or(0, |size| size.bytes);
+            sizes.insert(partition, Size { bytes: seen.largest.max(known / 2), records });
         }
     }
 
@@ -204,6 +204,16 @@ impl RedisTier {
     fn sizes(&self) -> MutexGuard<'_, HashMap<i32, Size>> {
         self.0.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many entries are likely to fill what is left of the page, and no more than its bytes allow.
+fn entries_for(size: Option<Size>, draft: &Draft<'_>) -> usize {
+    let Some(size) = size else { return FIRST_GUESS };
+    let records = f64::from(draft.request.max_records).max(1.0) - draft.records as f64;
+    let by_records = (records / size.records.max(0.1)).ceil().clamp(1.0, MAX_ENTRIES as f64);
+    let by_bytes = draft.request.max_bytes.saturating_sub(draft.bytes) / size.bytes.max(1);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a small positive range")]
+    (by_records as usize + 1).min(by_bytes.max(1)).min(MAX_ENTRIES)
 }
 
 /// What an answer held.

@@ -225,7 +225,7 @@ impl Ledger {
         // It names the epoch that holds from here on.
         let epoch = message.get("epoch").and_then(Value::as_str);
         self.epoch = Some(epoch.ok_or_else(|| format!("a reset without an epoch: {message}"))?.to_owned());
-        let known = ["topic_recreated", "retention", "manual_reset", "beyond_end", "epoch"];
+        let known = ["topic_recreated", "retention", "manual_reset", "beyond_end"];
         if !known.contains(&reason.as_str()) {
             return Err(format!("cursor_reset with an unknown reason: {message}"));
         }
@@ -363,9 +363,14 @@ fn partition(message: &Value) -> Result<i32, Violation> {
 /// # Errors
 /// When the field holds something else.
 pub fn offset(message: &Value, field: &str) -> Result<i64, Violation> {
-    let text = message.get(field).and_then(Value::as_str);
-    let number = text.and_then(|text| text.parse().ok());
+    let number = message.get(field).and_then(decimal);
     number.ok_or_else(|| format!("{field} must be a decimal string: {message}"))
+}
+
+/// A decimal string, in the one form that a number has.
+fn decimal(value: &Value) -> Option<i64> {
+    let text = value.as_str()?;
+    text.parse().ok().filter(|number: &i64| number.to_string() == text)
 }
 
 fn offsets(message: &Value, field: &str) -> Result<BTreeMap<i32, i64>, Violation> {
@@ -373,10 +378,9 @@ fn offsets(message: &Value, field: &str) -> Result<BTreeMap<i32, i64>, Violation
     let map = map.ok_or_else(|| format!("{field} must map partitions to offsets: {message}"))?;
     map.iter()
         .map(|(name, value)| {
-            let number = value.as_str().and_then(|text| text.parse().ok());
             Ok((
                 partition_of(name)?,
-                number.ok_or_else(|| format!("{field}.{name} must be a decimal string: {message}"))?,
+                decimal(value).ok_or_else(|| format!("{field}.{name} must be a decimal string: {message}"))?,
             ))
         })
         .collect()

@@ -7,10 +7,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::MAX_PARTITIONS;
+
 const VERSION: u8 = 1;
-/// Characters of the longest cursor that is looked at: about 5,000 partitions.
-const MAX_TEXT: usize = 100_000;
 const CHECK: usize = 4;
+/// Bytes of a partition and its offset, none of which is negative.
+const MAX_POSITION: usize = 5 + 9;
+/// Characters of the longest cursor that is looked at.
+const MAX_TEXT: usize = (1 + 8 + MAX_PARTITIONS * MAX_POSITION + CHECK).div_ceil(3) * 4;
 
 /// Positions, and the epoch that they belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +130,14 @@ mod tests {
         fn no_text_panics(text in ".{0,200}") {
             let _ = Cursor::decode(&text);
         }
+    }
+
+    #[test]
+    fn the_longest_cursor_is_taken() {
+        let most = i32::try_from(MAX_PARTITIONS).unwrap();
+        let cursor =
+            Cursor { epoch: u64::MAX, next_offsets: (i32::MAX - most..i32::MAX).map(|p| (p, i64::MAX)).collect() };
+        assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! It must not know records, nor what a client is allowed to see.
 
+use super::MAX_PARTITIONS;
 use serde_json::{Map, Value};
 
 use super::control::{FrameError, cut};
@@ -10,8 +11,6 @@ use super::control::{FrameError, cut};
 const MAX_TENANTS: usize = 256;
 /// Threads in one filter.
 const MAX_THREADS: usize = 1_024;
-/// Partitions in one filter.
-const MAX_PARTITIONS: usize = 10_000;
 /// Bytes of a tenant or thread.
 const MAX_TEXT: usize = 1_024;
 /// Bytes of all of them: each session keeps its filter.

@@ -5,12 +5,10 @@
 //! compressed". It must not know what is changed or why.
 
 use super::schema::{
-    FIXED32, FIXED64, Field, HEADER, Invalid, LENGTH_DELIMITED, NAMES, ROOT, VARINT, delimited, field_of, key,
-    length_delimited, skip, take, varint,
+    DEPTH_LIMIT, FIXED32, FIXED64, Field, HEADER, Invalid, LENGTH_DELIMITED, NAMES, ROOT, VARINT, delimited, field_of,
+    key, length_delimited, skip, take, varint,
 };
-
-/// Nesting that is accepted, as in the validator.
-const DEPTH_LIMIT: u32 = 100;
+use super::stream_frame::put_varint;
 
 /// Where a value lies: field names and map keys from the root on.
 #[derive(Clone, Copy, Debug)]
@@ -306,16 +304,6 @@ fn only_key(head: &[u8]) -> Result<&[u8], Invalid> {
     let mut rest = head;
     key(&mut rest)?;
     head.get(..head.len() - rest.len()).ok_or(Invalid)
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        #[allow(clippy::cast_possible_truncation, reason = "the low seven bits are meant")]
-        out.push((value as u8) | 0x80);
-        value >>= 7;
-    }
-    #[allow(clippy::cast_possible_truncation, reason = "less than 0x80 is left")]
-    out.push(value as u8);
 }
 
 /// Messages that are known, for tests of the tables.

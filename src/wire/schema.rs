@@ -31,7 +31,7 @@ pub(super) enum Field {
 include!(concat!(env!("OUT_DIR"), "/wire_schema.rs"));
 
 /// Nesting that is accepted, as in prost.
-const DEPTH_LIMIT: u32 = 100;
+pub(super) const DEPTH_LIMIT: u32 = 100;
 
 /// The field of every root message that holds its header.
 const HEADER_FIELD: u32 = 1;

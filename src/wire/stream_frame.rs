@@ -261,7 +261,8 @@ fn put_int(out: &mut Vec<u8>, tag: u8, value: i64) {
     }
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+/// Appends a varint.
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value as u8) | 0x80);
         value >>= 7;

@@ -22,6 +22,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use dashstream::kafka::errors::ErrorType;
 use dashstream::kafka::identity::ProcessIdentity;
 use dashstream::pipeline::epoch::ResetPolicy;
 use rdkafka::mocking::MockCluster;
@@ -344,6 +345,24 @@ fn the_mock_broker_is_enough_to_read_and_commit() {
     println!("mock: committed after {:?}", started.elapsed());
     let drained = instance.drain(Duration::from_secs(5));
     assert!(drained.empty && drained.committed);
+}
+
+/// A partition without a leader has no bounds yet, so the topic cannot be opened.
+#[test]
+fn a_drain_does_not_wait_for_a_topic_that_cannot_be_opened() {
+    let mock = MockCluster::new(1).unwrap();
+    let cluster = Cluster { brokers: mock.bootstrap_servers() };
+    let topic = topic("leaderless");
+    mock.create_topic(&topic, 2, 1).unwrap();
+    mock.partition_leader(&topic, 1, None).unwrap();
+    let mut settings = cluster.settings(&topic, "a");
+    settings.topic_id_timeout = Duration::ZERO;
+    let instance = Instance::start(settings);
+    eventually("a question without an answer", || {
+        let fault = instance.monitor.status().last_fault;
+        instance.board.epoch_number() == 0 && fault.is_some_and(|(_, kind, _)| kind == ErrorType::Timeout)
+    });
+    assert!(instance.drain(Duration::from_secs(60)).empty);
 }
 
 #[test]

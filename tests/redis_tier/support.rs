@@ -83,6 +83,13 @@ impl Server {
         line.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
     }
 
+    /// Bytes that it has answered, to anybody.
+    pub fn bytes_sent(&self) -> u64 {
+        let info: String = cmd("INFO").arg("stats").query(&mut self.client()).unwrap();
+        let line = info.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+        line.unwrap().trim().parse().unwrap()
+    }
+
     /// Every key with its time to live in milliseconds; negative when it has none.
     pub fn keys(&self) -> Vec<(String, i64)> {
         let mut client = self.client();

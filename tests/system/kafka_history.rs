@@ -12,7 +12,7 @@ use dashstream::kafka::connection::KafkaConnection;
 use dashstream::kafka::history::{HistoryParts, KafkaHistory};
 use dashstream::kafka::monitor::KafkaMonitor;
 use dashstream::kafka::settings::IngestSettings;
-use dashstream::kafka::topic::topic_id;
+use dashstream::kafka::topic::{TopicId, topic_id};
 use dashstream::metrics::Metrics;
 use dashstream::pipeline::decode::JudgeSettings;
 use dashstream::pipeline::epoch::{TopicFacts, epoch_name};
@@ -104,9 +104,11 @@ fn settings(kafka: &str, topic: &str) -> IngestSettings {
 fn name_of(topic: &Topic) -> String {
     let client: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", &topic.kafka).create().expect("valid settings");
-    let id = eventually("the topic's id", BOUND, || {
-        topic_id(client.client(), &topic.name, Duration::from_secs(2)).ok_or_else(|| "none".to_owned())
-    });
+    let id =
+        eventually("the topic's id", BOUND, || match topic_id(client.client(), &topic.name, Duration::from_secs(2)) {
+            TopicId::Is(id) => Ok(id),
+            other => Err(format!("{other:?}")),
+        });
     epoch_name(&topic.name, &TopicFacts { cluster_id: "c".into(), topic_id: Some(id), partitions: 1 })
 }
 
@@ -301,7 +303,7 @@ fn the_edges_of_a_log_are_told() {
     ] {
         assert_eq!(bounds(&asked(partition, from, until)), want, "{what}");
     }
-    let starts = runtime().block_on(rig.history.log_starts(1, Instant::now() + LONG)).expect("log starts");
+    let starts = runtime().block_on(rig.history.offsets_at(1, 0, Instant::now() + LONG)).expect("log starts");
     assert_eq!(starts, vec![(0, 60), (1, 0), (2, 50)]);
 }
 
@@ -457,7 +459,6 @@ fn nothing_of_a_topic_made_anew_is_served_into_the_old_epoch() {
             });
         }
         let epoch_over = |answer: Result<Vec<(i32, i64)>, TierError>| assert_eq!(answer, Err(TierError::EpochOver));
-        epoch_over(runtime().block_on(rig.history.log_starts(1, Instant::now() + LONG)));
         epoch_over(runtime().block_on(rig.history.offsets_at(1, 0, Instant::now() + LONG)));
 
         let epoch_name = open_board(&topic, &rig.board, 2);
@@ -492,7 +493,7 @@ fn a_cluster_that_does_not_answer_costs_the_deadline_and_no_more() {
         assert!(answers.iter().all(|answer| matches!(answer, Err(TierError::Timeout))), "{fault:?}: {answers:?}");
         assert!(took >= patience && took < patience + Duration::from_secs(10), "{fault:?}: {took:?}");
         assert_eq!(rig.pages("timeout"), before + 20);
-        let starts = runtime().block_on(rig.history.log_starts(1, Instant::now() + Duration::from_secs(1)));
+        let starts = runtime().block_on(rig.history.offsets_at(1, 0, Instant::now() + Duration::from_secs(1)));
         assert_eq!(starts, Err(TierError::Timeout));
         kafka.proxy.heal();
         for partition in 0..2 {

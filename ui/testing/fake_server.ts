@@ -300,7 +300,7 @@ export class FakeServer {
     });
     if (isStale) {
       for (const [partition, next] of session.next) {
-        send(socket, { type: "cursor_reset", partition, reason: "epoch", nextOffset: String(next) });
+        send(socket, { type: "cursor_reset", partition, reason: "topic_recreated", nextOffset: String(next) });
       }
     }
     session.state = "replaying";

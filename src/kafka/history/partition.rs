@@ -37,6 +37,7 @@ impl Judging {
 pub(super) struct PartitionRead {
     request: PageRequest,
     deadline: Instant,
+    put_back: u32,
     answer: Option<Answer<Page>>,
     /// The log did not end below this when the reading began, as far as the live reader had come.
     known_end: i64,
@@ -57,11 +58,12 @@ pub(super) struct PartitionRead {
 
 impl PartitionRead {
     pub(super) fn new(job: PageJob, known_end: i64, ahead_bytes: usize) -> Self {
-        let PageJob { request, deadline, answer } = job;
+        let PageJob { request, deadline, put_back, answer } = job;
         let (partition, from) = (request.partition, request.from);
         Self {
             request,
             deadline,
+            put_back,
             answer: Some(answer),
             known_end,
             ahead_bytes,
@@ -87,9 +89,19 @@ impl PartitionRead {
         self.page.is_none() && self.answer.as_ref().is_some_and(|answer| !answer.is_given_up())
     }
 
+    /// Whether it can be answered.
+    pub(super) fn is_complete(&self) -> bool {
+        self.page.is_some() && self.answer.as_ref().is_some_and(|answer| !answer.is_given_up())
+    }
+
     /// Until when somebody waits.
     pub(super) const fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// How many rounds have left it unread before this one.
+    pub(super) const fn put_back(&self) -> u32 {
+        self.put_back
     }
 
     /// Whether nothing more is taken.
@@ -199,6 +211,20 @@ impl PartitionRead {
     /// What was read without a hole, also beyond the page and when the page did not come in time.
     pub(super) fn chunks(&self) -> &[Arc<Chunk>] {
         if self.failed.is_none() { &self.chunks } else { &[] }
+    }
+
+    /// The question again, when it is not answered yet and there is time left: for another round.
+    pub(super) fn give_back(&mut self) -> Option<PageJob> {
+        if !self.is_wanted() || self.failed.is_some() || Instant::now() >= self.deadline {
+            return None;
+        }
+        let answer = self.answer.take()?;
+        Some(PageJob {
+            request: self.request.clone(),
+            deadline: self.deadline,
+            put_back: self.put_back.saturating_add(1),
+            answer,
+        })
     }
 
     /// Answers whoever waits, once. A reading that was not completed has passed its deadline.

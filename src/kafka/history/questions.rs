@@ -1,4 +1,4 @@
-//! Offsets of all partitions: where the log starts, and where a time begins.
+//! Offsets of all partitions: where a time begins.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::board::Epoch;
 use crate::kafka::errors::{ErrorType, classify_error};
 use crate::kafka::monitor::MonitorContext;
 use crate::kafka::settings::{ASK, RETRY};
-use crate::kafka::watermarks::{at_time, starts};
+use crate::kafka::watermarks::at_time;
 use crate::pipeline::page::TierError;
 
 impl Shared {
@@ -29,11 +29,7 @@ impl Shared {
                 break;
             }
             let (topic, timeout) = (self.parts.kafka.topic.as_str(), left.min(ASK));
-            let found = match asked.time_ms {
-                Some(time_ms) => at_time(consumer, topic, &partitions, time_ms, timeout),
-                None => starts(consumer, topic, &partitions, timeout),
-            };
-            match found {
+            match at_time(consumer, topic, &partitions, asked.time_ms, timeout) {
                 Ok(found) => {
                     self.check_topic(consumer, epoch)?;
                     return Ok(partitions.into_iter().zip(found).collect());

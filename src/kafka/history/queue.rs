@@ -1,7 +1,8 @@
 //! The questions that wait for a reader, and which of them one reader takes at once.
 //!
 //! Pages of different partitions are read together: fifty partitions cost little more than one. A page that somebody else
-//! reads right now is left until it is in the cache. It must not know Kafka.
+//! reads right now is left until it is in the cache. Pages that a round has left unread go together, apart from the others.
+//! It must not know Kafka.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -47,6 +48,8 @@ const GATHER: Duration = Duration::from_micros(200);
 pub(super) struct PageJob {
     pub(super) request: PageRequest,
     pub(super) deadline: Instant,
+    /// How many rounds have left it unread.
+    pub(super) put_back: u32,
     pub(super) answer: Answer<Page>,
 }
 
@@ -54,8 +57,8 @@ pub(super) struct PageJob {
 #[derive(Debug)]
 pub(super) struct Offsets {
     pub(super) epoch: u64,
-    /// From which time on; `None`: the log starts.
-    pub(super) time_ms: Option<i64>,
+    /// From which time on, in Unix milliseconds.
+    pub(super) time_ms: i64,
     pub(super) deadline: Instant,
     pub(super) answer: Answer<Vec<(i32, i64)>>,
 }
@@ -147,6 +150,11 @@ impl Queue {
         }
     }
 
+    /// Whether anybody waits for a round.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.lock().questions.iter().any(|question| !question.is_given_up())
+    }
+
     /// These are not read any more: whoever waits for the same may be answered.
     pub(super) fn done(&self, places: &[Place]) {
         let mut state = self.lock();
@@ -172,6 +180,7 @@ impl State {
             Question::Page(job) => job,
         };
         let (epoch, mut bytes) = (first.request.epoch, first.request.max_bytes);
+        let unread = first.put_back > 0;
         let mut partitions = BTreeSet::from([first.request.partition]);
         let mut jobs = vec![first];
         let mut index = 0;
@@ -179,10 +188,11 @@ impl State {
             && jobs.len() < ROUND_PARTITIONS
         {
             let fits = match question {
-                Question::Page(PageJob { request, .. }) => {
+                Question::Page(PageJob { request, put_back, .. }) => {
                     let more = bytes.saturating_add(request.max_bytes);
                     let free = !self.reading.contains(&place(request)) && !partitions.contains(&request.partition);
-                    request.epoch == epoch && more <= ROUND_BYTES && free
+                    // What does not answer must not hold up what does.
+                    request.epoch == epoch && more <= ROUND_BYTES && free && (*put_back > 0) == unread
                 }
                 Question::Offsets(_) => false,
             };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
@@ -19,11 +19,11 @@ use super::queue::PageJob;
 use super::reader::Clients;
 use crate::board::Epoch;
 use crate::kafka::batch::RecordView;
-use crate::kafka::errors::{ErrorType, classify_error};
+use crate::kafka::errors::{ErrorType, classify_error, is_lost_position};
 use crate::kafka::monitor::MonitorContext;
 use crate::kafka::settings::{ASK, RETRY};
-use crate::kafka::topic::topic_id;
-use crate::kafka::watermarks::watermarks;
+use crate::kafka::topic::{TopicId, topic_id};
+use crate::kafka::watermarks::known_watermarks;
 use crate::pipeline::page::TierError;
 
 /// The longest that a reader does not notice that nobody waits any more.
@@ -36,6 +36,11 @@ const AHEAD_SHARE: usize = 4;
 const ID_WAIT: Duration = Duration::from_secs(1);
 /// So often it is asked for.
 const ID_TRIES: u32 = 3;
+
+/// So long nothing may come in a round that holds others up.
+const QUIET: Duration = Duration::from_millis(500);
+/// So many times that for what was left unread before.
+const MAX_PATIENCE: u32 = 8;
 
 /// How a round left its consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +62,10 @@ pub(super) struct Round<'a> {
     /// Since the last record.
     recoveries: u32,
     came: bool,
+    /// When something came last, or the round began.
+    last: Instant,
+    /// It ended before its time: others wait, and what is left does not answer.
+    cut_short: bool,
     fatal: bool,
 }
 
@@ -79,14 +88,30 @@ impl<'a> Round<'a> {
             (partition, PartitionRead::new(job, known_end(partition).unwrap_or(0), ahead))
         });
         let reads = reads.collect();
-        Self { shared, clients, judging, epoch, reads, recoveries: 0, came: false, fatal: false }
+        Self {
+            shared,
+            clients,
+            judging,
+            epoch,
+            reads,
+            recoveries: 0,
+            came: false,
+            last: Instant::now(),
+            cut_short: false,
+            fatal: false,
+        }
     }
 
     /// Reads and answers, and keeps for the next page what came along with this one.
     pub(super) fn run(mut self) -> Left {
         self.read();
-        let in_vain = !self.came && self.reads.values().any(PartitionRead::is_wanted);
+        let in_vain = self.was_in_vain();
         let checked = self.check_epoch();
+        // Before the rest is closed, which makes a page of whatever has come.
+        let unread: Vec<PageJob> = match checked {
+            Ok(()) if self.cut_short => self.reads.values_mut().filter_map(PartitionRead::give_back).collect(),
+            _ => Vec::new(),
+        };
         for read in self.reads.values_mut() {
             read.answer(&checked);
         }
@@ -98,6 +123,7 @@ impl<'a> Round<'a> {
             }
         }
         let _ = self.clients.reading.unassign();
+        unread.into_iter().for_each(|job| self.shared.queue.push_page(job));
         if self.fatal || in_vain { Left::Suspect } else { Left::Good }
     }
 
@@ -106,12 +132,34 @@ impl<'a> Round<'a> {
             return;
         }
         while let Some(left) = self.time_left() {
+            if self.last.elapsed() >= self.patience() && self.holds_others_up() {
+                self.cut_short = true;
+                return;
+            }
             match self.clients.reading.poll(left.min(TURN)) {
                 Some(Ok(message)) => self.take(&message),
                 Some(Err(error)) => self.trouble(&error),
                 None => {}
             }
         }
+    }
+
+    /// How long nothing may come before what is complete is answered: a partition without a leader gives neither a record
+    /// nor an error. What was left unread before gets more time.
+    fn patience(&self) -> Duration {
+        let put_back = self.reads.values().map(PartitionRead::put_back).max().unwrap_or(0);
+        QUIET * (put_back + 1).min(MAX_PATIENCE)
+    }
+
+    /// Whether somebody waits who could be answered, here or in another round.
+    fn holds_others_up(&self) -> bool {
+        self.reads.values().any(PartitionRead::is_complete) || self.shared.queue.is_waited_for()
+    }
+
+    /// Whether the consumer gave nothing though it had the time.
+    fn was_in_vain(&self) -> bool {
+        let patient = !self.cut_short || self.patience() >= QUIET * MAX_PATIENCE;
+        !self.came && patient && self.reads.values().any(PartitionRead::is_wanted)
     }
 
     /// Takes what is there already, but waits for nothing. Answers whether there was anything.
@@ -152,6 +200,9 @@ impl<'a> Round<'a> {
         read.take(self.judging, record);
         self.came = true;
         self.recoveries = 0;
+        if !was_closed {
+            self.last = Instant::now();
+        }
         if !was_closed && read.is_closed() {
             self.leave(message.partition());
         }
@@ -171,16 +222,13 @@ impl<'a> Round<'a> {
         match error {
             KafkaError::PartitionEOF(partition) => {
                 self.came = true;
+                self.last = Instant::now();
                 if let Some(read) = self.reads.get_mut(partition) {
                     read.end_of_log(self.judging);
                 }
             }
             // It names no partition.
-            KafkaError::MessageConsumption(
-                RDKafkaErrorCode::AutoOffsetReset
-                | RDKafkaErrorCode::OffsetOutOfRange
-                | RDKafkaErrorCode::LogTruncation,
-            ) => self.recover(),
+            KafkaError::MessageConsumption(code) if is_lost_position(*code) => self.recover(),
             KafkaError::MessageConsumptionFatal(_) => {
                 self.fatal = true;
                 self.fail(error);
@@ -210,7 +258,7 @@ impl<'a> Round<'a> {
         self.recoveries += 1;
         let partitions: Vec<i32> =
             self.reads.iter().filter(|(_, read)| !read.is_closed()).map(|(partition, _)| *partition).collect();
-        match watermarks(&self.clients.asking, &self.shared.parts.kafka.topic, &partitions, left.min(ASK)) {
+        match known_watermarks(&self.clients.asking, &self.shared.parts.kafka.topic, &partitions, left.min(ASK)) {
             Ok(marks) => {
                 for mark in marks {
                     if let Some(read) = self.reads.get_mut(&mark.partition) {
@@ -235,6 +283,7 @@ impl<'a> Round<'a> {
                 list.add_partition_offset(&self.shared.parts.kafka.topic, *partition, Offset::Offset(read.position()));
         }
         let result = self.clients.reading.assign(&list);
+        self.last = Instant::now();
         if let Err(error) = &result {
             self.shared.parts.monitor.fault("history", "assign partitions", error, "");
             self.fatal = true;
@@ -272,10 +321,10 @@ impl Shared {
                 return Ok(());
             }
             match topic_id(client.client(), &self.parts.kafka.topic, ID_WAIT) {
-                Some(id) if id == expected => return self.is_current(epoch.number),
-                Some(_) => return Err(TierError::EpochOver),
-                None if self.stop.wait(RETRY.delay(attempt, fastrand::f64())) => break,
-                None => {}
+                TopicId::Is(id) if id == expected => return self.is_current(epoch.number),
+                TopicId::Is(_) => return Err(TierError::EpochOver),
+                _ if self.stop.wait(RETRY.delay(attempt, fastrand::f64())) => break,
+                _ => {}
             }
         }
         Err(TierError::Unavailable("Kafka does not tell whether the topic is still the same".into()))

@@ -33,7 +33,7 @@ fn request(partition: i32, from: i64, until: i64, max_records: u32) -> PageReque
 
 fn job(request: PageRequest) -> (PageJob, Answered<Page>) {
     let (answer, answered) = answer();
-    (PageJob { request, deadline: Instant::now() + Duration::from_secs(60), answer }, answered)
+    (PageJob { request, deadline: Instant::now() + Duration::from_secs(60), put_back: 0, answer }, answered)
 }
 
 /// Good values, and every third one garbage.
@@ -297,6 +297,29 @@ fn pages_of_different_partitions_are_taken_together_and_the_same_page_once() {
 }
 
 #[test]
+fn a_page_that_was_left_unread_waits_behind_the_others_and_is_read_apart_from_them() {
+    let queue = Queue::default();
+    let (unread, answered) = job(request(0, 0, 100, 10));
+    let mut read = PartitionRead::new(unread, 100, 0);
+    read.take(&mut judging(), view(0, &value(0)));
+    let again = read.give_back().unwrap();
+    assert_eq!((again.put_back, &again.request), (1, &request(0, 0, 100, 10)));
+    assert!(read.give_back().is_none() && !read.is_wanted() && !queue.is_waited_for());
+    queue.push_page(again);
+    let mut waiting = vec![answered];
+    for partition in 1..3 {
+        let (job, answered) = job(request(partition, 0, 100, 10));
+        queue.push_page(job);
+        waiting.push(answered);
+    }
+    assert!(queue.is_waited_for());
+    assert_eq!(taken(&queue), vec![(0, 0)]);
+    assert_eq!(taken(&queue), vec![(1, 0), (2, 0)]);
+    let late = PageJob { deadline: Instant::now(), ..job(request(0, 0, 100, 10)).0 };
+    assert!(PartitionRead::new(late, 100, 0).give_back().is_none(), "there is no time left for another round");
+}
+
+#[test]
 fn a_round_has_bounds_and_nobody_is_passed_over() {
     let queue = Queue::default();
     let mut waiting = Vec::new();
@@ -323,7 +346,7 @@ fn whom_nobody_waits_for_is_dropped_and_a_close_answers_all() {
     drop(answered);
     assert!(matches!(queue.take(NOW), Taken::Nothing));
     let (sender, mut offsets) = answer();
-    queue.push_offsets(Offsets { epoch: 1, time_ms: None, deadline: Instant::now(), answer: sender });
+    queue.push_offsets(Offsets { epoch: 1, time_ms: 0, deadline: Instant::now(), answer: sender });
     let (left, mut page) = job(request(0, 0, 9, 1));
     queue.push_page(left);
     assert!(matches!(queue.take(NOW), Taken::Offsets(Offsets { epoch: 1, .. })));

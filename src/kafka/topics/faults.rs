@@ -32,8 +32,8 @@ pub enum TopicError {
         kind: Option<ErrorType>,
         /// What else the client told about it; may be empty.
         reason: String,
-        /// What the client said.
-        source: KafkaError,
+        /// What the client said. Boxed, since this error is handed up through many results.
+        source: Box<KafkaError>,
     },
     /// The brokers took the request, but nothing came of it in time.
     #[error("topic {topic} is not {awaited} after {} s; the brokers took the request, so look again", SETTLE.as_secs())]

@@ -6,11 +6,10 @@ use serde_json::{Map, Value};
 
 use super::Denied;
 use crate::pipeline::filter::{Grant, texts};
+use crate::wire::MAX_PARTITIONS;
 
 /// Names in one claim.
 const MAX_NAMES: usize = 1_024;
-/// Partitions in one claim.
-const MAX_PARTITIONS: usize = 10_000;
 /// Bytes of a name.
 const MAX_NAME: usize = 1_024;
 /// Bytes of a subject that are kept.

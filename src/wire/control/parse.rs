@@ -3,13 +3,12 @@
 use serde_json::{Map, Value};
 
 use super::{ClientFrame, CursorEpoch, Dialect, ErrorCode, FrameError, From, Resume, Unlisted, cut};
+use crate::wire::MAX_PARTITIONS;
 use crate::wire::cursor::Cursor;
 use crate::wire::filter::{self, FilterChange};
 
 /// Integers up to this are exact in every JSON implementation.
 const MAX_EXACT: u64 = (1 << 53) - 1;
-/// Partitions in one map.
-const MAX_PARTITIONS: usize = 10_000;
 /// Threads in one map.
 const MAX_THREADS: usize = 10_000;
 /// Bytes of a thread's name.

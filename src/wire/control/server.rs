@@ -215,7 +215,8 @@ pub fn gap_v1(partition: i32, count: i64, reason: &str) -> String {
     json!({
         "type": "gap",
         "partition": partition,
-        "count": count,
+        // Numbers of JSON are exact up to here.
+        "count": count.min((1 << 53) - 1),
         "severity": severity,
         "reason": reason,
         "message": format!("{count} offsets of partition {partition} are not delivered: {reason}"),

@@ -350,10 +350,10 @@ describe("the stored position", () => {
     reconnect();
     env.socket.text(welcome({ "0": 0n }, "epoch-2"));
     expect(env.storage.values.has("dashstream.v2.cursor:space")).toBe(false);
-    env.socket.text({ type: "cursor_reset", partition: 0, reason: "epoch", nextOffset: "0" });
+    env.socket.text({ type: "cursor_reset", partition: 0, reason: "topic_recreated", nextOffset: "0" });
     env.socket.binary(frameOf(0, 0n, 1n));
     expect(covered(0)).toEqual(["0-1"]);
-    expect(seen("reset")).toMatchObject([{ reason: "epoch", nextOffset: 0n }]);
+    expect(seen("reset")).toMatchObject([{ reason: "topic_recreated", nextOffset: 0n }]);
   });
 
   test("does not outlive a storage that throws", async () => {

@@ -11,7 +11,7 @@ import type { Mode, StreamEvent } from "./events";
 import { describeViolation, type Positions, type Violation } from "./positions";
 
 /** Reasons for a reset that come with a new epoch: offsets of every partition are void. */
-const NEW_EPOCH = new Set(["topic_recreated", "manual_reset", "epoch"]);
+const NEW_EPOCH = new Set(["topic_recreated", "manual_reset"]);
 
 const ATTEMPTS_PER_BREACH = 2;
 const MAX_BREACHES = 1_000;
