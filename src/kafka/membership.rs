@@ -16,7 +16,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use super::duties::{Duties, ToCommit};
 use super::identity::ProcessIdentity;
 use super::monitor::{KafkaMonitor, log_library};
-use super::name_claim::wait_for_name;
+use super::name_claim::{leaves_some_ownerless, wait_for_name};
 use super::opening::commits;
 use super::reader::ReaderCommand;
 use super::settings::IngestSettings;
@@ -24,6 +24,8 @@ use super::stop::Stop;
 
 /// The longest that a command or the stop signal waits.
 const TURN: Duration = Duration::from_millis(50);
+/// How often a member looks whether each partition has an owner.
+const OWNERS_LOOK: Duration = Duration::from_secs(10);
 /// How long a revoked partition may settle what is in flight.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -116,6 +118,7 @@ fn take_part(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) ->
 fn member_loop(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) -> KafkaResult<MembershipEnd> {
     let mut told = false;
     let mut next_commit = Instant::now() + parts.settings.commit_interval;
+    let mut owners = Owners { next: Instant::now() + OWNERS_LOOK, left_some_out: false };
     loop {
         if parts.stop.is_stopped() {
             return Ok(MembershipEnd::Stopped { committed: false });
@@ -136,6 +139,35 @@ fn member_loop(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) 
             next_commit = Instant::now() + parts.settings.commit_interval;
             consumer.context().commit(consumer, parts.duties.to_commit(None));
         }
+        if told {
+            owners.look(parts, consumer)?;
+        }
+    }
+}
+
+/// A static member whose join was cut off, and tried again, gets what it had before, without a look at the topic: nothing,
+/// if the topic was just being made. The client takes that for an answer to what it has seen of the topic, and never asks
+/// again.
+struct Owners {
+    next: Instant,
+    left_some_out: bool,
+}
+
+impl Owners {
+    /// Joins once more when partitions were without an owner at two looks in a row: who leads the group divides them anew.
+    fn look(&mut self, parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) -> KafkaResult<()> {
+        if Instant::now() < self.next {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.left_some_out, leaves_some_ownerless(parts, consumer));
+        if before && self.left_some_out {
+            self.left_some_out = false;
+            tracing::warn!(group = parts.settings.group, "partitions have no owner in the group; joining it once more");
+            consumer.unsubscribe();
+            consumer.subscribe(&[&parts.settings.topic])?;
+        }
+        self.next = Instant::now() + OWNERS_LOOK;
+        Ok(())
     }
 }
 

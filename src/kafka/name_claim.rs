@@ -13,12 +13,27 @@ use super::settings::{ASK, RETRY};
 const NEIGHBOUR_WAIT: Duration = Duration::from_secs(3);
 /// The group's members are asked for so often before it is done without.
 const LIST_TRIES: u32 = 3;
+/// A look in passing waits no longer for an answer.
+const LOOK: Duration = Duration::from_millis(500);
 
 fn refusal(parts: &MembershipParts, what: &str) -> String {
     format!(
         "member id {:?} of group {:?} is in use: {what}; give each process its own KAFKA_GROUP_INSTANCE_ID",
         parts.settings.instance_id, parts.settings.group
     )
+}
+
+/// Whether the group, while it is at rest, has left partitions of the topic without an owner. False also when that cannot
+/// be learned at once.
+pub(super) fn leaves_some_ownerless<C: ConsumerContext>(parts: &MembershipParts, consumer: &BaseConsumer<C>) -> bool {
+    let topic = parts.settings.topic.as_str();
+    let Ok(metadata) = consumer.fetch_metadata(Some(topic), LOOK) else { return false };
+    let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+    let Ok(list) = consumer.fetch_group_list(Some(&parts.settings.group), LOOK) else { return false };
+    list.groups().iter().any(|group| {
+        let assignments = group.members().iter().map(|member| member.assignment().unwrap_or_default());
+        group.state() == "Stable" && leaves_out(assignments, topic, i32::try_from(partitions).unwrap_or(0))
+    })
 }
 
 /// Waits until nobody who lives holds our name. `Some` when that does not come to pass.

@@ -19,7 +19,7 @@ use super::connection::KafkaConnection;
 use super::errors::{ErrorType, classify_error};
 use super::monitor::serve_events;
 use super::settings::{ASK, RETRY};
-use super::topic::topic_id;
+use super::topic::{TopicId, topic_id};
 use crate::pipeline::topic_plan::{CLEANUP_POLICY, Difference, TopicPlan};
 
 /// A question that failed by a fault that passes is asked so many times more.
@@ -215,7 +215,10 @@ impl TopicAdmin {
     /// When Kafka cannot be reached or refuses.
     pub fn describe(&self, topic: &str) -> Result<Option<TopicDescription>, TopicError> {
         let Some(partitions) = self.partitions(topic)? else { return Ok(None) };
-        let id = topic_id(self.asker.client(), topic, self.ask);
+        let id = match topic_id(self.asker.client(), topic, self.ask) {
+            TopicId::Is(id) => Some(id),
+            TopicId::Unknown | TopicId::Unanswered | TopicId::Failed => None,
+        };
         Ok(Some(TopicDescription { name: topic.to_owned(), id, partitions, settings: self.settings(topic)? }))
     }
 
