@@ -63,10 +63,10 @@ mod tests {
             ("KAFKA_BROKERS", "kafka:9092"),
             ("REDIS_URL", "redis://redis:6379"),
             ("DASHSTREAM_REPLAY_DURABILITY", "required"),
-            ("DASHSTREAM_DLQ_INCLUDE_PAYLOAD", "true"),
+            ("DLQ_INCLUDE_FULL_PAYLOAD", "true"),
             ("DASHSTREAM_REDACT_FIELDS", "error.message"),
             ("WEBSOCKET_HOST", "0.0.0.0"),
-            ("DASHSTREAM_AUTH_JWT_SECRET", "correct horse battery staple 32 bytes"),
+            ("DASHSTREAM_AUTH_JWT_SECRET", "correct-horse-battery-staple-of-32-bytes"),
             ("DASHSTREAM_CONFIG", "/no/such/file.toml"),
         ]
         .into_iter()

@@ -341,7 +341,8 @@ impl Observers {
             ObserverRule::Nobody => Err(Refusal::Elsewhere),
             ObserverRule::Admitted(access) if access.auth.is_some() => access.may_observe(request),
             ObserverRule::All | ObserverRule::Admitted(_) if by_its_name() => Ok(()),
-            ObserverRule::All | ObserverRule::Admitted(_) => Err(Refusal::Elsewhere),
+            ObserverRule::Admitted(access) => access.may_look(request),
+            ObserverRule::All => Err(Refusal::Elsewhere),
         }
     }
 }

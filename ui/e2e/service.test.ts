@@ -169,7 +169,7 @@ function token(secret: string): string {
 
 describe.skipIf(!hasBinary)("a service that asks for tokens", () => {
   test("gets one from the page, which keeps it over a reload", async () => {
-    const secret = "correct horse battery staple 32 bytes";
+    const secret = "correct-horse-battery-staple-of-32-bytes";
     const port = await freePort();
     const url = `http://127.0.0.1:${port}`;
     run(["demo", "--port", String(port)], { DASHSTREAM_AUTH_JWT_SECRET: secret });
