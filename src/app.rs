@@ -119,11 +119,13 @@ pub enum StartError {
     Redis(#[from] crate::redis::connect::ConnectError),
 }
 
-/// What may differ between a service and a test of it.
+/// What may differ between a service and a test of it, or the demo.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Whether actors can be made to fail through `POST /test/sabotage/{actor}/{fault}`.
     pub allow_sabotage: bool,
+    /// The cluster is known to have no ids of topics: it need not be asked, and waited for.
+    pub without_topic_ids: bool,
 }
 
 #[derive(Debug)]
@@ -147,6 +149,9 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     let mut doors = doors::bind(config)?;
     let port = doors.first().and_then(|door| door.listener.local_addr().ok()).map_or(config.web.port, |at| at.port());
     let mut service = Service::new(config, port, &events)?;
+    if options.without_topic_ids {
+        service.parts.ingest.settings.topic_id_timeout = Duration::ZERO;
+    }
     service.parts.judge.sabotaged_value = options.allow_sabotage.then_some(SABOTAGED_VALUE);
     let status = Arc::new(service.status());
     doors::encrypt(config, &mut doors, &service.parts.metrics)?;

@@ -71,7 +71,7 @@ pub(super) fn demo(options: &demo::Args, mut config: Config) -> anyhow::Result<E
         })
         .context("cannot start the producer of the demo")?;
     tracing::info!("demo: all data is in memory and gone at the end; stop with Ctrl-C");
-    let exit = serve(&config, Options::default());
+    let exit = serve(&config, Options { without_topic_ids: true, ..Options::default() });
     stop.cancel();
     // The broker must outlive its producer.
     if producer.join().is_err() {

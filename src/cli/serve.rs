@@ -27,7 +27,7 @@ pub(super) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit
     log_configuration(&loaded);
     // Only tests of the whole service set this variable.
     let allow_sabotage = environment.get("DASHSTREAM_TEST_SABOTAGE").is_some_and(|value| value == "1");
-    seam::serve(&loaded.config, Options { allow_sabotage })
+    seam::serve(&loaded.config, Options { allow_sabotage, ..Options::default() })
 }
 
 /// Starts logging, first with what the operator should know.
