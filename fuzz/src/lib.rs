@@ -10,9 +10,13 @@ pub mod wire {
 
     pub mod framing;
 
+    pub mod limits;
+
     pub mod rewrite;
 
     pub mod schema;
+
+    mod varint;
 
     #[allow(clippy::all, reason = "generated code")]
     pub mod telemetry {

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::MAX_PARTITIONS;
+use super::limits::MAX_PARTITIONS;
 
 const VERSION: u8 = 1;
 const CHECK: usize = 4;

@@ -2,7 +2,7 @@
 //!
 //! It must not know records, nor what a client is allowed to see.
 
-use super::MAX_PARTITIONS;
+use super::limits::MAX_PARTITIONS;
 use serde_json::{Map, Value};
 
 use super::control::{FrameError, cut};

@@ -25,8 +25,9 @@ pub mod stream_parse;
 
 pub mod ws_frame;
 
-/// Partitions that one map or list of a client may name.
-pub const MAX_PARTITIONS: usize = 10_000;
+pub mod limits;
+
+mod varint;
 
 /// The telemetry messages of the producers, generated from `proto/dashstream.proto`.
 #[allow(clippy::all, missing_docs, reason = "generated code")]

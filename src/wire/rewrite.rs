@@ -8,7 +8,7 @@ use super::schema::{
     DEPTH_LIMIT, FIXED32, FIXED64, Field, HEADER, Invalid, LENGTH_DELIMITED, NAMES, ROOT, VARINT, delimited, field_of,
     key, length_delimited, skip, take, varint,
 };
-use super::stream_frame::put_varint;
+use super::varint::put_varint;
 
 /// Where a value lies: field names and map keys from the root on.
 #[derive(Clone, Copy, Debug)]

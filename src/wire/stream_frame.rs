@@ -10,6 +10,7 @@
 use bytes::Bytes;
 
 use super::stream::{FindingKind, GapReason, SkipReason};
+use super::varint::put_varint;
 use super::ws_frame::{self, Opcode};
 
 /// Room for the WebSocket header and the frame's own fields: 10 + 3 × (tag + 10-byte varint).
@@ -259,15 +260,6 @@ fn put_int(out: &mut Vec<u8>, tag: u8, value: i64) {
         out.push(tag);
         put_varint(out, value.cast_unsigned());
     }
-}
-
-/// Appends a varint.
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value as u8) | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 #[cfg(test)]

@@ -25,9 +25,13 @@ const PARTITIONS: i32 = 3;
 
 /// `count` good records of threads that are called after `log`, spread over the partitions.
 fn publish(topic: &Topic, log: &str, count: u64) -> Published {
-    let records = (0..count).map(|number| {
-        let partition = i32::try_from(number % 3).unwrap_or_default();
-        let sequence = number / 3 + 1;
+    publish_over(PARTITIONS, topic, log, count)
+}
+
+/// In turn to the first partitions.
+fn publish_over(partitions: i32, topic: &Topic, log: &str, count: u64) -> Published {
+    let records = (0..partitions).cycle().zip(0..count).map(|(partition, number)| {
+        let sequence = number / u64::from(partitions.unsigned_abs()) + 1;
         records::good_of_size(&format!("{log}-{partition}"), sequence, 50).on_partition(partition)
     });
     Producer::new(&topic.kafka).publish(&topic.name, records)
@@ -78,8 +82,24 @@ fn a_topic_made_anew_with_more_partitions_is_one_reset_for_each_of_them() {
 }
 
 #[test]
-fn a_topic_made_anew_with_fewer_partitions_takes_clients_as_before() {
-    made_anew_while_connected(300, 600, PARTITIONS - 2, 1_000);
+fn a_topic_made_anew_with_fewer_partitions_takes_new_clients_and_leaves_the_old_ones_connected() {
+    let topic = Topic::create(services::kafka(), "anew-fewer", PARTITIONS);
+    let config = Config::new(&topic);
+    let service = Service::start_healthy(&config);
+    let before = service.epoch();
+    let there = Client::from(service.address(), From::Earliest);
+    there.wait_for_all(&publish(&topic, "old", 300), BOUND);
+
+    topic.recreate(1);
+    let published = publish_over(1, &topic, "new", 600);
+
+    there.wait_until("the end of the new log", BOUND, |ledger| ledger.has_reached_the_end_of(&published));
+    assert_eq!(there.closed(), None, "clients stay connected");
+    let late = Client::from(service.address(), From::Earliest);
+    late.wait_for_all(&published, BOUND);
+    assert_ne!(service.epoch(), before);
+    topic.wait_until_all_committed(config.group(), BOUND);
+    service.wait_until_healthy(BOUND);
 }
 
 fn made_anew_while_connected(old: u64, new: u64, partitions: i32, metadata_interval_ms: u64) {

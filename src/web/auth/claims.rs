@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::Denied;
 use crate::pipeline::filter::{Grant, texts};
-use crate::wire::MAX_PARTITIONS;
+use crate::wire::limits::MAX_PARTITIONS;
 
 /// Names in one claim.
 const MAX_NAMES: usize = 1_024;

@@ -3,9 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::{ClientFrame, CursorEpoch, Dialect, ErrorCode, FrameError, From, Resume, Unlisted, cut};
-use crate::wire::MAX_PARTITIONS;
 use crate::wire::cursor::Cursor;
 use crate::wire::filter::{self, FilterChange};
+use crate::wire::limits::MAX_PARTITIONS;
 
 /// Integers up to this are exact in every JSON implementation.
 const MAX_EXACT: u64 = (1 << 53) - 1;
