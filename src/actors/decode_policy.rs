@@ -1,7 +1,8 @@
 //! Judges every record, counts its outcome once, and has dead letters written for what is set aside.
 //!
-//! In: [`Ingested`]. Out: [`Decoded`] downstream, [`PublishDeadLetter`] beside. All kinds of unprocessable
-//! records take the same path. It must not withhold a batch or change a record.
+//! In: [`Ingested`]. Out: [`Decoded`] downstream, letters for `DlqPublisher` beside. All kinds of unprocessable records take
+//! the same path. What it changes is only what redaction blacks out, and it withholds only what lies behind a record at
+//! which ingest stands still.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

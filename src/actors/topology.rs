@@ -52,7 +52,7 @@ const fn edge(from: &'static str, to: &'static str, message: &'static str, bound
     Edge { from, to, message, bound }
 }
 
-/// Pages of history that are asked for at a time, in the edges' words.
+/// Sessions for which history is read at a time, in the edges' words.
 pub const HISTORY_CONCURRENCY: usize = 128;
 
 /// Every edge of the graph, in the order of the flow.
@@ -70,10 +70,16 @@ pub const EDGES: &[Edge] = &[
     edge("RedisWriter", "KafkaIngest", "Settled", "never awaited; by the records in flight"),
     edge("DlqPublisher", "KafkaIngest", "Settled", "never awaited; by the letters in flight"),
     edge("ClientSession", "ReplayStore", "Join", "one per session"),
+    edge("ClientSession", "ReplayStore", "Leave", "one per session"),
     edge("ReplayStore", "History", "ReadHistory", "one per session that is behind the memory window"),
     edge("History", "ClientSession", "chunks", "web.session_queue_bytes, plus one page"),
-    edge("Kafka", "History", "pages", "128 asked for at a time, replay.history_readers read; replay.page_records each"),
-    edge("Redis", "History", "pages", "of the same 128, redis.pool_size read; replay.page_records each"),
+    edge(
+        "Kafka",
+        "History",
+        "pages",
+        "for 128 sessions at a time, replay.history_readers read; replay.page_records for each",
+    ),
+    edge("Redis", "History", "pages", "for the same 128 sessions, redis.pool_size read; replay.page_records for each"),
     edge("ReplayStore", "ClientSession", "chunks", "web.session_queue_bytes, plus one chunk"),
     edge("ClientSession", "browser", "frames", "128 KiB socket buffer"),
     edge("Kafka", "LagMonitor", "watermarks", "one poll at a time"),
