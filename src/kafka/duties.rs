@@ -185,7 +185,9 @@ impl Duties {
             return;
         }
         if let Some(prefix) = state.table.settle(&report.origin, &report.except, report.duty_term) {
-            self.board.opened(report.origin.partition).settled.set(prefix);
+            if let Some(board) = self.board.find(report.origin.partition) {
+                board.settled.set(prefix);
+            }
             drop(state);
             self.moved.notify_all();
         }
