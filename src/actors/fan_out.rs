@@ -10,6 +10,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::bell::Wakes;
 use super::redis_queue::RedisQueue;
 use super::session_queue::{Forms, Offer, SessionQueue};
 use super::sessions::Sessions;
@@ -17,6 +18,7 @@ use crate::board::{Board, PartitionBoard};
 use crate::messages::{PartitionsOpened, ReadHistory, Settled, Tracked};
 use crate::metrics::Metrics;
 use crate::pipeline::assemble::{Assembler, Judged, Misaligned};
+use crate::pipeline::pacing::Reached;
 use crate::pipeline::window::{Chunk, Window};
 use crate::spans::Spans;
 
@@ -32,6 +34,8 @@ pub struct FanOut {
     /// Sessions that asked before any partition was known.
     early: Vec<Arc<SessionQueue>>,
     unsettled: Vec<Settled>,
+    /// Records, once for each session that got it, since [`Self::reached`].
+    deliveries: u64,
     sessions: Sessions,
     /// What is to be read for sessions below the window.
     wanted: Vec<ReadHistory>,
@@ -99,6 +103,7 @@ impl FanOut {
             live: Vec::new(),
             early: Vec::new(),
             unsettled: Vec::new(),
+            deliveries: 0,
             sessions,
             wanted: Vec::new(),
             board,
@@ -237,9 +242,9 @@ impl FanOut {
         Ok(std::mem::take(&mut self.unsettled))
     }
 
-    /// Sessions that a flush reaches.
-    pub fn live(&self) -> usize {
-        self.live.len()
+    /// What was reached since the last time.
+    pub fn reached(&mut self) -> Reached {
+        Reached { clients: self.live.len(), deliveries: std::mem::take(&mut self.deliveries) }
     }
 
     /// Hands out what is to be read for sessions below the window.
@@ -262,8 +267,8 @@ impl FanOut {
         }
         let generation = self.generation;
         let mut forms: Vec<_> = chunks.iter().map(|_| Forms::default()).collect();
-        let (mut delivered, mut demoted) = (0, Vec::new());
-        self.live.retain(|queue| match queue.offer(&chunks, &mut forms, generation, now) {
+        let (mut delivered, mut demoted, mut wakes) = (0, Vec::new(), Wakes::default());
+        self.live.retain(|queue| match queue.offer(&chunks, &mut forms, generation, &mut wakes, now) {
             Offer::Taken(records) => {
                 delivered += records;
                 true
@@ -275,6 +280,8 @@ impl FanOut {
             }
             Offer::Gone => false,
         });
+        drop(wakes);
+        self.deliveries += delivered;
         self.metrics.delivered_records.inc_by(delivered);
         for chunk in &chunks {
             if let Some(partition) = self.partitions.get(&chunk.partition) {

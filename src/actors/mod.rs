@@ -32,6 +32,8 @@ pub mod tiers;
 
 pub mod history;
 
+pub mod bell;
+
 pub mod session_queue;
 
 pub mod sessions;

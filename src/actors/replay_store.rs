@@ -105,7 +105,7 @@ impl ReplayStore {
             }
             Err(hole) => self.refuse(hole),
         }
-        self.pacer.flushed(now, self.fan_out.live());
+        self.pacer.flushed(now, self.fan_out.reached());
     }
 
     fn ask_history(&mut self) {

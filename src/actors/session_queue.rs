@@ -34,6 +34,7 @@ use futures_util::task::AtomicWaker;
 use self::replay::Replay;
 use self::state::State;
 use self::threads::ThreadReplay;
+use super::bell::{Bell, Wakes};
 use super::link::Link;
 use crate::board::Epoch;
 use crate::messages::Join;
@@ -94,6 +95,8 @@ pub struct SessionQueue {
     limits: QueueLimits,
     join: Link<Join>,
     waker: AtomicWaker,
+    /// Of the thread that serves the session.
+    bell: Option<Bell>,
     state: Mutex<State>,
     /// Bytes that the socket took so far.
     taken_bytes: AtomicU64,
@@ -213,7 +216,21 @@ impl SessionQueue {
             threads: None,
             client: None,
         };
-        Self { info, limits, join, waker: AtomicWaker::new(), state: Mutex::new(state), taken_bytes: AtomicU64::new(0) }
+        Self {
+            info,
+            limits,
+            join,
+            waker: AtomicWaker::new(),
+            bell: None,
+            state: Mutex::new(state),
+            taken_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// The same, woken together with the other sessions of its thread.
+    #[must_use]
+    pub fn with_bell(self, bell: Bell) -> Self {
+        Self { bell: Some(bell), ..self }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -304,8 +321,16 @@ impl SessionQueue {
         }
     }
 
-    /// Offers the live stream's next chunks, at one lock and one wake. `forms` holds, per chunk, what sessions share of it.
-    pub fn offer(&self, chunks: &[Arc<Chunk>], forms: &mut [Forms], generation: u64, now: Instant) -> Offer {
+    /// Offers the live stream's next chunks, at one lock and one wake. `forms` holds, per chunk, what sessions share of it;
+    /// `wakes` takes whom to wake.
+    pub fn offer(
+        &self,
+        chunks: &[Arc<Chunk>],
+        forms: &mut [Forms],
+        generation: u64,
+        wakes: &mut Wakes,
+        now: Instant,
+    ) -> Offer {
         let mut taken = 0;
         let nothing_new;
         {
@@ -327,8 +352,8 @@ impl SessionQueue {
             }
             nothing_new = state.bytes == before;
         }
-        if !nothing_new {
-            self.waker.wake();
+        if !nothing_new && let Some(waker) = self.waker.take() {
+            wakes.add(self.bell.as_ref(), waker);
         }
         Offer::Taken(taken)
     }

@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use actix_web::error::PayloadError;
-use actix_web::web::Payload;
 use bytes::Bytes;
 use futures_util::Stream;
 
@@ -17,23 +16,23 @@ use crate::wire::frame_gate::{FrameGate, Violation};
 
 /// The bytes of the connection. It ends when the client is gone; after a violation it only swallows, so that the client
 /// gets to read the close frame.
-pub(super) struct Inbound {
-    payload: Payload,
+pub(super) struct Inbound<S> {
+    received: S,
     gate: FrameGate,
     queue: Arc<SessionQueue>,
     metrics: Arc<Metrics>,
     refused: bool,
 }
 
-impl Inbound {
+impl<S> Inbound<S> {
     /// Before the first byte; frames may hold `max_frame_bytes` each.
     pub(super) const fn new(
-        payload: Payload,
+        received: S,
         max_frame_bytes: usize,
         queue: Arc<SessionQueue>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { payload, gate: FrameGate::new(max_frame_bytes), queue, metrics, refused: false }
+        Self { received, gate: FrameGate::new(max_frame_bytes), queue, metrics, refused: false }
     }
 
     fn refuse(&mut self, why: Violation) {
@@ -49,18 +48,18 @@ impl Inbound {
     }
 }
 
-impl std::fmt::Debug for Inbound {
+impl<S> std::fmt::Debug for Inbound<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Inbound").field("gate", &self.gate).field("refused", &self.refused).finish_non_exhaustive()
     }
 }
 
-impl Stream for Inbound {
+impl<S: Stream<Item = Result<Bytes, PayloadError>> + Unpin> Stream for Inbound<S> {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let Poll::Ready(chunk) = Pin::new(&mut self.payload).poll_next(cx) else { return Poll::Pending };
+            let Poll::Ready(chunk) = Pin::new(&mut self.received).poll_next(cx) else { return Poll::Pending };
             match chunk {
                 Some(Ok(_)) if self.refused => {}
                 Some(Ok(chunk)) => match self.gate.pass(&chunk) {

@@ -24,6 +24,10 @@ pub mod server;
 
 mod clients;
 
+mod connection;
+
 mod inbound;
 
 mod reset;
+
+mod when_woken;

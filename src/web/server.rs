@@ -5,9 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::Addr;
-use actix_web::dev::Server;
+use actix_http::HttpService;
+use actix_server::Server;
+use actix_service::{IntoServiceFactory as _, ServiceFactoryExt as _, fn_service, map_config};
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::dev::AppConfig;
+use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Data, Path};
-use actix_web::{App, HttpResponse, HttpServer};
+use actix_web::{App, Error, HttpResponse};
 use socket2::{Domain, Socket, Type};
 
 use super::admin::{self, Admin};
@@ -19,6 +24,10 @@ use super::websocket::{self, WebsocketDeps};
 use crate::actors::supervisor::{Sabotage, Strike, Supervisor};
 
 const BACKLOG: i32 = 4096;
+/// How long a client may take for the head of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to close.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -104,7 +113,6 @@ pub fn start(
 ) -> std::io::Result<(Server, Vec<SocketAddr>)> {
     let Door { listener, tls, role } = door;
     let status = Data::from(Arc::clone(&web.status));
-    let websocket = Data::from(Arc::clone(&web.websocket));
     let supervisor = Data::from(Arc::clone(&web.supervisor));
     let admin = Data::from(Arc::clone(&web.admin));
     let rule = match role {
@@ -114,24 +122,49 @@ pub fn start(
     };
     let local = listener.local_addr()?.ip().to_canonical().is_loopback();
     let observers = Data::new(Observers { rule, local });
-    let user_timeout = settings.user_timeout;
-    let server = HttpServer::new(move || {
-        let app = App::new().app_data(status.clone()).app_data(websocket.clone()).app_data(supervisor.clone());
+    let app = move || {
+        let app = App::new().app_data(status.clone()).app_data(supervisor.clone());
         app.app_data(admin.clone()).app_data(observers.clone()).configure(|config| routes(config, role, allow_sabotage))
-    })
-    .on_connect(move |connection, extensions| websocket::on_connect(connection, user_timeout, extensions))
-    .workers(if role == Role::Operators { 1 } else { settings.workers })
-    // The limit is per worker; who is over it in total is refused by the admission, with an answer.
-    .max_connections(settings.max_connections.saturating_add(256))
-    .client_request_timeout(Duration::from_secs(10))
-    .shutdown_timeout(settings.shutdown_timeout.as_secs())
-    .disable_signals();
-    let server = match tls {
-        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
-        None => server.listen(listener)?,
     };
-    let addresses = server.addrs();
-    Ok((server.run(), addresses))
+    let address = listener.local_addr()?;
+    let builder = Server::build()
+        .workers(if role == Role::Operators { 1 } else { settings.workers })
+        // The limit is per worker; who is over it in total is refused by the admission, with an answer.
+        .max_concurrent_connections(settings.max_connections.saturating_add(256))
+        .shutdown_timeout(settings.shutdown_timeout.as_secs())
+        .disable_signals();
+    let stopping = builder.graceful_shutdown_signal();
+    let websocket = (role != Role::Operators).then(|| Arc::clone(&web.websocket));
+    let user_timeout = settings.user_timeout;
+    // The same for either kind of connection; the types of its parts have no names.
+    macro_rules! http {
+        ($kind:ty, $socket:expr) => {{
+            let (app, websocket, stopping) = (app.clone(), websocket.clone(), stopping.clone());
+            HttpService::build()
+                .client_request_timeout(REQUEST_TIMEOUT)
+                .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+                .local_addr(address)
+                .graceful_shutdown_signal(move || {
+                    let stopping = stopping.clone();
+                    async move { stopping.notified().await }
+                })
+                .on_connect_ext(move |io: &$kind, extensions| {
+                    let socket: fn(&$kind) -> &TcpStream = $socket;
+                    websocket::prepare(socket(io), user_timeout, extensions);
+                })
+                .upgrade(fn_service(move |(request, io)| websocket::upgrade::<$kind>(request, io, websocket.clone())))
+                .finish(map_config(app().into_factory().map_err(|error: Error| error.error_response()), |()| {
+                    AppConfig::default()
+                }))
+        }};
+    }
+    let builder = match tls {
+        None => builder.listen("http", listener, move || http!(TcpStream, |io| io).tcp())?,
+        Some(tls) => builder.listen("https", listener, move || {
+            http!(TlsStream<TcpStream>, |io| io.get_ref().0).rustls_0_23(tls.clone())
+        })?,
+    };
+    Ok((builder.run(), vec![address]))
 }
 
 /// The whole route table.
@@ -160,7 +193,9 @@ fn routes(config: &mut web::ServiceConfig, role: Role, allow_sabotage: bool) {
         if allow_sabotage {
             config.route("/test/sabotage/{actor}/{fault}", web::post().to(sabotage));
         }
-        config.route("/ws", web::get().to(websocket::upgrade)).default_service(web::get().to(assets::page));
+        config
+            .route(websocket::PATH, web::get().to(websocket::not_an_upgrade))
+            .default_service(web::get().to(assets::page));
     }
 }
 

@@ -7,22 +7,28 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use actix_http::ws::Codec;
-use actix_tls::accept::rustls_0_23::TlsStream;
-use actix_web::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_codec::Framed;
+use actix_http::body::MessageBody as _;
+use actix_http::h1::{self, SendResponse};
+use actix_http::ws::{self, Codec};
+use actix_http::{ConnectionType, Extensions, HttpMessage as _, Request, Response};
+use actix_web::http::header::{HeaderMap, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE};
 use actix_web::rt::net::TcpStream as ActixStream;
-use actix_web::web::{Data, Payload};
-use actix_web::{Error, HttpRequest, HttpResponse};
-use actix_web_actors::ws::{self, WebsocketContext};
+use actix_web::{Error, HttpResponse, ResponseError as _};
+use actix_web_actors::ws::WebsocketContext;
 use bytes::Bytes;
 use futures_util::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Sleep;
 
 use super::admission::{Admission, Slot};
 use super::auth::{self, Authenticator, Denied};
 use super::client_address::ProxyTrust;
+use super::connection;
 use super::inbound::Inbound;
 use super::origin::OriginPolicy;
+use super::when_woken::WhenWoken;
+use crate::actors::bell::Bell;
 use crate::actors::client_session::{ClientSession, SessionShared, Visitor};
 use crate::actors::link::Link;
 use crate::actors::session_queue::{SessionInfo, SessionQueue};
@@ -33,6 +39,8 @@ use crate::pipeline::filter::Grant;
 use crate::pipeline::trace_parent::{TRACEPARENT, TraceParent};
 use crate::wire::control::Dialect;
 
+/// Where sessions are served.
+pub const PATH: &str = "/ws";
 /// Unacknowledged bytes that the kernel keeps for one client: more would be stale data nobody sees.
 const SEND_BUFFER: usize = 128 * 1024;
 /// How long a client may take to answer a close frame that it has read.
@@ -59,15 +67,7 @@ pub struct WebsocketDeps {
 
 /// Prepares an accepted connection: options that bound what a dead or slow client holds, and a second handle on the
 /// socket for the watchdog.
-pub fn on_connect(connection: &dyn std::any::Any, user_timeout: Duration, extensions: &mut actix_web::dev::Extensions) {
-    let plain = connection.downcast_ref::<ActixStream>();
-    let encrypted = connection.downcast_ref::<TlsStream<ActixStream>>();
-    if let Some(socket) = plain.or_else(|| Some(encrypted?.get_ref().0)) {
-        prepare(socket, user_timeout, extensions);
-    }
-}
-
-fn prepare(socket: &ActixStream, user_timeout: Duration, extensions: &mut actix_web::dev::Extensions) {
+pub fn prepare(socket: &ActixStream, user_timeout: Duration, extensions: &mut Extensions) {
     let options = socket2::SockRef::from(socket);
     let prepared = options
         .set_tcp_nodelay(true)
@@ -82,69 +82,115 @@ fn prepare(socket: &ActixStream, user_timeout: Duration, extensions: &mut actix_
     }
 }
 
-/// `GET /ws`.
+/// A request to upgrade: a session on [`PATH`], or an answer that says why not. It lasts as long as the connection.
 ///
 /// # Errors
-/// When the request is not a WebSocket upgrade.
-pub async fn upgrade(request: HttpRequest, payload: Payload, deps: Data<WebsocketDeps>) -> Result<HttpResponse, Error> {
+/// When the connection breaks before it is answered.
+pub async fn upgrade<T>(
+    request: Request,
+    framed: Framed<T, h1::Codec>,
+    deps: Option<Arc<WebsocketDeps>>,
+) -> Result<(), Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let nobody = || HttpResponse::NotFound().body("WebSockets are served at /ws\n");
+    let deps = deps.filter(|_| request.path() == PATH).ok_or_else(nobody);
+    let (deps, admitted) = match deps.and_then(|deps| Ok((Arc::clone(&deps), admit(&request, &deps)?))) {
+        Ok(admitted) => admitted,
+        Err(mut refusal) => {
+            refusal.head_mut().set_connection_type(ConnectionType::Close);
+            // All of them are short texts, which lie there as bytes.
+            let answer = Response::from(refusal).map_body(|_, body| body.try_into_bytes().unwrap_or_default());
+            SendResponse::new(framed, answer).await?.into_parts().io.shutdown().await?;
+            return Ok(());
+        }
+    };
+    let Admitted { response, dialect, address, visitor, slot } = admitted;
+    deps.shared.metrics.sessions_opened.with_label_values(&[dialect.as_str()]).inc();
+    let (session, trace) = (deps.sessions.next_number(), trace(&request));
+    let info = SessionInfo { session, dialect, address, opened: Instant::now(), trace };
+    let queue = SessionQueue::new(info, deps.shared.settings.queue, deps.join.clone());
+    let queue = Arc::new(queue.with_bell(Bell::here()));
+    let socket = request.conn_data::<Arc<SocketHandle>>().cloned();
+    let registered = deps.sessions.register(OpenSession { queue: Arc::clone(&queue), socket });
+    // What is left of the request would last as long as the session.
+    drop(request);
+    let parts = SendResponse::new(framed, response).await?.into_parts();
+    let (received, sending) = connection::split(parts.io, parts.read_buf.freeze());
+    let max_frame_bytes = deps.shared.settings.max_control_bytes;
+    let inbound = Inbound::new(received, max_frame_bytes, Arc::clone(&queue), Arc::clone(&deps.shared.metrics));
+    let actor = ClientSession::new(Arc::clone(&deps.shared), Arc::clone(&queue), visitor);
+    let control = WebsocketContext::with_codec(actor, inbound, Codec::new().max_size(max_frame_bytes));
+    let stream = SessionStream {
+        control: Some(WhenWoken::new(Box::pin(control))),
+        queue,
+        turn: VecDeque::new(),
+        grace: None,
+        metrics: Arc::clone(&deps.shared.metrics),
+        _registered: registered,
+        _slot: slot,
+    };
+    drop(deps);
+    // How the connection ended makes no difference: the session is over.
+    let _ = sending(stream).await;
+    Ok(())
+}
+
+/// Who may begin a session, and how that is answered.
+struct Admitted {
+    response: Response<()>,
+    dialect: Dialect,
+    address: IpAddr,
+    visitor: Visitor,
+    slot: Slot,
+}
+
+fn admit(request: &Request, deps: &WebsocketDeps) -> Result<Admitted, HttpResponse> {
     let metrics = &deps.shared.metrics;
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
     let refuse = |reason| metrics.rejected_connections.with_label_values(&[reason]).inc();
     if !deps.origins.allows(request.headers()) {
         refuse("origin");
-        return Ok(HttpResponse::Forbidden().body("this page may not connect (web.allowed_origins)\n"));
+        return Err(HttpResponse::Forbidden().body("this page may not connect (web.allowed_origins)\n"));
     }
     let address = deps.proxies.client(peer, request.headers());
-    let slot = match deps.admission.admit(address) {
-        Ok(slot) => slot,
-        Err(refused) => {
-            refuse(refused.as_str());
-            return Ok(HttpResponse::TooManyRequests().insert_header(("retry-after", "5")).body(refused.to_string()));
-        }
-    };
-    let visitor = match visitor(&deps, &request) {
-        Ok(visitor) => visitor,
-        Err(denied) => {
-            refuse(denied.as_str());
-            tracing::debug!(%address, %denied, "a client was not let in");
-            return Ok(not_let_in(&denied));
-        }
-    };
-    let mut response = ws::handshake_with_protocols(&request, &Dialect::SUBPROTOCOLS)?;
-    // What the handshake has chosen: the first one offered that is known.
+    let slot = deps.admission.admit(address).map_err(|refused| {
+        refuse(refused.as_str());
+        HttpResponse::TooManyRequests().insert_header((RETRY_AFTER, "5")).body(refused.to_string())
+    })?;
+    let visitor = visitor(deps, request.headers()).map_err(|denied| {
+        refuse(denied.as_str());
+        tracing::debug!(%address, %denied, "a client was not let in");
+        not_let_in(&denied)
+    })?;
+    let mut response = ws::handshake(request.head()).map_err(|error| error.error_response())?;
+    // The first one offered that is known.
     let chosen = auth::protocols(request.headers()).find(|name| Dialect::SUBPROTOCOLS.contains(name));
+    if let Some(chosen) = chosen {
+        response.insert_header((SEC_WEBSOCKET_PROTOCOL, chosen));
+    }
     let dialect = if chosen == Some(Dialect::SUBPROTOCOL) { Dialect::V2 } else { Dialect::V1 };
-    metrics.sessions_opened.with_label_values(&[dialect.as_str()]).inc();
+    Ok(Admitted { response: response.finish().drop_body(), dialect, address, visitor, slot })
+}
 
-    let (session, trace) = (deps.sessions.next_number(), trace(&request));
-    let info = SessionInfo { session, dialect, address, opened: Instant::now(), trace };
-    let queue = Arc::new(SessionQueue::new(info, deps.shared.settings.queue, deps.join.clone()));
-    let socket = request.conn_data::<Arc<SocketHandle>>().cloned();
-    let registered = deps.sessions.register(OpenSession { queue: Arc::clone(&queue), socket });
-    let session = ClientSession::new(Arc::clone(&deps.shared), Arc::clone(&queue), visitor);
-    let max_frame_bytes = deps.shared.settings.max_control_bytes;
-    let inbound = Inbound::new(payload, max_frame_bytes, Arc::clone(&queue), Arc::clone(metrics));
-    let control = WebsocketContext::with_codec(session, inbound, Codec::new().max_size(max_frame_bytes));
-    Ok(response.streaming(SessionStream {
-        control: Some(Box::pin(control)),
-        queue,
-        turn: VecDeque::new(),
-        grace: None,
-        metrics: Arc::clone(metrics),
-        _registered: registered,
-        _slot: slot,
-    }))
+/// `GET /ws` that asks for no upgrade.
+///
+/// # Errors
+/// Always: it is told what is missing.
+pub async fn not_an_upgrade() -> Result<HttpResponse, Error> {
+    Err(ws::HandshakeError::NoWebsocketUpgrade.into())
 }
 
 /// The span that a request belongs to.
-fn trace(request: &HttpRequest) -> Option<TraceParent> {
+fn trace(request: &Request) -> Option<TraceParent> {
     TraceParent::parse(request.headers().get(TRACEPARENT)?.to_str().ok()?)
 }
 
 /// Whom a request comes from, and what they may see.
-fn visitor(deps: &WebsocketDeps, request: &HttpRequest) -> Result<Visitor, Denied> {
+fn visitor(deps: &WebsocketDeps, headers: &HeaderMap) -> Result<Visitor, Denied> {
     let Some(auth) = &deps.auth else { return Ok(Visitor { grant: Grant::ALL, expires: None }) };
-    let access = auth.admit(request.headers())?;
+    let access = auth.admit(headers)?;
     let expires = Instant::now().checked_add(auth.remaining(&access));
     let nobodys = || Denied::Forbidden("it names no tenants whose records may be seen".into());
     Ok(Visitor { grant: access.grant.ok_or_else(nobodys)?, expires })
@@ -173,7 +219,7 @@ type ControlStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>>>>;
 /// It ends when both have ended: the queue with its close frame, the control plane when the client has answered that or is
 /// gone. A client that reads the close frame and does not answer is left after a grace.
 struct SessionStream {
-    control: Option<ControlStream>,
+    control: Option<WhenWoken<ControlStream>>,
     queue: Arc<SessionQueue>,
     /// Frames of the queue that the socket takes next.
     turn: VecDeque<Bytes>,
@@ -192,7 +238,7 @@ impl Stream for SessionStream {
             return Poll::Ready(Some(Ok(frame)));
         }
         if let Some(control) = &mut self.control {
-            match control.as_mut().poll_next(cx) {
+            match Pin::new(control).poll_next(cx) {
                 Poll::Pending => {}
                 Poll::Ready(Some(bytes)) => return Poll::Ready(Some(bytes)),
                 // Its end closes the queue.
@@ -240,7 +286,7 @@ mod tests {
         let queue = Arc::new(SessionQueue::new(info, limits, Link::default()));
         let registered = sessions.register(OpenSession { queue: Arc::clone(&queue), socket: None });
         SessionStream {
-            control: Some(control),
+            control: Some(WhenWoken::new(control)),
             queue,
             turn: VecDeque::new(),
             grace: None,

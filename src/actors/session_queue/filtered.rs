@@ -99,6 +99,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use crate::actors::bell::Wakes;
     use std::collections::VecDeque;
     use std::net::{IpAddr, Ipv4Addr};
     use std::task::{Context, Poll, Waker};
@@ -173,7 +174,7 @@ mod tests {
         queue.begin_live(&epoch(1, "e"), &[BEGINNING], now);
         assert_eq!(queue.feeder(now).unwrap().live(1), Joined::CaughtUp);
         let offer = |first, tenants: &[&str]| {
-            queue.offer(&[Arc::new(chunk(first, tenants, 1))], &mut [Forms::default()], 1, now)
+            queue.offer(&[Arc::new(chunk(first, tenants, 1))], &mut [Forms::default()], 1, &mut Wakes::default(), now)
         };
         for first in 0..100 {
             offer(first, &["b"]);
@@ -206,7 +207,10 @@ mod tests {
             assert_eq!(feeder.live(1), Joined::CaughtUp);
             queue.add_partition(2, 0, now);
             let of_others = Arc::new(chunk(0, &["a", "b"], 1));
-            assert_eq!(queue.offer(&[of_others], &mut [Forms::default()], 1, now), Offer::Taken(0));
+            assert_eq!(
+                queue.offer(&[of_others], &mut [Forms::default()], 1, &mut Wakes::default(), now),
+                Offer::Taken(0)
+            );
             queue.tell_withheld(now);
             assert_eq!((frames(&queue), queue.told_ends()), (0, vec![(1, 0)]), "{dialect:?}");
             assert!(queue.is_live(1), "it is not too slow for what it does not get");
@@ -222,7 +226,7 @@ mod tests {
         queue.set_filter(of("a"), false, now);
         queue.begin_live(&epoch(1, "e"), &[BEGINNING], now);
         assert_eq!(queue.feeder(now).unwrap().live(1), Joined::CaughtUp);
-        queue.offer(&[Arc::new(chunk(0, &["b", "b"], 1))], &mut [Forms::default()], 1, now);
+        queue.offer(&[Arc::new(chunk(0, &["b", "b"], 1))], &mut [Forms::default()], 1, &mut Wakes::default(), now);
         queue.tell_withheld(now);
         assert_eq!((frames(&queue), queue.told_ends()), (0, vec![(0, 2)]));
     }

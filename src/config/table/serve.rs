@@ -141,7 +141,7 @@ pub(super) const WEB: Section = Section {
             5,
             1..=1_000,
             "milliseconds",
-            "How long frames of a dense stream are gathered; 10 us per live client, at most 25 ms, when that is longer.",
+            "How long frames of a dense stream are gathered; 10 us per live client and 1 us per delivery, at most 25 ms, when that is longer.",
         ),
         choice(
             "web.slow_client",

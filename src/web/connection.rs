@@ -1,0 +1,274 @@
+//! One upgraded connection: what the client sends, as a stream, and a writer for what it is sent.
+//!
+//! Frames are shared by all sessions, so they go to the socket from where they lie. HTTP's own writer would copy them into a
+//! buffer of the connection, and keep that. The source of frames is asked for more only when the socket has taken all that it
+//! gave before: what it counts as taken was taken. It must not know what the bytes mean.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use actix_web::error::PayloadError;
+use bytes::{Buf as _, Bytes};
+use futures_util::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+/// Bytes that are gathered for one write, give or take a frame.
+const WRITE_BYTES: usize = 64 * 1024;
+/// Frames that one write takes.
+const WRITE_FRAMES: usize = 64;
+/// Bytes of a read. Clients say little.
+const READ_BYTES: usize = 4096;
+/// How long what a client still sends is read after the last frame: closing over unread bytes would take that frame back.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A socket with two users in one task.
+type Shared<T> = Rc<RefCell<T>>;
+
+/// What the client sends, until it is gone.
+#[derive(Debug)]
+pub(super) struct Received<T> {
+    io: Shared<T>,
+    /// What came together with the request.
+    early: Option<Bytes>,
+}
+
+impl<T: AsyncRead + Unpin> Stream for Received<T> {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(early) = self.early.take() {
+            return Poll::Ready(Some(Ok(early)));
+        }
+        let mut space = [MaybeUninit::uninit(); READ_BYTES];
+        let mut read = ReadBuf::uninit(&mut space);
+        let result = ready!(Pin::new(&mut *self.io.borrow_mut()).poll_read(cx, &mut read));
+        Poll::Ready(match result {
+            Ok(()) if read.filled().is_empty() => None,
+            Ok(()) => Some(Ok(Bytes::copy_from_slice(read.filled()))),
+            Err(error) => Some(Err(error.into())),
+        })
+    }
+}
+
+/// Writes what a source gives until it ends, then closes the connection.
+pub(super) struct Sending<T, S> {
+    io: Shared<T>,
+    source: S,
+    unsent: VecDeque<Bytes>,
+    /// Written, but possibly still in a buffer of the encryption.
+    unflushed: bool,
+    stage: Stage,
+}
+
+enum Stage {
+    Open,
+    /// The source has ended.
+    Ending,
+    /// Our side is closed.
+    Lingering(Pin<Box<Sleep>>),
+}
+
+/// Takes a connection apart: what it receives, and a function that makes the sender from its source.
+pub(super) fn split<T, S>(io: T, early: Bytes) -> (Received<T>, impl FnOnce(S) -> Sending<T, S>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Stream<Item = Result<Bytes, actix_web::Error>> + Unpin,
+{
+    let io = Rc::new(RefCell::new(io));
+    let received = Received { io: Rc::clone(&io), early: Some(early).filter(|early| !early.is_empty()) };
+    (received, move |source| Sending { io, source, unsent: VecDeque::new(), unflushed: false, stage: Stage::Open })
+}
+
+impl<T, S> std::fmt::Debug for Sending<T, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sending").field("unsent", &self.unsent.len()).finish_non_exhaustive()
+    }
+}
+
+impl<T, S> Sending<T, S>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Stream<Item = Result<Bytes, actix_web::Error>> + Unpin,
+{
+    /// Takes from the source what one write holds. An error of the source ends it.
+    fn gather(&mut self, cx: &mut Context<'_>) {
+        let mut bytes = 0;
+        while bytes < WRITE_BYTES && self.unsent.len() < WRITE_FRAMES {
+            match Pin::new(&mut self.source).poll_next(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Some(Ok(frame))) if frame.is_empty() => {}
+                Poll::Ready(Some(Ok(frame))) => {
+                    bytes += frame.len();
+                    self.unsent.push_back(frame);
+                }
+                Poll::Ready(Some(Err(_)) | None) => {
+                    self.stage = Stage::Ending;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let mut io = self.io.borrow_mut();
+        while !self.unsent.is_empty() {
+            let mut slices = [IoSlice::new(&[]); WRITE_FRAMES];
+            let frames = self.unsent.iter().zip(&mut slices).map(|(frame, slice)| *slice = IoSlice::new(frame)).count();
+            let slices = slices.get(..frames).unwrap_or_default();
+            let mut written = ready!(Pin::new(&mut *io).poll_write_vectored(cx, slices))?;
+            if written == 0 {
+                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            while let Some(frame) = self.unsent.front_mut() {
+                let taken = written.min(frame.len());
+                frame.advance(taken);
+                written -= taken;
+                if !frame.is_empty() {
+                    break;
+                }
+                self.unsent.pop_front();
+            }
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut *io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads and forgets.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut space = [MaybeUninit::uninit(); READ_BYTES];
+        loop {
+            let mut read = ReadBuf::uninit(&mut space);
+            match Pin::new(&mut *self.io.borrow_mut()).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if !read.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<T, S> Future for Sending<T, S>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Stream<Item = Result<Bytes, actix_web::Error>> + Unpin,
+{
+    /// An error says that the connection broke.
+    type Output = std::io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            ready!(this.poll_write(cx))?;
+            match &mut this.stage {
+                Stage::Open => {
+                    this.gather(cx);
+                    if this.unsent.is_empty() && matches!(this.stage, Stage::Open) {
+                        return Poll::Pending;
+                    }
+                }
+                Stage::Ending => {
+                    ready!(Pin::new(&mut *this.io.borrow_mut()).poll_shutdown(cx))?;
+                    this.stage = Stage::Lingering(Box::pin(tokio::time::sleep(LINGER)));
+                }
+                Stage::Lingering(patience) => {
+                    let over = patience.as_mut().poll(cx).is_ready();
+                    return if over || this.poll_drain(cx).is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending };
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{StreamExt as _, stream};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    type Source = Pin<Box<dyn Stream<Item = Result<Bytes, actix_web::Error>>>>;
+
+    fn frames(count: usize, bytes: usize) -> Vec<Bytes> {
+        (0..count).map(|index| Bytes::from(vec![u8::try_from(index % 251).unwrap(); bytes])).collect()
+    }
+
+    #[actix::test]
+    async fn what_the_source_gives_arrives_whole_and_in_order_however_little_the_socket_takes() {
+        for (count, bytes, room) in [(1, 1, 1), (500, 3, 7), (300, 1_000, 64), (5, 200_000, 1_024), (200, 0, 16)] {
+            let frames = frames(count, bytes);
+            let expected = frames.concat();
+            let (ours, mut theirs) = duplex(room);
+            let (_received, sending) = split(ours, Bytes::new());
+            let source: Source = Box::pin(stream::iter(frames).map(Ok));
+            let sent = actix::spawn(sending(source));
+            let mut came = Vec::new();
+            theirs.read_to_end(&mut came).await.unwrap();
+            assert!(came == expected, "{count} frames of {bytes} bytes through {room}");
+            drop(theirs);
+            sent.await.unwrap().unwrap();
+        }
+    }
+
+    #[actix::test]
+    async fn the_source_is_asked_again_only_when_all_that_it_gave_was_taken() {
+        let asked = Rc::new(RefCell::new(0));
+        let counting = Rc::clone(&asked);
+        let source: Source = Box::pin(stream::poll_fn(move |_| {
+            *counting.borrow_mut() += 1;
+            Poll::Ready(Some(Ok(Bytes::from(vec![1; WRITE_BYTES]))))
+        }));
+        let (ours, mut theirs) = duplex(WRITE_BYTES / 2);
+        let (_received, sending) = split(ours, Bytes::new());
+        let sending = actix::spawn(sending(source));
+        tokio::task::yield_now().await;
+        assert_eq!(*asked.borrow(), 1, "half of it is still here");
+        theirs.read_exact(&mut vec![0; WRITE_BYTES]).await.unwrap();
+        while *asked.borrow() < 2 {
+            tokio::task::yield_now().await;
+        }
+        sending.abort();
+    }
+
+    #[actix::test]
+    async fn what_came_with_the_request_is_received_first_and_the_end_is_told() {
+        let (ours, mut theirs) = duplex(64);
+        let (received, _sending) = split::<_, Source>(ours, Bytes::from_static(b"early"));
+        theirs.write_all(b" late").await.unwrap();
+        drop(theirs);
+        let all: Vec<_> = received.map(Result::unwrap).collect().await;
+        assert_eq!(all.concat(), b"early late");
+    }
+
+    #[actix::test]
+    async fn a_client_that_goes_on_talking_after_the_end_is_left() {
+        let (ours, mut theirs) = duplex(64);
+        let (received, sending) = split(ours, Bytes::new());
+        drop(received);
+        let source: Source = Box::pin(stream::empty());
+        let sent = actix::spawn(sending(source));
+        let talking = actix::spawn(async move { while theirs.write_all(b"more").await.is_ok() {} });
+        sent.await.unwrap().unwrap();
+        talking.await.unwrap();
+    }
+
+    #[actix::test]
+    async fn a_connection_that_breaks_ends_it() {
+        let (ours, theirs) = duplex(64);
+        let (_received, sending) = split(ours, Bytes::new());
+        let source: Source = Box::pin(stream::repeat_with(|| Ok(Bytes::from_static(b"frame"))));
+        drop(theirs);
+        assert!(sending(source).await.is_err());
+    }
+}
