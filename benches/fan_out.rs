@@ -16,28 +16,23 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::bare_writer::{BareWriter, serve_if_asked};
 use common::crowd::{Crowd, Dialect, Totals};
 use common::figures::{cpu_seconds, grouped, verdict};
 use common::kafka::{Kafka, Load};
 use common::service::Service;
 use common::{Result, raise_file_limit, setting};
 use dashstream::kafka::load_producer::Pace;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use tokio_util::sync::CancellationToken;
 
-const BARE_WRITER: &str = "BENCH_BARE_WRITER_FRAMES";
-const BARE_WRITE: usize = 64 * 1024;
 const CAPTURE: usize = 4 * 1024 * 1024;
 
 fn main() -> Result<()> {
     raise_file_limit()?;
-    if let Ok(frames) = std::env::var(BARE_WRITER) {
-        return bare_writer(&std::fs::read(frames)?);
+    if serve_if_asked()? {
+        return Ok(());
     }
     let kafka = Kafka::start()?;
     let clients: usize = setting("BENCH_CLIENTS", 1_000);
@@ -122,58 +117,7 @@ fn fan_out(kafka: &Kafka, clients: usize, dialect: Dialect, rate: f64) -> Result
 
 /// The same reader against a process that only writes, over and over, the frames that the service sent.
 fn bare(frames: &[u8], clients: usize) -> Result<Flow> {
-    let file = concat!(env!("CARGO_TARGET_TMPDIR"), "/bare-writer-frames");
-    std::fs::write(file, frames)?;
-    let child = Command::new(std::env::current_exe()?).env(BARE_WRITER, file).stdout(Stdio::piped()).spawn()?;
-    let mut child = KillOnDrop(child);
-    let mut line = String::new();
-    BufReader::new(child.0.stdout.take().ok_or("no stdout")?).read_line(&mut line)?;
-    let address: SocketAddr = line.trim().parse()?;
-    let mut crowd = Crowd::connect(address, clients, Dialect::Bare)?;
-    let pid = child.0.id();
-    measure(&mut crowd, || cpu_seconds(pid))
-}
-
-struct KillOnDrop(Child);
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The reference: one thread, non-blocking sockets, 64 KiB a write, nothing else. Ends with its parent's kill.
-fn bare_writer(frames: &[u8]) -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    println!("{}", listener.local_addr()?);
-    listener.set_nonblocking(true)?;
-    let epoll = Epoll::new(EpollCreateFlags::empty())?;
-    epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, u64::MAX))?;
-    let mut clients: Vec<(TcpStream, usize)> = Vec::new();
-    let mut events = [EpollEvent::empty(); 256];
-    loop {
-        let ready = epoll.wait(&mut events, EpollTimeout::NONE)?;
-        for event in &events[..ready] {
-            if event.data() == u64::MAX {
-                let (mut stream, _) = listener.accept()?;
-                stream.set_nonblocking(false)?;
-                let mut request = [0; 4096];
-                let _ = stream.read(&mut request)?;
-                stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")?;
-                stream.set_nonblocking(true)?;
-                stream.set_nodelay(true)?;
-                epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLOUT, clients.len() as u64))?;
-                clients.push((stream, 0));
-                continue;
-            }
-            let (stream, at) = &mut clients[event.data() as usize];
-            let end = frames.len().min(*at + BARE_WRITE);
-            match stream.write(&frames[*at..end]) {
-                Ok(written) => *at = (*at + written) % frames.len(),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(_) => return Ok(()),
-            }
-        }
-    }
+    let writer = BareWriter::start(frames, None)?;
+    let mut crowd = Crowd::connect(writer.address, clients, Dialect::Bare)?;
+    measure(&mut crowd, || cpu_seconds(writer.pid()))
 }

@@ -82,7 +82,14 @@ pub struct Crowd {
 impl Crowd {
     /// Connects, says hello, and waits until every client is welcome.
     pub fn connect(address: SocketAddr, count: usize, dialect: Dialect) -> Result<Self> {
-        let mut crowd = Self {
+        let mut crowd = Self::prepare(dialect)?;
+        crowd.add(address, count)?;
+        Ok(crowd)
+    }
+
+    /// Nobody yet.
+    pub fn prepare(dialect: Dialect) -> Result<Self> {
+        Ok(Self {
             epoll: Epoll::new(EpollCreateFlags::empty())?,
             clients: Vec::new(),
             buffer: vec![0; READ_BUFFER],
@@ -93,9 +100,7 @@ impl Crowd {
             measuring: false,
             capture_limit: 0,
             captured: Vec::new(),
-        };
-        crowd.add(address, count)?;
-        Ok(crowd)
+        })
     }
 
     /// Connects more clients.

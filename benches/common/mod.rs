@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each benchmark uses its own part")]
 
+pub mod bare_writer;
 pub mod crowd;
 pub mod figures;
 pub mod ingest;
