@@ -26,8 +26,9 @@ const WRITE_BYTES: usize = 64 * 1024;
 const WRITE_FRAMES: usize = 64;
 /// Bytes of a read. Clients say little.
 const READ_BYTES: usize = 4096;
-/// How long what a client still sends is read after the last frame: closing over unread bytes would take that frame back.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long a client has to read the last frame and close. What it sends meanwhile is read: closing over unread bytes, or before
+/// it has answered what it reads first, would take that frame back.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// A socket with two users in one task.
 type Shared<T> = Rc<RefCell<T>>;
@@ -61,19 +62,13 @@ impl<T: AsyncRead + Unpin> Stream for Received<T> {
 /// Writes what a source gives until it ends, then closes the connection.
 pub(super) struct Sending<T, S> {
     io: Shared<T>,
-    source: S,
+    /// Gone as soon as it has ended, and what it holds with it.
+    source: Option<S>,
     unsent: VecDeque<Bytes>,
     /// Written, but possibly still in a buffer of the encryption.
     unflushed: bool,
-    stage: Stage,
-}
-
-enum Stage {
-    Open,
-    /// The source has ended.
-    Ending,
     /// Our side is closed.
-    Lingering(Pin<Box<Sleep>>),
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 /// Takes a connection apart: what it receives, and a function that makes the sender from its source.
@@ -84,7 +79,13 @@ where
 {
     let io = Rc::new(RefCell::new(io));
     let received = Received { io: Rc::clone(&io), early: Some(early).filter(|early| !early.is_empty()) };
-    (received, move |source| Sending { io, source, unsent: VecDeque::new(), unflushed: false, stage: Stage::Open })
+    (received, move |source| Sending {
+        io,
+        source: Some(source),
+        unsent: VecDeque::new(),
+        unflushed: false,
+        lingering: None,
+    })
 }
 
 impl<T, S> std::fmt::Debug for Sending<T, S> {
@@ -101,18 +102,18 @@ where
     /// Takes from the source what one write holds. An error of the source ends it.
     fn gather(&mut self, cx: &mut Context<'_>) {
         let mut bytes = 0;
-        while bytes < WRITE_BYTES && self.unsent.len() < WRITE_FRAMES {
-            match Pin::new(&mut self.source).poll_next(cx) {
+        while bytes < WRITE_BYTES
+            && self.unsent.len() < WRITE_FRAMES
+            && let Some(source) = &mut self.source
+        {
+            match Pin::new(source).poll_next(cx) {
                 Poll::Pending => return,
                 Poll::Ready(Some(Ok(frame))) if frame.is_empty() => {}
                 Poll::Ready(Some(Ok(frame))) => {
                     bytes += frame.len();
                     self.unsent.push_back(frame);
                 }
-                Poll::Ready(Some(Err(_)) | None) => {
-                    self.stage = Stage::Ending;
-                    return;
-                }
+                Poll::Ready(Some(Err(_)) | None) => self.source = None,
             }
         }
     }
@@ -169,24 +170,22 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        if let Some(patience) = &mut this.lingering {
+            let over = patience.as_mut().poll(cx).is_ready();
+            return if over || this.poll_drain(cx).is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending };
+        }
         loop {
             ready!(this.poll_write(cx))?;
-            match &mut this.stage {
-                Stage::Open => {
-                    this.gather(cx);
-                    if this.unsent.is_empty() && matches!(this.stage, Stage::Open) {
-                        return Poll::Pending;
-                    }
-                }
-                Stage::Ending => {
-                    ready!(Pin::new(&mut *this.io.borrow_mut()).poll_shutdown(cx))?;
-                    this.stage = Stage::Lingering(Box::pin(tokio::time::sleep(LINGER)));
-                }
-                Stage::Lingering(patience) => {
-                    let over = patience.as_mut().poll(cx).is_ready();
-                    return if over || this.poll_drain(cx).is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending };
-                }
+            this.gather(cx);
+            if !this.unsent.is_empty() {
+                continue;
             }
+            if this.source.is_some() {
+                return Poll::Pending;
+            }
+            ready!(Pin::new(&mut *this.io.borrow_mut()).poll_shutdown(cx))?;
+            this.lingering = Some(Box::pin(tokio::time::sleep(LINGER)));
+            return self.poll(cx);
         }
     }
 }
@@ -251,7 +250,7 @@ mod tests {
         assert_eq!(all.concat(), b"early late");
     }
 
-    #[actix::test]
+    #[actix::test(start_paused = true)]
     async fn a_client_that_goes_on_talking_after_the_end_is_left() {
         let (ours, mut theirs) = duplex(64);
         let (received, sending) = split(ours, Bytes::new());
