@@ -4,6 +4,7 @@
 //! the same path. What it changes is only what redaction blacks out, and it withholds only what lies behind a record at
 //! which ingest stands still.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -101,7 +102,7 @@ impl DecodePolicy {
     }
 
     /// Judges a batch and sets aside what cannot be processed.
-    fn decode(&mut self, batch: &RawBatch, turn: Turn) -> Judged {
+    fn decode(&mut self, batch: &RawBatch, turn: &Turn) -> Judged {
         let mut judged = Judged { verdicts: Vec::with_capacity(batch.records.len()), ..Judged::default() };
         let mut tally = Tally::default();
         for (index, record) in batch.records.iter().enumerate() {
@@ -111,7 +112,7 @@ impl DecodePolicy {
             let value = record.value.map(|span| span.of(&batch.arena));
             let verdict = self.judge.judge(value, &mut judged.items);
             let redacted = self.judge.take_redacted();
-            if record.offset >= turn.count_from {
+            if turn.counts(record.offset) {
                 tally.note(verdict, turn.now);
                 judged.redacted_anew += u64::from(redacted.is_some());
             }
@@ -134,22 +135,21 @@ impl DecodePolicy {
         batch: &RawBatch,
         record: &RawRecord,
         kind: Kind,
-        turn: Turn,
+        turn: &Turn,
         judged: &mut Judged,
     ) -> Next {
-        let Turn { count_from, duty_term, now } = turn;
         let (partition, offset) = (batch.origin.partition, record.offset);
-        if offset >= count_from && self.flood.note() {
+        if turn.counts(offset) && self.flood.note() {
             tracing::warn!(partition, offset, kind = kind.as_str(), "record cannot be processed");
         }
         let bad = Bad { origin: batch.origin, arena: &batch.arena, record: *record, kind };
-        let ours = duty_term != 0;
+        let ours = turn.duty_term != 0;
         if self.deps.pause {
             match self.deps.pauses.meet(&batch.origin, offset, kind, ours) {
                 Meeting::Stand { letter } => {
                     remind(partition, offset, kind, ours);
                     if let Some(landed) = letter {
-                        self.set_aside.tell(&mut self.judge, bad, landed, now.unix_ms());
+                        self.set_aside.tell(&mut self.judge, bad, landed, turn.now.unix_ms());
                     }
                     return Next::Stand;
                 }
@@ -164,7 +164,7 @@ impl DecodePolicy {
         Next::GoOn
     }
 
-    fn letter(&mut self, bad: Bad<'_>, turn: Turn, judged: &mut Judged) {
+    fn letter(&mut self, bad: Bad<'_>, turn: &Turn, judged: &mut Judged) {
         let Bad { record, kind, .. } = bad;
         match self.set_aside.letter(&mut self.judge, bad, turn.duty_term, turn.now.unix_ms()) {
             Fate::Queued => judged.held.push(record.offset),
@@ -227,10 +227,10 @@ impl Handler<Ingested> for DecodePolicy {
             return;
         }
         let duty_term = partition.duty_term.load(Ordering::Acquire);
-        let already_judged = partition.judged.get();
         let now = Now::read();
-        let turn = Turn { count_from: already_judged.unwrap_or(i64::MIN), duty_term, now };
-        let Judged { verdicts, items, held, parked, stands_at, redacted, redacted_anew } = self.decode(&batch, turn);
+        let uncounted = partition.judged().missing(origin.first, origin.next);
+        let turn = Turn { uncounted, duty_term, now };
+        let Judged { verdicts, items, held, parked, stands_at, redacted, redacted_anew } = self.decode(&batch, &turn);
         self.deps.metrics.redacted_records.inc_by(redacted_anew);
         batch.replace(redacted);
         let counted = cut(&mut batch, stands_at);
@@ -238,9 +238,7 @@ impl Handler<Ingested> for DecodePolicy {
             self.set_aside.park(&batch, parked, duty_term, &permit);
             self.unpark_soon(ctx);
         }
-        if already_judged.is_none_or(|judged| judged < counted) {
-            partition.judged.set(counted);
-        }
+        partition.judged().add(origin.first, counted);
         if self.deps.pause {
             self.deps.pauses.passed(&batch.origin);
         }
@@ -256,13 +254,19 @@ impl Handler<Ingested> for DecodePolicy {
 }
 
 /// The circumstances under which a batch is judged.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Turn {
-    /// Records from this offset on are counted; those below were counted before and are read again.
-    count_from: i64,
+    /// Where records are counted; the others of the batch were counted before and are read again.
+    uncounted: Vec<Range<i64>>,
     /// The duty term, 0 when another instance does the duties.
     duty_term: u64,
     now: Now,
+}
+
+impl Turn {
+    fn counts(&self, offset: i64) -> bool {
+        self.uncounted.iter().any(|range| range.contains(&offset))
+    }
 }
 
 /// What a batch became.
@@ -441,6 +445,10 @@ mod tests {
             self.metrics.kafka_messages.with_label_values(&[status]).get()
         }
 
+        fn judged(&self) -> Vec<(i64, i64)> {
+            self.board.opened(2).judged().iter().collect()
+        }
+
         fn refused(&self) -> u64 {
             self.metrics.dlq_send_failures.with_label_values(&["backpressure"]).get()
         }
@@ -490,9 +498,27 @@ mod tests {
         assert_eq!(overlapping.verdicts.len(), 9);
         assert_eq!((bench.messages("success"), bench.messages("error")), (2, 7));
         assert_eq!(bench.errors().iter().sum::<u64>(), 7);
-        assert_eq!(bench.board.opened(2).judged.get(), Some(9));
         bench.ingest(batch(1, 3, &values[3..5])).await;
-        assert_eq!(bench.board.opened(2).judged.get(), Some(9), "the position never goes back");
+        assert_eq!(bench.judged(), [(0, 9)]);
+        assert_eq!((bench.messages("success"), bench.messages("error")), (2, 7));
+    }
+
+    /// The group did not tell its commits, reading began at the end, and then the duties of what lies below came.
+    #[actix::test]
+    async fn what_is_read_for_duties_alone_is_counted_once_however_the_reader_goes_on_meanwhile() {
+        let mut bench = Bench::new();
+        bench.ingest(batch(1, 10, &[good(1), None])).await;
+        bench.own(5);
+        bench.ingest(batch(1, 4, &[good(1), None, good(1)])).await;
+        bench.ingest(batch(1, 12, &[None, good(1)])).await;
+        assert_eq!(bench.judged(), [(4, 7), (10, 14)]);
+        assert_eq!((bench.messages("success"), bench.messages("error")), (4, 3));
+        // The duties were taken away in between, and come back: the same range once more, and on to where reading began.
+        bench.ingest(batch(1, 4, &[good(1), None, good(1), None, None])).await;
+        bench.ingest(batch(1, 9, &[good(1), good(1), None, None, good(1)])).await;
+        assert_eq!(bench.judged(), [(4, 14)]);
+        assert_eq!((bench.messages("success"), bench.messages("error")), (5, 5));
+        assert_eq!(bench.metrics.payload_missing.get(), 5);
     }
 
     #[actix::test]
@@ -562,7 +588,7 @@ mod tests {
         assert_eq!((bench.messages("error"), bench.board.partitions().len()), (0, 0));
         bench.board.opened(2);
         assert_eq!(bench.ingest(batch(2, 0, &[None])).await.verdicts.len(), 1);
-        assert_eq!(bench.board.opened(2).judged.get(), Some(1));
+        assert_eq!(bench.judged(), [(0, 1)]);
     }
 
     #[actix::test]
