@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("generate", &["wire"]),
     // The types of the security section live with the code that hands them to librdkafka.
     ("config", &["kafka::security", "telemetry"]),
-    ("telemetry", &["config::sections"]),
+    ("telemetry", &["config::sections", "pipeline::flood"]),
     // The table that outlives the actors which stand still by it.
     ("pauses", &["pipeline"]),
     // Messages carry a handle: the queue of a session.
@@ -30,7 +30,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kafka", &["board", "config::secret", "generate", "messages", "metrics", "pauses", "pipeline"]),
     ("redis", &["board", "config::secret", "metrics", "pipeline", "wire"]),
     ("spans", &["config::secret", "http_client", "metrics", "pipeline", "telemetry"]),
-    ("actors", &["board", "kafka", "messages", "metrics", "pauses", "pipeline", "redis", "spans", "wire"]),
+    (
+        "actors",
+        &["board", "kafka", "messages", "metrics", "pauses", "pipeline", "redis", "spans", "telemetry", "wire"],
+    ),
     ("web", &["actors", "board", "config::secret", "http_client", "messages", "metrics", "pauses", "pipeline", "wire"]),
     ("app", &["actors", "board", "config", "kafka", "metrics", "pauses", "pipeline", "redis", "spans", "web", "wire"]),
     (

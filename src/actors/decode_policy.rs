@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Recipient, SpawnHandle};
 
@@ -28,7 +28,7 @@ use crate::spans::Spans;
 
 /// How often bad records are summed up in the log.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
-/// Bad records that get a line of their own before that.
+/// Bad records that get a line of their own in that time.
 const LOG_FIRST: u32 = 3;
 
 /// Records between two touches of the pulse: small ones can hold megabytes.
@@ -93,7 +93,7 @@ impl DecodePolicy {
                 deps.board.clone(),
                 deps.spans.clone(),
             ),
-            flood: Flood::new(LOG_FIRST),
+            flood: Flood::new(LOG_FIRST, LOG_PERIOD),
             outcomes: Outcomes::new(&deps.metrics),
             unparking: None,
             pulse: deps.pulse.clone(),
@@ -139,8 +139,10 @@ impl DecodePolicy {
         judged: &mut Judged,
     ) -> Next {
         let (partition, offset) = (batch.origin.partition, record.offset);
-        if turn.counts(offset) && self.flood.note() {
-            tracing::warn!(partition, offset, kind = kind.as_str(), "record cannot be processed");
+        if turn.counts(offset)
+            && let Some(suppressed) = self.flood.admit(Instant::now())
+        {
+            tracing::warn!(partition, offset, kind = kind.as_str(), suppressed, "record cannot be processed");
         }
         let bad = Bad { origin: batch.origin, arena: &batch.arena, record: *record, kind };
         let ours = turn.duty_term != 0;
@@ -196,7 +198,7 @@ impl Actor for DecodePolicy {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(LOG_PERIOD, |this, _| {
-            if let Some(records) = this.flood.end_period() {
+            if let Some(records) = this.flood.unlogged(Instant::now()) {
                 tracing::warn!(records, "more records cannot be processed");
             }
         });
@@ -428,7 +430,7 @@ mod tests {
         }
 
         fn lend(&self) -> Option<Lent> {
-            self.letters.lend(std::time::Instant::now())
+            self.letters.lend(Instant::now())
         }
 
         async fn ingest(&mut self, batch: RawBatch) -> Decoded {
@@ -646,7 +648,7 @@ mod tests {
         let mut bench = Bench::build(LIMITS, true);
         bench.own(5);
         bench.ingest(batch(1, 0, &[good(1), None])).await;
-        bench.lend().unwrap().failed(crate::pipeline::dead_letter::Loss::Timeout, std::time::Instant::now());
+        bench.lend().unwrap().failed(crate::pipeline::dead_letter::Loss::Timeout, Instant::now());
         bench.pauses.answer(Answer::SetAside, None);
         let decoded = bench.ingest(batch(1, 1, &[None, good(1)])).await;
         assert_eq!(decoded.held, [1]);
