@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::duties::{Duties, ToCommit};
-use super::errors::ErrorType;
+use super::errors::{ErrorType, classify_error};
 use super::identity::ProcessIdentity;
 use super::monitor::{KafkaMonitor, log_library};
 use super::name_claim::{leaves_some_ownerless, wait_for_name};
@@ -69,6 +69,8 @@ struct Seen {
     answered: bool,
     /// What comes from now on is only the closing.
     closing: bool,
+    /// The last fault that the client told by itself, and that was counted.
+    told: Option<RDKafkaErrorCode>,
 }
 
 struct MemberContext {
@@ -182,7 +184,10 @@ fn judge(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) -> Opt
     // swallowed the answer is fenced by the next one. Who starts anew asks whose the name is, and is refused if it is another's.
     let (code, reason) = consumer.client().fatal_error()?;
     let error = KafkaError::MessageConsumptionFatal(code);
-    let kind = parts.monitor.fault("member", "take part in the group", &error, &reason).unwrap_or(ErrorType::Fatal);
+    let kind = classify_error(&error).unwrap_or(ErrorType::Fatal);
+    if consumer.context().lock().told != Some(code) {
+        parts.monitor.fault("member", "take part in the group", &error, &reason);
+    }
     parts.duties.lose_all();
     parts.monitor.set_member(false);
     Some(MembershipEnd::Failed(format!("{}: {reason}", kind.label())))
@@ -271,8 +276,8 @@ impl ClientContext for MemberContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // Which fault was fatal is asked, and counted, when it ends the membership.
-        if !self.ending() && error != KafkaError::Global(RDKafkaErrorCode::Fatal) {
+        if !self.ending() {
+            self.lock().told = error.rdkafka_error_code();
             self.monitor.fault("member", "connect", &error, reason);
         }
     }
