@@ -125,7 +125,7 @@ impl DecodePolicy {
             }
             judged.verdicts.push(verdict);
         }
-        self.outcomes.add(&tally);
+        self.outcomes.add(&tally, turn.new);
         judged
     }
 
@@ -230,8 +230,10 @@ impl Handler<Ingested> for DecodePolicy {
         }
         let duty_term = partition.duty_term.load(Ordering::Acquire);
         let now = Now::read();
+        // As a whole: at most one batch of a partition lies on both sides.
+        let new = partition.end_at_start.get().is_none_or(|end| origin.first >= end);
         let uncounted = partition.judged().missing(origin.first, origin.next);
-        let turn = Turn { uncounted, duty_term, now };
+        let turn = Turn { uncounted, new, duty_term, now };
         let Judged { verdicts, items, held, parked, stands_at, redacted, redacted_anew } = self.decode(&batch, &turn);
         self.deps.metrics.redacted_records.inc_by(redacted_anew);
         batch.replace(redacted);
@@ -260,6 +262,8 @@ impl Handler<Ingested> for DecodePolicy {
 struct Turn {
     /// Where records are counted; the others of the batch were counted before and are read again.
     uncounted: Vec<Range<i64>>,
+    /// Not there yet when reading began.
+    new: bool,
     /// The duty term, 0 when another instance does the duties.
     duty_term: u64,
     now: Now,
@@ -485,6 +489,20 @@ mod tests {
             assert_eq!(settled.duty_term, 5);
         }
         assert_eq!(bench.metrics.dlq_in_flight.get(), 0);
+    }
+
+    #[actix::test]
+    async fn what_is_caught_up_with_is_counted_apart_from_what_is_new() {
+        let mut bench = Bench::new();
+        bench.board.opened(2).end_at_start.set(12);
+        for (first, values) in [(10, vec![good(1), None]), (12, [one_of_each_kind(), vec![good(1)]].concat())] {
+            bench.ingest(batch(1, first, &values)).await;
+            // What is read again is not counted again.
+            bench.ingest(batch(1, first, &values)).await;
+        }
+        let new = |status| bench.metrics.new_records.with_label_values(&[status]).get();
+        assert_eq!((new("success"), new("error"), new("payload_missing")), (1, 6, 1));
+        assert_eq!((bench.messages("success"), bench.messages("error")), (2, 8));
     }
 
     #[actix::test]
