@@ -205,7 +205,9 @@ fn a_member_that_is_fenced_says_so_and_not_what_its_connection_said_last() {
         }
     });
     let of_type = |kind: &str| service.metric("websocket_kafka_errors_by_type_total", &[&format!("\"{kind}\"")]);
-    assert_eq!((of_type("fenced"), of_type("fatal")), (1.0, 0.0));
+    // Once, and once more when a commit was refused for it first.
+    assert!((1.0..=2.0).contains(&of_type("fenced")), "{}", of_type("fenced"));
+    assert_eq!(of_type("fatal"), 0.0);
 }
 
 #[test]
