@@ -201,7 +201,7 @@ fn names<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
 
 /// Whether a library is named, also where it gets another name first.
 fn reaches(text: &str, library: &str) -> bool {
-    let renamed = ["use", "extern crate"].map(|word| format!("{word} {library} as "));
+    let renamed = ["use ", "use ::", "extern crate "].map(|word| format!("{word}{library} as "));
     let path = if library.contains("::") { library.to_owned() } else { format!("{library}::") };
     names(text, &path).next().is_some() || renamed.iter().any(|form| text.contains(form))
 }
@@ -250,8 +250,14 @@ fn each_library_is_reached_by_its_door() {
 
 #[test]
 fn a_library_is_found_by_whatever_path_it_is_named() {
-    for text in ["use rdkafka::X;", "::rdkafka::X", "f(&rdkafka::X)", "use rdkafka as k;", "extern crate rdkafka as k;"]
-    {
+    for text in [
+        "use rdkafka::X;",
+        "::rdkafka::X",
+        "f(&rdkafka::X)",
+        "use rdkafka as k;",
+        "use ::rdkafka as k;",
+        "extern crate rdkafka as k;",
+    ] {
         assert!(reaches(text, "rdkafka"), "{text}");
     }
     for text in ["apply_to_rdkafka::x", "\"rdkafka::x\"", "a::rdkafka::x", "<T>::rdkafka::x", "use rdkafka_like as k;"]
