@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use common::figures::{grouped, verdict};
 use common::{Result, setting};
 use dashstream::metrics::Metrics;
-use dashstream::pipeline::health::{Counts, Samples};
+use dashstream::pipeline::health::{Counts, Judged, Samples};
 
 const THREADS: u64 = 16;
 /// One record of so many is unprocessable.
@@ -103,5 +103,6 @@ fn with_windows(metrics: &Metrics, records: u64) -> f64 {
 
 fn counts(metrics: &Metrics) -> Counts {
     let of = |status| metrics.kafka_messages.with_label_values(&[status]).get();
-    Counts { messages: of("success") + of("error"), decode_errors: of("error"), ..Counts::default() }
+    let all = Judged { messages: of("success") + of("error"), decode_errors: of("error"), payload_missing: 0 };
+    Counts { all, ..Counts::default() }
 }

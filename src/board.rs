@@ -1,13 +1,14 @@
 //! The board: per partition the positions that the actors publish.
 //!
 //! It outlives every actor, so that a restarted one knows what was already counted, checked or handed over. Each cell but one is
-//! written by one actor only and read by anyone without a lock; the list of partitions is locked per batch, never per
-//! record. It must not decide anything.
+//! written by one actor only and read by anyone without a lock; the list of partitions, and what was judged, are locked per
+//! batch, never per record. It must not decide anything.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::pipeline::manual_reset::{ManualReset, stream_name};
+use crate::pipeline::ranges::Ranges;
 
 /// A position that is not known yet.
 pub const UNKNOWN: i64 = -1;
@@ -51,8 +52,7 @@ pub struct PartitionBoard {
     pub end_at_start: Cell,
     /// Polled from Kafka. Writer: `KafkaIngest`.
     pub fetched: Cell,
-    /// Judged and counted. Writer: `DecodePolicy`.
-    pub judged: Cell,
+    judged: Mutex<Ranges>,
     /// Sequence-checked. Writer: `SequenceTracker`.
     pub sequenced: Cell,
     /// First offset in the memory window. Writer: `ReplayStore`.
@@ -82,7 +82,7 @@ impl PartitionBoard {
             start: Cell::unknown(),
             end_at_start: Cell::unknown(),
             fetched: Cell::unknown(),
-            judged: Cell::unknown(),
+            judged: Mutex::default(),
             sequenced: Cell::unknown(),
             window_low: Cell::unknown(),
             stored: Cell::unknown(),
@@ -94,6 +94,12 @@ impl PartitionBoard {
             duty_from: Cell::unknown(),
             last_record_ms: AtomicI64::new(0),
         }
+    }
+
+    /// Which offsets were judged and counted. More than one range: what lies below the reader's start is judged when this
+    /// instance is given the duties of it, and the reader goes on meanwhile. Writer: `DecodePolicy`.
+    pub fn judged(&self) -> MutexGuard<'_, Ranges> {
+        self.judged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

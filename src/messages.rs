@@ -31,8 +31,6 @@ pub struct PartitionStart {
     pub partition: i32,
     /// The first offset that will be read.
     pub start: i64,
-    /// The end of the log at that moment: what lies below is history, not live.
-    pub end: i64,
 }
 
 /// `KafkaIngest` → `DecodePolicy`: records as they lie in Kafka.

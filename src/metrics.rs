@@ -118,6 +118,9 @@ metrics! {
         decode_errors: IntCounterVec "websocket_decode_errors_total" ["error_type": KINDS];
         /// Records with a null or empty value.
         payload_missing: IntCounter "websocket_kafka_payload_missing_total";
+        /// Records that came after reading of their partition had begun, by outcome. The rest of
+        /// `websocket_kafka_messages_total` is what was caught up with.
+        new_records: IntCounterVec "dashstream_new_records_total" ["status": Values::Closed(&["success", "error", "payload_missing"])];
         /// Good records of which something was blacked out.
         redacted_records: IntCounter "dashstream_redacted_records_total";
         /// Faults of Kafka, the network or this service's Kafka clients; never of a record.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::sections::LogFormat;
+use crate::pipeline::flood::Flood;
 
 /// Logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -84,39 +85,6 @@ impl fmt::Debug for Chain<'_> {
     }
 }
 
-/// Lets at most `burst` events through per `window`, and counts the others. The logic, without clock or lock.
-#[derive(Clone, Debug)]
-pub struct Flood {
-    burst: u32,
-    window: Duration,
-    since: Option<Instant>,
-    admitted: u32,
-    suppressed: u64,
-}
-
-impl Flood {
-    /// At most `burst` events per `window`.
-    pub const fn new(burst: u32, window: Duration) -> Self {
-        Self { burst, window, since: None, admitted: 0, suppressed: 0 }
-    }
-
-    /// Whether an event at `now` may be logged; if so, how many were suppressed since the last that was.
-    pub fn admit(&mut self, now: Instant) -> Option<u64> {
-        let in_window = self.since.is_some_and(|since| now.saturating_duration_since(since) < self.window);
-        if !in_window {
-            self.since = Some(now);
-            self.admitted = 0;
-        }
-        if self.admitted < self.burst {
-            self.admitted += 1;
-            Some(std::mem::take(&mut self.suppressed))
-        } else {
-            self.suppressed = self.suppressed.saturating_add(1);
-            None
-        }
-    }
-}
-
 /// A [`Flood`] that can be shared; usually a `static`.
 ///
 /// ```
@@ -135,7 +103,7 @@ impl RateLimited {
         Self(Mutex::new(Flood::new(burst, window)))
     }
 
-    /// Whether an event may be logged now; if so, how many were suppressed since the last that was ("N more suppressed").
+    /// See [`Flood::admit`].
     pub fn admit(&self) -> Option<u64> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now())
     }
@@ -144,20 +112,6 @@ impl RateLimited {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_flood_is_cut_to_the_burst_and_every_event_is_counted() {
-        let start = Instant::now();
-        let at = |millis| start + Duration::from_millis(millis);
-        let mut flood = Flood::new(2, Duration::from_secs(1));
-        let admitted: Vec<_> = (0..1_000).filter_map(|millis| flood.admit(at(millis))).collect();
-        assert_eq!(admitted, [0, 0]);
-        assert_eq!(flood.admit(at(1_000)), Some(998), "the next window reports what was suppressed");
-        assert_eq!(flood.admit(at(1_001)), Some(0));
-        assert_eq!(flood.admit(at(1_002)), None);
-        assert_eq!(flood.admit(start), None, "a racing thread with an earlier instant belongs to the window");
-        assert_eq!(flood.admit(at(2_000)), Some(2));
-    }
 
     #[derive(Debug, thiserror::Error)]
     #[error("{text}")]

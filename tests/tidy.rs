@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("generate", &["wire"]),
     // The types of the security section live with the code that hands them to librdkafka.
     ("config", &["kafka::security", "telemetry"]),
-    ("telemetry", &["config::sections"]),
+    ("telemetry", &["config::sections", "pipeline::flood"]),
     // The table that outlives the actors which stand still by it.
     ("pauses", &["pipeline"]),
     // Messages carry a handle: the queue of a session.
@@ -30,7 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kafka", &["board", "config::secret", "generate", "messages", "metrics", "pauses", "pipeline"]),
     ("redis", &["board", "config::secret", "metrics", "pipeline", "wire"]),
     ("spans", &["config::secret", "http_client", "metrics", "pipeline", "telemetry"]),
-    ("actors", &["board", "kafka", "messages", "metrics", "pauses", "pipeline", "redis", "spans", "wire"]),
+    ("actors", &["board", "kafka", "messages", "metrics", "pauses", "pipeline", "redis", "spans", "telemetry", "wire"]),
     ("web", &["actors", "board", "config::secret", "http_client", "messages", "metrics", "pauses", "pipeline", "wire"]),
     ("app", &["actors", "board", "config", "kafka", "metrics", "pauses", "pipeline", "redis", "spans", "web", "wire"]),
     (
@@ -187,13 +187,26 @@ fn sources() -> Vec<(String, String)> {
     kept.map(|path| (below_src(&path), production(&read(&path)).collect::<Vec<_>>().join("\n"))).collect()
 }
 
-/// Every place where `name` stands as a path of its own: not within a longer word or path.
+/// Every place where `name` stands as a path of its own: not within a longer word or path. `::name` is one as well.
 fn names<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let inside = |before: &str, more: &[char]| {
+        before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '"' || more.contains(&c))
+    };
     text.match_indices(name).filter_map(move |(at, _)| {
-        let before = text[..at].chars().next_back();
-        let inside = before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '"' | ':' | '.'));
-        (!inside).then(|| &text[at + name.len()..])
+        let before = &text[..at];
+        let within = match before.strip_suffix("::") {
+            Some(outer) => inside(outer, &['>']),
+            None => inside(before, &[':', '.']),
+        };
+        (!within).then(|| &text[at + name.len()..])
     })
+}
+
+/// Whether a library is named, also where it gets another name first.
+fn reaches(text: &str, library: &str) -> bool {
+    let renamed = ["use ", "use ::", "extern crate "].map(|word| format!("{word}{library} as "));
+    let path = if library.contains("::") { library.to_owned() } else { format!("{library}::") };
+    names(text, &path).next().is_some() || renamed.iter().any(|form| text.contains(form))
 }
 
 /// `a::b` out of `a::b::C`: the module, and the one below it when there is one.
@@ -230,14 +243,52 @@ fn each_library_is_reached_by_its_door() {
     let mut wrong = Vec::new();
     for (path, text) in sources() {
         for (library, doors) in DOORS {
-            let path_of = if library.contains("::") { (*library).to_owned() } else { format!("{library}::") };
-            let named = names(&text, &path_of).next().is_some();
-            if named && !doors.iter().any(|door| path.starts_with(door)) {
+            if reaches(&text, library) && !doors.iter().any(|door| path.starts_with(door)) {
                 wrong.push(format!("{path}: {library} is reached only through {doors:?}"));
             }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_library_is_found_by_whatever_path_it_is_named() {
+    for text in [
+        "use rdkafka::X;",
+        "::rdkafka::X",
+        "f(&rdkafka::X)",
+        "use rdkafka as k;",
+        "use ::rdkafka as k;",
+        "extern crate rdkafka as k;",
+    ] {
+        assert!(reaches(text, "rdkafka"), "{text}");
+    }
+    for text in ["apply_to_rdkafka::x", "\"rdkafka::x\"", "a::rdkafka::x", "<T>::rdkafka::x", "use rdkafka_like as k;"]
+    {
+        assert!(!reaches(text, "rdkafka"), "{text}");
+    }
+}
+
+/// The one constructor of a Kafka client's configuration, and the one place that fills it in from the settings. The broker
+/// of the demo is no client.
+const KAFKA_CLIENTS: &[(&str, &[&str])] = &[
+    ("ClientConfig::", &["kafka/connection.rs", "kafka/demo_broker.rs"]),
+    ("bootstrap.servers", &["kafka/connection.rs"]),
+    ("KafkaConnection {", &["app/settings.rs", "kafka/connection.rs"]),
+];
+
+#[test]
+fn every_kafka_client_is_configured_in_one_place() {
+    for (made, places) in KAFKA_CLIENTS {
+        let found = sources().into_iter().filter(|(_, text)| text.contains(made)).map(|(path, _)| path);
+        assert_eq!(found.collect::<Vec<_>>(), *places, "{made}");
+    }
+    for (path, text) in sources() {
+        let other = ["Default::default()", "collect", "into()", "Clone", "from_iter"];
+        let made =
+            text.lines().find(|line| line.contains("ClientConfig") && other.iter().any(|way| line.contains(way)));
+        assert_eq!(made, None, "{path}: a configuration begins with `KafkaConnection::client_config`");
+    }
 }
 
 #[test]

@@ -71,6 +71,15 @@ pub(super) struct Outcomes {
     payload_missing: IntCounter,
     latency_ms: Histogram,
     clock_skew: IntCounter,
+    new: NewRecords,
+}
+
+/// The counters of those that were not there when reading began.
+#[derive(Debug)]
+struct NewRecords {
+    success: IntCounter,
+    error: IntCounter,
+    payload_missing: IntCounter,
 }
 
 impl Outcomes {
@@ -82,12 +91,25 @@ impl Outcomes {
             payload_missing: metrics.payload_missing.clone(),
             latency_ms: metrics.e2e_latency.with_label_values(&["producer_to_consumer"]),
             clock_skew: metrics.clock_skew.clone(),
+            new: NewRecords {
+                success: metrics.new_records.with_label_values(&["success"]),
+                error: metrics.new_records.with_label_values(&["error"]),
+                payload_missing: metrics.new_records.with_label_values(&["payload_missing"]),
+            },
         }
     }
 
-    pub(super) fn add(&self, tally: &Tally) {
+    /// `new`: the batch lies behind what was there when reading began.
+    pub(super) fn add(&self, tally: &Tally, new: bool) {
+        let bad: u64 = tally.unprocessable.iter().sum();
         self.success.inc_by(tally.delivered);
-        self.error.inc_by(tally.unprocessable.iter().sum());
+        self.error.inc_by(bad);
+        if new {
+            let missing = tally.unprocessable.get(Kind::PayloadMissing as usize).copied().unwrap_or_default();
+            self.new.success.inc_by(tally.delivered);
+            self.new.error.inc_by(bad - missing);
+            self.new.payload_missing.inc_by(missing);
+        }
         for (kind, (counter, count)) in Kind::ALL.iter().zip(self.kinds.iter().zip(tally.unprocessable)) {
             counter.inc_by(count);
             if *kind == Kind::PayloadMissing {
@@ -116,7 +138,7 @@ mod tests {
         for timestamp_us in [0, 900_000, 1_000_001, 2_000_000, 3_000_000, 998_000] {
             tally.note(Verdict::Deliver(Meta { message_type: 1, items_start: 0, items_len: 0, timestamp_us }), now);
         }
-        Outcomes::new(&metrics).add(&tally);
+        Outcomes::new(&metrics).add(&tally, true);
         let latency = metrics.e2e_latency.with_label_values(&["producer_to_consumer"]);
         assert_eq!(metrics.clock_skew.get(), 3);
         assert_eq!((latency.get_sample_count(), latency.get_sample_sum()), (2, 102.0));

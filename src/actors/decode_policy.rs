@@ -4,9 +4,10 @@
 //! the same path. What it changes is only what redaction blacks out, and it withholds only what lies behind a record at
 //! which ingest stands still.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext as _, Context, Handler, Recipient, SpawnHandle};
 
@@ -27,7 +28,7 @@ use crate::spans::Spans;
 
 /// How often bad records are summed up in the log.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
-/// Bad records that get a line of their own before that.
+/// Bad records that get a line of their own in that time.
 const LOG_FIRST: u32 = 3;
 
 /// Records between two touches of the pulse: small ones can hold megabytes.
@@ -92,7 +93,7 @@ impl DecodePolicy {
                 deps.board.clone(),
                 deps.spans.clone(),
             ),
-            flood: Flood::new(LOG_FIRST),
+            flood: Flood::new(LOG_FIRST, LOG_PERIOD),
             outcomes: Outcomes::new(&deps.metrics),
             unparking: None,
             pulse: deps.pulse.clone(),
@@ -101,7 +102,7 @@ impl DecodePolicy {
     }
 
     /// Judges a batch and sets aside what cannot be processed.
-    fn decode(&mut self, batch: &RawBatch, turn: Turn) -> Judged {
+    fn decode(&mut self, batch: &RawBatch, turn: &Turn) -> Judged {
         let mut judged = Judged { verdicts: Vec::with_capacity(batch.records.len()), ..Judged::default() };
         let mut tally = Tally::default();
         for (index, record) in batch.records.iter().enumerate() {
@@ -111,7 +112,7 @@ impl DecodePolicy {
             let value = record.value.map(|span| span.of(&batch.arena));
             let verdict = self.judge.judge(value, &mut judged.items);
             let redacted = self.judge.take_redacted();
-            if record.offset >= turn.count_from {
+            if turn.counts(record.offset) {
                 tally.note(verdict, turn.now);
                 judged.redacted_anew += u64::from(redacted.is_some());
             }
@@ -124,7 +125,7 @@ impl DecodePolicy {
             }
             judged.verdicts.push(verdict);
         }
-        self.outcomes.add(&tally);
+        self.outcomes.add(&tally, turn.new);
         judged
     }
 
@@ -134,22 +135,23 @@ impl DecodePolicy {
         batch: &RawBatch,
         record: &RawRecord,
         kind: Kind,
-        turn: Turn,
+        turn: &Turn,
         judged: &mut Judged,
     ) -> Next {
-        let Turn { count_from, duty_term, now } = turn;
         let (partition, offset) = (batch.origin.partition, record.offset);
-        if offset >= count_from && self.flood.note() {
-            tracing::warn!(partition, offset, kind = kind.as_str(), "record cannot be processed");
+        if turn.counts(offset)
+            && let Some(suppressed) = self.flood.admit(Instant::now())
+        {
+            tracing::warn!(partition, offset, kind = kind.as_str(), suppressed, "record cannot be processed");
         }
         let bad = Bad { origin: batch.origin, arena: &batch.arena, record: *record, kind };
-        let ours = duty_term != 0;
+        let ours = turn.duty_term != 0;
         if self.deps.pause {
             match self.deps.pauses.meet(&batch.origin, offset, kind, ours) {
                 Meeting::Stand { letter } => {
                     remind(partition, offset, kind, ours);
                     if let Some(landed) = letter {
-                        self.set_aside.tell(&mut self.judge, bad, landed, now.unix_ms());
+                        self.set_aside.tell(&mut self.judge, bad, landed, turn.now.unix_ms());
                     }
                     return Next::Stand;
                 }
@@ -164,7 +166,7 @@ impl DecodePolicy {
         Next::GoOn
     }
 
-    fn letter(&mut self, bad: Bad<'_>, turn: Turn, judged: &mut Judged) {
+    fn letter(&mut self, bad: Bad<'_>, turn: &Turn, judged: &mut Judged) {
         let Bad { record, kind, .. } = bad;
         match self.set_aside.letter(&mut self.judge, bad, turn.duty_term, turn.now.unix_ms()) {
             Fate::Queued => judged.held.push(record.offset),
@@ -196,7 +198,7 @@ impl Actor for DecodePolicy {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(LOG_PERIOD, |this, _| {
-            if let Some(records) = this.flood.end_period() {
+            if let Some(records) = this.flood.unlogged(Instant::now()) {
                 tracing::warn!(records, "more records cannot be processed");
             }
         });
@@ -227,10 +229,12 @@ impl Handler<Ingested> for DecodePolicy {
             return;
         }
         let duty_term = partition.duty_term.load(Ordering::Acquire);
-        let already_judged = partition.judged.get();
         let now = Now::read();
-        let turn = Turn { count_from: already_judged.unwrap_or(i64::MIN), duty_term, now };
-        let Judged { verdicts, items, held, parked, stands_at, redacted, redacted_anew } = self.decode(&batch, turn);
+        // As a whole: at most one batch of a partition lies on both sides.
+        let new = partition.end_at_start.get().is_none_or(|end| origin.first >= end);
+        let uncounted = partition.judged().missing(origin.first, origin.next);
+        let turn = Turn { uncounted, new, duty_term, now };
+        let Judged { verdicts, items, held, parked, stands_at, redacted, redacted_anew } = self.decode(&batch, &turn);
         self.deps.metrics.redacted_records.inc_by(redacted_anew);
         batch.replace(redacted);
         let counted = cut(&mut batch, stands_at);
@@ -238,9 +242,7 @@ impl Handler<Ingested> for DecodePolicy {
             self.set_aside.park(&batch, parked, duty_term, &permit);
             self.unpark_soon(ctx);
         }
-        if already_judged.is_none_or(|judged| judged < counted) {
-            partition.judged.set(counted);
-        }
+        partition.judged().add(origin.first, counted);
         if self.deps.pause {
             self.deps.pauses.passed(&batch.origin);
         }
@@ -256,13 +258,21 @@ impl Handler<Ingested> for DecodePolicy {
 }
 
 /// The circumstances under which a batch is judged.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Turn {
-    /// Records from this offset on are counted; those below were counted before and are read again.
-    count_from: i64,
+    /// Where records are counted; the others of the batch were counted before and are read again.
+    uncounted: Vec<Range<i64>>,
+    /// Not there yet when reading began.
+    new: bool,
     /// The duty term, 0 when another instance does the duties.
     duty_term: u64,
     now: Now,
+}
+
+impl Turn {
+    fn counts(&self, offset: i64) -> bool {
+        self.uncounted.iter().any(|range| range.contains(&offset))
+    }
 }
 
 /// What a batch became.
@@ -424,7 +434,7 @@ mod tests {
         }
 
         fn lend(&self) -> Option<Lent> {
-            self.letters.lend(std::time::Instant::now())
+            self.letters.lend(Instant::now())
         }
 
         async fn ingest(&mut self, batch: RawBatch) -> Decoded {
@@ -439,6 +449,10 @@ mod tests {
 
         fn messages(&self, status: &str) -> u64 {
             self.metrics.kafka_messages.with_label_values(&[status]).get()
+        }
+
+        fn judged(&self) -> Vec<(i64, i64)> {
+            self.board.opened(2).judged().iter().collect()
         }
 
         fn refused(&self) -> u64 {
@@ -478,6 +492,20 @@ mod tests {
     }
 
     #[actix::test]
+    async fn what_is_caught_up_with_is_counted_apart_from_what_is_new() {
+        let mut bench = Bench::new();
+        bench.board.opened(2).end_at_start.set(12);
+        for (first, values) in [(10, vec![good(1), None]), (12, [one_of_each_kind(), vec![good(1)]].concat())] {
+            bench.ingest(batch(1, first, &values)).await;
+            // What is read again is not counted again.
+            bench.ingest(batch(1, first, &values)).await;
+        }
+        let new = |status| bench.metrics.new_records.with_label_values(&[status]).get();
+        assert_eq!((new("success"), new("error"), new("payload_missing")), (1, 6, 1));
+        assert_eq!((bench.messages("success"), bench.messages("error")), (2, 8));
+    }
+
+    #[actix::test]
     async fn records_that_are_read_again_are_judged_again_but_counted_once() {
         let mut bench = Bench::new();
         bench.own(5);
@@ -490,9 +518,27 @@ mod tests {
         assert_eq!(overlapping.verdicts.len(), 9);
         assert_eq!((bench.messages("success"), bench.messages("error")), (2, 7));
         assert_eq!(bench.errors().iter().sum::<u64>(), 7);
-        assert_eq!(bench.board.opened(2).judged.get(), Some(9));
         bench.ingest(batch(1, 3, &values[3..5])).await;
-        assert_eq!(bench.board.opened(2).judged.get(), Some(9), "the position never goes back");
+        assert_eq!(bench.judged(), [(0, 9)]);
+        assert_eq!((bench.messages("success"), bench.messages("error")), (2, 7));
+    }
+
+    /// The group did not tell its commits, reading began at the end, and then the duties of what lies below came.
+    #[actix::test]
+    async fn what_is_read_for_duties_alone_is_counted_once_however_the_reader_goes_on_meanwhile() {
+        let mut bench = Bench::new();
+        bench.ingest(batch(1, 10, &[good(1), None])).await;
+        bench.own(5);
+        bench.ingest(batch(1, 4, &[good(1), None, good(1)])).await;
+        bench.ingest(batch(1, 12, &[None, good(1)])).await;
+        assert_eq!(bench.judged(), [(4, 7), (10, 14)]);
+        assert_eq!((bench.messages("success"), bench.messages("error")), (4, 3));
+        // The duties were taken away in between, and come back: the same range once more, and on to where reading began.
+        bench.ingest(batch(1, 4, &[good(1), None, good(1), None, None])).await;
+        bench.ingest(batch(1, 9, &[good(1), good(1), None, None, good(1)])).await;
+        assert_eq!(bench.judged(), [(4, 14)]);
+        assert_eq!((bench.messages("success"), bench.messages("error")), (5, 5));
+        assert_eq!(bench.metrics.payload_missing.get(), 5);
     }
 
     #[actix::test]
@@ -562,7 +608,7 @@ mod tests {
         assert_eq!((bench.messages("error"), bench.board.partitions().len()), (0, 0));
         bench.board.opened(2);
         assert_eq!(bench.ingest(batch(2, 0, &[None])).await.verdicts.len(), 1);
-        assert_eq!(bench.board.opened(2).judged.get(), Some(1));
+        assert_eq!(bench.judged(), [(0, 1)]);
     }
 
     #[actix::test]
@@ -620,7 +666,7 @@ mod tests {
         let mut bench = Bench::build(LIMITS, true);
         bench.own(5);
         bench.ingest(batch(1, 0, &[good(1), None])).await;
-        bench.lend().unwrap().failed(crate::pipeline::dead_letter::Loss::Timeout, std::time::Instant::now());
+        bench.lend().unwrap().failed(crate::pipeline::dead_letter::Loss::Timeout, Instant::now());
         bench.pauses.answer(Answer::SetAside, None);
         let decoded = bench.ingest(batch(1, 1, &[None, good(1)])).await;
         assert_eq!(decoded.held, [1]);

@@ -95,7 +95,7 @@ impl DlqPublisher {
     pub fn new(deps: DlqPublisherDeps, pulse: Pulse, guard: Guard) -> Self {
         let probing = (deps.letters.durability() == Durability::FailClosed).then_some(deps.retry.rounds);
         let pace = Pace::new(deps.retry.max_in_flight, probing);
-        Self { deps, pace, in_flight: 0, timer: None, flood: Flood::new(LOG_FIRST), pulse, _guard: guard }
+        Self { deps, pace, in_flight: 0, timer: None, flood: Flood::new(LOG_FIRST, LOG_PERIOD), pulse, _guard: guard }
     }
 
     /// Sends as many letters as may be sent now, and comes back when more may be.
@@ -159,12 +159,15 @@ impl DlqPublisher {
             self.pace.failed(now, fastrand::f64());
             now
         };
-        if let Some(letter) = lent.letter().filter(|_| self.flood.note()) {
+        if let Some(letter) = lent.letter()
+            && let Some(suppressed) = self.flood.admit(now)
+        {
             let what = match self.deps.letters.durability() {
                 Durability::BestEffort => "dead letter lost",
                 Durability::FailClosed => "dead letter not written: the offset of its record waits",
             };
-            tracing::warn!(record = letter.key, kind = letter.kind.as_str(), reason = loss.as_str(), %error, "{what}");
+            let (kind, reason) = (letter.kind.as_str(), loss.as_str());
+            tracing::warn!(record = letter.key, kind, reason, suppressed, %error, "{what}");
         }
         lent.failed(loss, due);
     }
@@ -175,7 +178,7 @@ impl Actor for DlqPublisher {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(LOG_PERIOD, |this, _| {
-            if let Some(letters) = this.flood.end_period() {
+            if let Some(letters) = this.flood.unlogged(Instant::now()) {
                 tracing::warn!(letters, "more dead letters could not be sent");
             }
         });

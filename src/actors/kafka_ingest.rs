@@ -212,7 +212,7 @@ impl KafkaIngest {
                 let end = match end {
                     MembershipEnd::Stopped { committed } => ThreadEnd::Done { committed },
                     MembershipEnd::Refused(why) => ThreadEnd::Refused(why),
-                    MembershipEnd::Failed(error) => ThreadEnd::Failed(error.to_string()),
+                    MembershipEnd::Failed(why) => ThreadEnd::Failed(why),
                 };
                 let committed = matches!(end, ThreadEnd::Done { committed: true });
                 *member_end.lock().unwrap_or_else(PoisonError::into_inner) = Some(committed);

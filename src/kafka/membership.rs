@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::duties::{Duties, ToCommit};
+use super::errors::{ErrorType, classify_error};
 use super::identity::ProcessIdentity;
 use super::monitor::{KafkaMonitor, log_library};
 use super::name_claim::{leaves_some_ownerless, wait_for_name};
@@ -58,8 +59,8 @@ pub enum MembershipEnd {
     },
     /// Another process uses the same member id; this one must not go on.
     Refused(String),
-    /// The client gave up.
-    Failed(KafkaError),
+    /// The client gave up; this is why.
+    Failed(String),
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +69,8 @@ struct Seen {
     answered: bool,
     /// What comes from now on is only the closing.
     closing: bool,
+    /// The last fault that the client told by itself, and that was counted.
+    told: Option<RDKafkaErrorCode>,
 }
 
 struct MemberContext {
@@ -83,7 +86,7 @@ pub fn run(parts: &MembershipParts, ended: impl FnOnce(MembershipEnd)) {
     parts.monitor.set_member(false);
     match create(parts) {
         Ok(consumer) => {
-            let end = take_part(parts, &consumer).unwrap_or_else(MembershipEnd::Failed);
+            let end = take_part(parts, &consumer).unwrap_or_else(failed);
             // One that was told to stop may have a successor already.
             if !parts.stop.is_stopped() {
                 parts.monitor.set_member(false);
@@ -91,8 +94,12 @@ pub fn run(parts: &MembershipParts, ended: impl FnOnce(MembershipEnd)) {
             consumer.context().lock().closing = true;
             ended(end);
         }
-        Err(error) => ended(MembershipEnd::Failed(error)),
+        Err(error) => ended(failed(error)),
     }
+}
+
+fn failed(error: KafkaError) -> MembershipEnd {
+    MembershipEnd::Failed(error.to_string())
 }
 
 fn create(parts: &MembershipParts) -> KafkaResult<BaseConsumer<MemberContext>> {
@@ -127,10 +134,10 @@ fn member_loop(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) 
             return Ok(MembershipEnd::Stopped { committed: last_commit(parts, consumer, deadline) });
         }
         // Paused partitions deliver nothing; a stray record would be read by the reader anyway.
-        if let Some(Err(error)) = consumer.poll(TURN)
-            && let Some(end) = judge(parts, consumer, &error)
+        if let Some(Err(_)) = consumer.poll(TURN)
+            && let Some(end) = judge(parts, consumer)
         {
-            return end;
+            return Ok(end);
         }
         if pass_on(parts, consumer) && !told {
             told = parts.reader.send(ReaderCommand::Assigned).is_ok();
@@ -171,18 +178,19 @@ impl Owners {
     }
 }
 
-/// Whether an error ends the membership.
-fn judge(
-    parts: &MembershipParts,
-    consumer: &BaseConsumer<MemberContext>,
-    error: &KafkaError,
-) -> Option<KafkaResult<MembershipEnd>> {
+/// Whether the client has given up, and why: the error that was just polled may be another one, of a connection.
+fn judge(parts: &MembershipParts, consumer: &BaseConsumer<MemberContext>) -> Option<MembershipEnd> {
     // Fenced is no exception. Another process has joined with our name, or we ourselves: a join of which a broken connection has
     // swallowed the answer is fenced by the next one. Who starts anew asks whose the name is, and is refused if it is another's.
-    consumer.client().fatal_error()?;
+    let (code, reason) = consumer.client().fatal_error()?;
+    let error = KafkaError::MessageConsumptionFatal(code);
+    let kind = classify_error(&error).unwrap_or(ErrorType::Fatal);
+    if consumer.context().lock().told != Some(code) {
+        parts.monitor.fault("member", "take part in the group", &error, &reason);
+    }
     parts.duties.lose_all();
     parts.monitor.set_member(false);
-    Some(Err(error.clone()))
+    Some(MembershipEnd::Failed(format!("{}: {reason}", kind.label())))
 }
 
 /// Passes new assignments on, with the group's commits. True once the group has answered for the first time and all of
@@ -269,6 +277,7 @@ impl ClientContext for MemberContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         if !self.ending() {
+            self.lock().told = error.rdkafka_error_code();
             self.monitor.fault("member", "connect", &error, reason);
         }
     }

@@ -13,6 +13,7 @@ use rdkafka::error::KafkaError;
 
 use super::errors::{ErrorType, classify_error};
 use crate::metrics::Metrics;
+use crate::pipeline::flood::Flood;
 
 /// At most one log line per type of fault in this time.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -33,7 +34,7 @@ struct State {
     topic: TopicState,
     /// Since when the group does not count on this process; `None` while it does.
     not_member_since: Option<Instant>,
-    logged: BTreeMap<ErrorType, (Instant, u64)>,
+    logged: BTreeMap<ErrorType, Flood>,
 }
 
 /// What is known about the topic.
@@ -98,16 +99,9 @@ impl KafkaMonitor {
         let reason: String = reason.chars().take(REASON_CHARS).collect();
         let now = Instant::now();
         let mut state = self.lock();
-        let repeated = match state.logged.get_mut(&kind) {
-            Some((at, suppressed)) if now.duration_since(*at) < LOG_EVERY => {
-                *suppressed += 1;
-                None
-            }
-            found => Some(found.map_or(0, |(_, suppressed)| *suppressed)),
-        };
+        let repeated = state.logged.entry(kind).or_insert(Flood::new(1, LOG_EVERY)).admit(now);
         state.last_fault = Some((now, kind, reason.clone()));
         if let Some(repeated) = repeated {
-            state.logged.insert(kind, (now, 0));
             drop(state);
             tracing::warn!(
                 client,

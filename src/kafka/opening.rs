@@ -116,7 +116,7 @@ fn publish(parts: &ReaderParts, epoch: &Epoch, opening: &Opening, known: &[Known
         board.start.set(start.first);
         board.end_at_start.set(start.end);
         board.fetched.set(start.first);
-        partitions.push(PartitionStart { partition: start.partition, start: start.first, end: start.end });
+        partitions.push(PartitionStart { partition: start.partition, start: start.first });
     }
     parts.opened.do_send(PartitionsOpened { epoch: epoch.clone(), partitions });
 }

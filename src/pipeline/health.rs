@@ -16,15 +16,39 @@ const JOIN_TOLERATED: Duration = Duration::from_secs(20);
 /// An actor's restart is told for this long.
 const RESTART_TOLD: Duration = Duration::from_secs(30);
 
-/// The counters that `/health` shows over the window.
+/// What became of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct Judged {
     /// Records judged.
     pub messages: u64,
     /// Of these, unprocessable.
     pub decode_errors: u64,
     /// Of these, null or empty.
     pub payload_missing: u64,
+}
+
+impl Judged {
+    const fn since(self, earlier: Self) -> Self {
+        Self {
+            messages: self.messages.saturating_sub(earlier.messages),
+            decode_errors: self.decode_errors.saturating_sub(earlier.decode_errors),
+            payload_missing: self.payload_missing.saturating_sub(earlier.payload_missing),
+        }
+    }
+
+    /// Whether so many of these, found bad, are more than a producer's odd mistake.
+    fn too_many(&self, bad: u64) -> bool {
+        self.messages >= MIN_SAMPLES && bad as f64 / self.messages as f64 > MAX_ERROR_RATE
+    }
+}
+
+/// The counters that `/health` shows over the window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// All records.
+    pub all: Judged,
+    /// Of these, the ones that came after reading had begun, and not what was caught up with.
+    pub new: Judged,
     /// Faults of Kafka or the network.
     pub infrastructure_errors: u64,
     /// Sends that failed.
@@ -42,9 +66,8 @@ pub struct Counts {
 impl Counts {
     fn since(self, earlier: Self) -> Self {
         Self {
-            messages: self.messages.saturating_sub(earlier.messages),
-            decode_errors: self.decode_errors.saturating_sub(earlier.decode_errors),
-            payload_missing: self.payload_missing.saturating_sub(earlier.payload_missing),
+            all: self.all.since(earlier.all),
+            new: self.new.since(earlier.new),
             infrastructure_errors: self.infrastructure_errors.saturating_sub(earlier.infrastructure_errors),
             send_failed: self.send_failed.saturating_sub(earlier.send_failed),
             send_timeout: self.send_timeout.saturating_sub(earlier.send_timeout),
@@ -307,14 +330,18 @@ fn kafka(facts: &Facts, found: &mut impl FnMut(Status, &'static str, String, &'s
 }
 
 fn rates(window: &Counts, found: &mut impl FnMut(Status, &'static str, String, &'static str)) {
-    let rate = |errors: u64| errors as f64 / window.messages.max(1) as f64;
-    if window.messages >= MIN_SAMPLES && rate(window.payload_missing) > MAX_ERROR_RATE {
-        let detail = format!("{} of {} records had no payload", window.payload_missing, window.messages);
+    // What is caught up with may be so much that new bad records drown in it, and so little that it drowns in new ones.
+    let worst = |bad: fn(&Judged) -> u64| {
+        let groups = [("new records", window.new), ("records", window.all)];
+        let (name, group) = groups.into_iter().find(|(_, group)| group.too_many(bad(group)))?;
+        Some(format!("{} of {} {name}", bad(&group), group.messages))
+    };
+    if let Some(share) = worst(|group| group.payload_missing) {
+        let detail = format!("{share} had no payload");
         found(Status::Degraded, "payload_missing_rate", detail, "a producer sends null values; see the dead letters");
     }
-    let undecodable = window.decode_errors.saturating_sub(window.payload_missing);
-    if window.messages >= MIN_SAMPLES && rate(undecodable) > MAX_ERROR_RATE {
-        let detail = format!("{undecodable} of {} records could not be decoded", window.messages);
+    if let Some(share) = worst(|group| group.decode_errors.saturating_sub(group.payload_missing)) {
+        let detail = format!("{share} could not be decoded");
         found(Status::Degraded, "decode_error_rate", detail, "see websocket_decode_errors_total and the dead letters");
     }
     if window.dlq_failures > 0 {
@@ -343,6 +370,14 @@ mod tests {
             actors: vec![ActorFacts { name: "ReplayStore", up: true, restarted: None }],
             ..Facts::default()
         }
+    }
+
+    fn judged(messages: u64, decode_errors: u64, payload_missing: u64) -> Judged {
+        Judged { messages, decode_errors, payload_missing }
+    }
+
+    fn all(messages: u64, decode_errors: u64, payload_missing: u64) -> Counts {
+        Counts { all: judged(messages, decode_errors, payload_missing), ..Counts::default() }
     }
 
     fn codes(facts: &Facts) -> (Status, Vec<&'static str>) {
@@ -375,16 +410,8 @@ mod tests {
             (Facts { stuck: vec![3], ..fine() }, Status::Degraded, "partition_stuck"),
             (Facts { not_member: Some(secs(20)), ..fine() }, Status::Degraded, "not_in_group"),
             (Facts { credit_exhausted: Some(secs(5)), ..fine() }, Status::Degraded, "pipeline_full"),
-            (
-                window(Counts { messages: 100, decode_errors: 2, ..Counts::default() }),
-                Status::Degraded,
-                "decode_error_rate",
-            ),
-            (
-                window(Counts { messages: 100, decode_errors: 30, payload_missing: 30, ..Counts::default() }),
-                Status::Degraded,
-                "payload_missing_rate",
-            ),
+            (window(all(100, 2, 0)), Status::Degraded, "decode_error_rate"),
+            (window(all(100, 30, 30)), Status::Degraded, "payload_missing_rate"),
             (window(Counts { dlq_failures: 1, ..Counts::default() }), Status::Degraded, "dead_letters_lost"),
             (window(Counts { lost_offsets: 1, ..Counts::default() }), Status::Degraded, "offsets_lost"),
             (Facts { redis_failing: Some(redis(false)), ..fine() }, Status::Degraded, "redis_unreachable"),
@@ -405,8 +432,31 @@ mod tests {
 
     #[test]
     fn one_error_of_few_records_degrades_nothing() {
-        let window = Counts { messages: 99, decode_errors: 50, ..Counts::default() };
-        assert_eq!(codes(&Facts { window, ..fine() }).0, Status::Healthy);
+        for few in [all(1, 1, 0), all(1, 1, 1), all(99, 50, 0)] {
+            let window = Counts { new: few.all, ..few };
+            assert_eq!(codes(&Facts { window, ..fine() }), (Status::Healthy, vec![]));
+        }
+        let window = Counts { new: judged(99, 50, 0), ..all(100_000, 50, 0) };
+        assert_eq!(codes(&Facts { window, ..fine() }), (Status::Healthy, vec![]), "few new ones among many");
+    }
+
+    #[test]
+    fn records_that_are_caught_up_with_do_not_hide_new_bad_ones_nor_new_ones_old_bad_ones() {
+        let window = |old: Judged, new: Judged| {
+            let sum = |of: fn(&Judged) -> u64| of(&old) + of(&new);
+            let all = judged(sum(|j| j.messages), sum(|j| j.decode_errors), sum(|j| j.payload_missing));
+            Facts { window: Counts { all, new, ..Counts::default() }, ..fine() }
+        };
+        let (many, few) = (judged(1_000_000, 0, 0), judged(400, 0, 0));
+        let told = |old, new| assess(&window(old, new)).1.into_iter().map(|reason| reason.detail).collect::<Vec<_>>();
+        let none = Vec::<String>::new();
+        assert_eq!(told(many, judged(400, 20, 0)), ["20 of 400 new records could not be decoded"]);
+        assert_eq!(told(many, judged(400, 20, 20)), ["20 of 400 new records had no payload"]);
+        assert_eq!(told(many, judged(400, 4, 0)), none, "1 % is tolerated");
+        assert_eq!(told(judged(400, 20, 0), few), ["20 of 800 records could not be decoded"], "old ones count as well");
+        assert_eq!(told(judged(1_000_000, 400, 0), few), none, "few among all, and none of the new ones");
+        // Bad throughout: one reason.
+        assert_eq!(told(judged(1_000, 50, 0), judged(1_000, 50, 0)), ["50 of 1000 new records could not be decoded"]);
     }
 
     #[test]
@@ -418,8 +468,8 @@ mod tests {
         let mut pass = |seconds: std::ops::Range<u64>, each: u64, bad: u64| {
             let mut degraded = Vec::new();
             for second in seconds {
-                total.messages += each;
-                total.decode_errors += bad;
+                total.all.messages += each;
+                total.all.decode_errors += bad;
                 let window = samples.windowed(at(second), total);
                 if codes(&Facts { window, ..fine() }).0 == Status::Degraded {
                     degraded.push(second);
@@ -448,17 +498,25 @@ mod tests {
     fn windowed_figures_rise_at_once_and_are_gone_after_the_window() {
         let start = Instant::now();
         let at = |secs| start + Duration::from_secs(secs);
+        // A number of its own for every figure.
+        let counted = |by: u64| Counts {
+            all: judged(10 * by, 3 * by, 2 * by),
+            new: judged(9 * by, 2 * by, by),
+            infrastructure_errors: 4 * by,
+            send_failed: 5 * by,
+            send_timeout: 6 * by,
+            dlq_failures: 7 * by,
+            lost_offsets: 8 * by,
+            redis_dropped: 11 * by,
+        };
         let mut samples = Samples::default();
-        let mut total = Counts::default();
-        samples.add(at(0), total);
-        total.messages = 5;
-        assert_eq!(samples.windowed(at(1), total).messages, 5);
+        samples.add(at(0), counted(0));
+        assert_eq!(samples.windowed(at(1), counted(5)), counted(5));
         for second in 1..=121 {
-            samples.add(at(second), total);
+            samples.add(at(second), counted(5));
         }
-        assert_eq!(samples.windowed(at(121), total).messages, 0);
-        total.messages = 12;
-        assert_eq!(samples.windowed(at(122), total).messages, 7);
+        assert_eq!(samples.windowed(at(121), counted(5)), counted(0));
+        assert_eq!(samples.windowed(at(122), counted(12)), counted(7));
         assert!(samples.0.len() <= 122);
     }
 }

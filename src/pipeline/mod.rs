@@ -3,6 +3,7 @@
 //! Nothing here knows actix, tokio, a clock, randomness, a socket, a log or a metric: time and random numbers are
 //! arguments, outcomes are return values. That is what makes the promise testable.
 
+pub mod ranges;
 pub mod record;
 
 pub mod credit;

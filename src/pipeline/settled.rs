@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::ranges::Ranges;
 use super::record::Origin;
 
 /// The settled offsets of every owned partition, in one epoch.
@@ -19,8 +20,8 @@ struct Duty {
     term: u64,
     /// End of the contiguous settled range; unknown until the duty has begun.
     prefix: Option<i64>,
-    /// Settled ranges beyond the prefix, disjoint and not touching: start to end.
-    ahead: BTreeMap<i64, i64>,
+    /// Settled ranges beyond the prefix.
+    ahead: Ranges,
 }
 
 impl SettledTable {
@@ -39,7 +40,7 @@ impl SettledTable {
 
     /// Takes the duties of a partition under a new term; whatever an older term had is dropped.
     pub fn own(&mut self, partition: i32, term: u64) {
-        self.duties.insert(partition, Duty { term, prefix: None, ahead: BTreeMap::new() });
+        self.duties.insert(partition, Duty { term, prefix: None, ahead: Ranges::new() });
     }
 
     /// Says from which offset the duties of this term count. False when the term is not the current one or has begun.
@@ -100,27 +101,12 @@ impl SettledTable {
 }
 
 impl Duty {
-    /// Adds `[start, end)`, merges it with its neighbours and moves the prefix.
+    /// Adds `[start, end)` and moves the prefix.
     fn add(&mut self, start: i64, end: i64) {
         let Some(prefix) = self.prefix else { return };
-        let (mut start, mut end) = (start.max(prefix), end);
-        if start >= end {
-            return;
-        }
-        if let Some((before, before_end)) = self.ahead.range(..=start).next_back().map(|(s, e)| (*s, *e))
-            && before_end >= start
-        {
-            start = before;
-            end = end.max(before_end);
-        }
-        while let Some((next, next_end)) = self.ahead.range(start..=end).next().map(|(s, e)| (*s, *e)) {
-            self.ahead.remove(&next);
-            end = end.max(next_end);
-        }
-        if start <= prefix {
+        self.ahead.add(start.max(prefix), end);
+        if let Some(end) = self.ahead.take(prefix) {
             self.prefix = Some(end);
-        } else {
-            self.ahead.insert(start, end);
         }
     }
 }
@@ -147,7 +133,7 @@ mod tests {
 
     /// What the table's memory grows with.
     fn ranges_ahead(table: &SettledTable) -> usize {
-        table.duties.values().map(|duty| duty.ahead.len()).sum()
+        table.duties.values().map(|duty| duty.ahead.iter().len()).sum()
     }
 
     #[test]
@@ -243,7 +229,7 @@ mod tests {
                 let expected = settled.as_ref().map(|model| (from..).find(|offset| !model.contains(offset)).unwrap_or(from));
                 prop_assert_eq!(table.prefix(0), expected);
                 for (start, end) in table.duties.values().flat_map(|duty| duty.ahead.iter()) {
-                    prop_assert!(start < end && Some(*start) > expected);
+                    prop_assert!(start < end && Some(start) > expected);
                 }
             }
         }

@@ -14,7 +14,7 @@ use super::origin::names_no_other;
 use crate::actors::sessions::Sessions;
 use crate::board::Board;
 use crate::metrics::Metrics;
-use crate::pipeline::health::{self, Counts, Facts, Reason, Samples, StandsAt, Status};
+use crate::pipeline::health::{self, Counts, Facts, Judged, Reason, Samples, StandsAt, Status};
 use crate::pipeline::retention::Bounds;
 
 /// What never changes while the process runs.
@@ -98,9 +98,16 @@ impl StatusSource {
             values.iter().map(|value| family.with_label_values(&[value]).get()).sum::<u64>()
         };
         Counts {
-            messages: sum(&metrics.kafka_messages, &["success", "error"]),
-            decode_errors: sum(&metrics.kafka_messages, &["error"]),
-            payload_missing: metrics.payload_missing.get(),
+            all: Judged {
+                messages: sum(&metrics.kafka_messages, &["success", "error"]),
+                decode_errors: sum(&metrics.kafka_messages, &["error"]),
+                payload_missing: metrics.payload_missing.get(),
+            },
+            new: Judged {
+                messages: sum(&metrics.new_records, &["success", "error", "payload_missing"]),
+                decode_errors: sum(&metrics.new_records, &["error", "payload_missing"]),
+                payload_missing: sum(&metrics.new_records, &["payload_missing"]),
+            },
             infrastructure_errors: metrics.infrastructure_errors.get(),
             send_failed: metrics.send_failed.get(),
             send_timeout: metrics.send_timeout.get(),
@@ -182,10 +189,10 @@ impl StatusSource {
             "status": status.as_str(),
             "reasons": reasons,
             "metrics": {
-                "kafka_messages_received": counts.messages,
-                "kafka_errors": counts.decode_errors,
-                "decode_errors": counts.decode_errors,
-                "payload_missing": counts.payload_missing,
+                "kafka_messages_received": counts.all.messages,
+                "kafka_errors": counts.all.decode_errors,
+                "decode_errors": counts.all.decode_errors,
+                "payload_missing": counts.all.payload_missing,
                 "infrastructure_errors": counts.infrastructure_errors,
                 "connected_clients": clients,
                 "uptime_seconds": self.started.elapsed().as_secs(),
@@ -193,9 +200,9 @@ impl StatusSource {
                 "dropped_messages": named,
                 "send_failed": counts.send_failed,
                 "send_timeout": counts.send_timeout,
-                "messages_last_120s": facts.window.messages,
-                "decode_errors_last_120s": facts.window.decode_errors,
-                "payload_missing_last_120s": facts.window.payload_missing,
+                "messages_last_120s": facts.window.all.messages,
+                "decode_errors_last_120s": facts.window.all.decode_errors,
+                "payload_missing_last_120s": facts.window.all.payload_missing,
                 "infrastructure_errors_last_120s": facts.window.infrastructure_errors,
                 "send_failed_last_120s": facts.window.send_failed,
                 "send_timeout_last_120s": facts.window.send_timeout,

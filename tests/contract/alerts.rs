@@ -320,6 +320,8 @@ fn the_script_notices_every_difference_between_the_copies() {
 #[test]
 fn promtool_finds_what_is_broken_in_both_copies_alike() {
     let copies = Copies::new();
+    let (content, said) = copies.check(&["--promtool"]);
+    assert!(content, "the rules and their unit tests as they are: {said}");
     for name in [RULES, COPY] {
         copies.edit(
             name,

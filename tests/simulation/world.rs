@@ -555,7 +555,7 @@ impl World {
                 let start = board.stored.get().or(board.window_low.get()).unwrap_or(0);
                 board.start.set(start);
                 self.reader[partition as usize] = start;
-                PartitionStart { partition, start, end: self.log.end(partition) }
+                PartitionStart { partition, start }
             })
             .collect();
         self.store.open(&PartitionsOpened { epoch: self.board.epoch(), partitions }, self.now);
@@ -566,7 +566,7 @@ impl World {
             let partition = self.log.add_partition();
             self.reader.push(0);
             self.board.opened(partition).start.set(0);
-            let partitions = vec![PartitionStart { partition, start: 0, end: 0 }];
+            let partitions = vec![PartitionStart { partition, start: 0 }];
             self.store.open(&PartitionsOpened { epoch: self.board.epoch(), partitions }, self.now);
         }
     }

@@ -21,6 +21,8 @@ mod harness;
 
 mod harness_keeps_its_word;
 
+mod bad_records_while_catching_up;
+
 mod before_kafka;
 
 mod burst;

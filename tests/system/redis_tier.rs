@@ -190,8 +190,12 @@ fn troubles_of_redis_are_told_and_pass() {
     client.wait_for_all(&published, BOUND);
     service.wait_for_verdict("degraded", "redis_writes_dropped", BOUND);
     topic.wait_until_all_committed(service.config().group(), BOUND);
+    throughout("a hang of eight seconds", Duration::from_secs(8), || {
+        client.closed().map_or(Ok(()), |at| Err(format!("{at:?}")))
+    });
     redis.proxy.heal();
     published.extend(producer.publish(&topic.name, [records::good("t", 1_000)]));
+    client.wait_for_all(&published, BOUND);
     // What was dropped is a hole, and what came after it is there.
     let end = published.ends()[&0];
     eventually("the newest record in Redis", BOUND, || {
@@ -205,6 +209,7 @@ fn troubles_of_redis_are_told_and_pass() {
     let health = service.health();
     assert_eq!(health["replay_buffer"]["redis_enabled"], json!(true), "{health}");
     assert!(health["replay_buffer"]["redis_write_dropped"].as_u64() > Some(0), "{health}");
+    assert_eq!(service.metric("dashstream_actor_restarts_total", &[]), 0.0);
 }
 
 #[test]

@@ -187,6 +187,30 @@ fn a_second_process_with_the_same_member_id_is_refused_and_the_first_goes_on_und
 }
 
 #[test]
+fn a_member_that_is_fenced_says_so_and_not_what_its_connection_said_last() {
+    let topic = Topic::create(services::kafka(), "fenced", 1);
+    let config = Config::new(&topic);
+    let service = Service::start_healthy(&config);
+    wait_until_owned(&[&service], 1, 1.0);
+    let other = topic.join(config.group(), config.get("KAFKA_GROUP_INSTANCE_ID"));
+    eventually("the fencing to be told", BOUND, || {
+        let _ = other.poll(Duration::from_millis(100));
+        let health = service.try_health()?;
+        let actors = health["actors"].as_array().into_iter().flatten();
+        let reason =
+            actors.filter(|actor| actor["name"] == "KafkaIngest").find_map(|actor| actor["last_reason"].as_str());
+        match reason {
+            Some(reason) if reason.contains("fenced") && reason.contains("group.instance.id") => Ok(()),
+            _ => Err(health["actors"].to_string()),
+        }
+    });
+    let of_type = |kind: &str| service.metric("websocket_kafka_errors_by_type_total", &[&format!("\"{kind}\"")]);
+    // Once, and once more when a commit was refused for it first.
+    assert!((1.0..=2.0).contains(&of_type("fenced")), "{}", of_type("fenced"));
+    assert_eq!(of_type("fatal"), 0.0);
+}
+
+#[test]
 fn environments_on_one_topic_share_nothing_and_a_new_group_at_latest_reads_no_history() {
     let topic = Topic::create(services::kafka(), "environments", 2);
     let publish = |sequences: std::ops::RangeInclusive<u64>| {

@@ -126,6 +126,7 @@ fn skipped_records_are_counted_lettered_committed_and_do_not_come_back() {
             assert_eq!(errors(&service, kind), 1.0, "{mode}: {kind}");
         }
         assert_eq!((messages(&service, "success"), messages(&service, "error")), (8.0, 7.0), "{mode}");
+        assert_eq!(service.metric("websocket_kafka_payload_missing_total", &[]), 1.0, "{mode}");
         let written = dead_letters::wait_for(&letters, 7, BOUND);
         for ((letter, sent), (kind, _)) in written.iter().zip(bad(&published)).zip(every_kind()) {
             check_letter(letter, sent, kind, &config, "skip");
@@ -386,7 +387,8 @@ fn other_instances_wait_at_the_same_record_until_its_owner_has_passed_it() {
 #[test]
 fn without_a_dead_letter_topic_best_effort_goes_on_and_counts_the_loss() {
     let topic = Topic::create(services::kafka(), "no-dlq", 1);
-    let config = config(&topic, "skip", "best_effort");
+    // It is what an operator gets who has not decided.
+    let config = config(&topic, "skip", "best_effort").unset("DLQ_MODE").unset("KAFKA_ON_DECODE_ERROR");
     let service = Service::start_healthy(&config);
     let client = Client::from(service.address(), From::Earliest);
     let published = publish(&topic);
@@ -395,6 +397,7 @@ fn without_a_dead_letter_topic_best_effort_goes_on_and_counts_the_loss() {
     wait_for_reason(&service, "dead_letters_lost", true);
     let lost = ["timeout", "kafka_error", "backpressure"].map(|reason| send_failures(&service, reason));
     assert_eq!((lost.iter().sum::<f64>(), lost[2]), (7.0, 0.0));
+    assert_eq!(service.metric("dashstream_dlq_lost_total", &[]), 7.0);
 }
 
 /// How the topic of dead letters becomes unwritable.
@@ -542,6 +545,10 @@ fn records_far_over_the_limit_do_not_stay_in_memory() {
     client.wait_for_all(&published, BOUND);
     topic.wait_until_all_committed(service.config().group(), BOUND);
     assert_eq!(errors(&service, "payload_too_large"), 31.0);
+    // What is refused for its size alone is among those that are counted: a rate is never more than the whole.
+    let health = &service.health()["metrics"];
+    assert_eq!((&health["kafka_messages_received"], &health["decode_errors"]), (&json!(31), &json!(31)), "{health}");
+    assert_eq!(health["messages_last_120s"], health["decode_errors_last_120s"], "{health}");
     let grown = service.memory().saturating_sub(before) / MIB;
     assert!(grown < 100, "memory grew by {grown} MiB");
 }

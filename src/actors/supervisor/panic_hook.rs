@@ -8,13 +8,14 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
 use std::panic::PanicHookInfo;
 use std::sync::Once;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::telemetry::RateLimited;
 
 /// Longest panic text that is kept, in bytes.
 const TEXT_MAX: usize = 1024;
-/// Events per second; further panics are only counted.
-const EVENTS_MAX: u64 = 10;
+/// Further panics of a second are only counted.
+static EVENTS: RateLimited = RateLimited::new(10, Duration::from_secs(1));
 
 thread_local! {
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -53,25 +54,12 @@ fn note(info: &PanicHookInfo<'_>) {
     let entry = format!("{text} ({place})");
     // A thread that is ending has no storage left; then the text is in the log alone.
     let _ = LAST.try_with(|last| last.try_borrow_mut().map(|mut last| *last = Some(entry)));
-    if let Some(suppressed) = admit() {
+    if let Some(suppressed) = EVENTS.admit() {
         let backtrace = Backtrace::capture();
         let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
         let thread = std::thread::current();
         tracing::error!(panic = text, place, thread = thread.name(), suppressed, backtrace, "panic");
     }
-}
-
-/// Whether this panic may be logged, and how many before it were not.
-fn admit() -> Option<u64> {
-    static SECOND: AtomicU64 = AtomicU64::new(0);
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let now = std::time::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).as_secs();
-    let suppressed = if SECOND.swap(now, Ordering::Relaxed) == now {
-        0
-    } else {
-        COUNT.swap(0, Ordering::Relaxed).saturating_sub(EVENTS_MAX)
-    };
-    (COUNT.fetch_add(1, Ordering::Relaxed) < EVENTS_MAX).then_some(suppressed)
 }
 
 /// At most `max` bytes of a text, cut at a character.

@@ -217,13 +217,23 @@ impl Topic {
         });
     }
 
+    /// A member of the group under a name that another one may have: it takes part for as long as it is polled.
+    pub fn join(&self, group: &str, instance: &str) -> BaseConsumer {
+        let mut settings = self.settings(group);
+        settings.set("group.instance.id", instance).set("partition.assignment.strategy", "cooperative-sticky");
+        let member: BaseConsumer = settings.create().expect("valid consumer settings");
+        member.subscribe(&[&self.name]).expect("a subscription");
+        member
+    }
+
     fn consumer(&self, group: &str) -> BaseConsumer {
-        ClientConfig::new()
-            .set("bootstrap.servers", &self.kafka)
-            .set("group.id", group)
-            .set("enable.auto.commit", "false")
-            .create()
-            .expect("valid consumer settings")
+        self.settings(group).create().expect("valid consumer settings")
+    }
+
+    fn settings(&self, group: &str) -> ClientConfig {
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", &self.kafka).set("group.id", group).set("enable.auto.commit", "false");
+        settings
     }
 }
 
