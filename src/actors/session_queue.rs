@@ -36,6 +36,7 @@ use self::state::State;
 use self::threads::ThreadReplay;
 use super::link::Link;
 use crate::board::Epoch;
+use super::resumes::Ended;
 use crate::messages::Join;
 use crate::pipeline::apply_lag::ApplyLag;
 use crate::pipeline::threads::ThreadCursor;
@@ -155,27 +156,13 @@ pub struct Beginning {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
     /// A resume ended.
-    Resumed {
-        /// Records that were replayed.
-        replayed: u64,
-        /// From the request to live.
-        took: Duration,
-        /// It was asked for threads.
-        threads: bool,
-    },
+    Resumed(Ended),
     /// It had been too slow and has caught up.
     CaughtUp,
     /// It was live already.
     StayedLive,
     /// A resume met its limit with more to come.
-    Capped {
-        /// Records that were replayed.
-        replayed: u64,
-        /// From the request to the limit.
-        took: Duration,
-        /// It was asked for threads.
-        threads: bool,
-    },
+    Capped(Ended),
 }
 
 /// What became of chunks that were offered to a live session.

@@ -1,12 +1,13 @@
 //! The store's answer to a session that asked: the queue is filled from the session's cursors on, under its lock.
 
 use std::sync::{Arc, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::replay::Replay;
 use super::threads::ThreadReplay;
 use super::v1::gap_name;
 use super::{Feed, Forms, Joined, SessionQueue, State};
+use crate::actors::resumes::Ended;
 use crate::pipeline::window::Chunk;
 use crate::wire::control::{self, Complete, Dialect, From, ResetReason};
 use crate::wire::stream::{GapReason, SkipReason};
@@ -89,11 +90,6 @@ impl Feeder<'_> {
         }
     }
 
-    /// Whether the client waits for the end of a resume.
-    pub fn is_resuming(&self) -> bool {
-        self.state.resume.is_some()
-    }
-
     /// Whether its resume may not send any further record.
     pub fn is_capped(&self) -> bool {
         self.state.resume.as_ref().is_some_and(Replay::is_capped)
@@ -172,7 +168,7 @@ impl Feeder<'_> {
         self.state.feed = Feed::Live(generation);
         self.state.skips_to_live = false;
         let joined = match self.end_resume(false) {
-            Some((replayed, took, threads)) => Joined::Resumed { replayed, took, threads },
+            Some(ended) => Joined::Resumed(ended),
             None if was_live => Joined::StayedLive,
             None => Joined::CaughtUp,
         };
@@ -180,23 +176,23 @@ impl Feeder<'_> {
         joined
     }
 
-    /// The resume met its limit with more to come: the client is told, and gets nothing more until it asks on.
-    pub fn park(mut self) -> Joined {
+    /// The resume ends with more to come: the client is told, and gets nothing more until it asks on.
+    pub fn park(mut self) -> Ended {
         self.state.feed = Feed::Parked;
-        let (replayed, took, threads) = self.end_resume(true).unwrap_or_default();
+        let ended = self.end_resume(true).unwrap_or_default();
         self.wake();
-        Joined::Capped { replayed, took, threads }
+        ended
     }
 
     /// v1, whose clients cannot ask on: the resume is over, and what it did not send was named; live comes next.
-    pub fn live_capped(mut self, generation: u64) -> Joined {
+    pub fn live_capped(mut self, generation: u64) -> Ended {
         self.state.feed = Feed::Live(generation);
-        let (replayed, took, threads) = self.end_resume(true).unwrap_or_default();
+        let ended = self.end_resume(true).unwrap_or_default();
         self.wake();
-        Joined::Capped { replayed, took, threads }
+        ended
     }
 
-    fn end_resume(&mut self, capped: bool) -> Option<(u64, Duration, bool)> {
+    fn end_resume(&mut self, capped: bool) -> Option<Ended> {
         let resume = self.state.resume.take()?;
         let threads = self.state.threads.take().is_some();
         // The end says where the client stands.
@@ -206,7 +202,7 @@ impl Feeder<'_> {
         let complete = Complete { from, replayed, next_offsets: &next, epoch: &epoch, capped, threads };
         let text = control::replay_complete(&complete, self.queue.info.dialect);
         self.state.push(ws_frame::text(&text), self.now);
-        Some((resume.replayed(), resume.took(self.now), threads))
+        Some(Ended { replayed, took: resume.took(self.now), threads })
     }
 
     /// Tells the client something in passing.
