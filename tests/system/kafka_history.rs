@@ -529,10 +529,11 @@ fn many_clients_that_page_over_the_same_range_share_one_reading() {
 fn by_the_plan(rig: &Rig, lines: &mut [Line], limits: Limits) -> (Vec<(i32, Item)>, usize) {
     let (mut turn, mut pages, mut found) = (Turn::default(), 0, Vec::new());
     loop {
-        let planned = plan(lines, limits, turn, Patience::Left);
-        if planned.join {
+        let below: Vec<Line> = lines.iter().filter(|line| line.cursor < line.until).copied().collect();
+        if below.is_empty() {
             return (found, pages);
         }
+        let planned = plan(&below, limits, turn, Patience::Left);
         (turn, pages) = (planned.turn, pages + 1);
         let deadline = Instant::now() + LONG;
         let answers = runtime().block_on(join_all(planned.steps.iter().map(|step| async {
@@ -565,7 +566,7 @@ fn ten_thousand_records_come_completely_however_many_partitions_they_lie_in() {
         let line = |(partition, end): (i32, i64)| Line {
             partition,
             cursor: 0,
-            window: Some((end, end)),
+            until: end,
             redis: Tier::off(),
             kafka: Tier::unknown(),
         };

@@ -48,10 +48,10 @@ impl Job {
         let line = |partition, until| Line {
             partition,
             cursor: 0,
-            window: Some((until, i64::MAX)),
+            until,
             redis: if redis { Tier::unknown() } else { Tier::off() },
             kafka: match board.find(partition).and_then(|board| board.low_watermark.get()) {
-                Some(low) => Tier::covers(low, i64::MAX),
+                Some(low) => Tier::from(low),
                 None => Tier::unknown(),
             },
         };
@@ -66,7 +66,7 @@ impl Job {
         let feeder = self.open(&queue, board, now)?;
         self.lines.retain_mut(|line| {
             line.cursor = feeder.sent(line.partition).unwrap_or(i64::MAX);
-            line.window.is_some_and(|(low, _)| line.cursor < low)
+            line.cursor < line.until
         });
         if self.lines.is_empty() || feeder.is_full() || feeder.is_capped() {
             feeder.behind();
