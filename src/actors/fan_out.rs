@@ -291,3 +291,6 @@ impl FanOut {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

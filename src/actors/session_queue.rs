@@ -17,6 +17,7 @@ mod state;
 mod threads;
 mod v1;
 
+use feeder::MAX_LOOKED_THROUGH;
 pub use feeder::{Fed, Feeder};
 pub use forms::Forms;
 pub use look::Snapshot;
@@ -35,8 +36,8 @@ use self::replay::Replay;
 use self::state::State;
 use self::threads::ThreadReplay;
 use super::link::Link;
-use crate::board::Epoch;
 use super::resumes::Ended;
+use crate::board::Epoch;
 use crate::messages::Join;
 use crate::pipeline::apply_lag::ApplyLag;
 use crate::pipeline::threads::ThreadCursor;
@@ -368,7 +369,9 @@ impl SessionQueue {
         let state = self.lock();
         match state.feed {
             Feed::Idle | Feed::Parked | Feed::Closing(_) => None,
-            Feed::Live(_) | Feed::Behind { .. } => Some(Feeder { queue: self, state, now, records: 0, scanned: 0 }),
+            Feed::Live(_) | Feed::Behind { .. } => {
+                Some(Feeder { queue: self, state, now, records: 0, scanned: 0, left: MAX_LOOKED_THROUGH })
+            }
         }
     }
 
@@ -383,7 +386,8 @@ impl SessionQueue {
     pub fn history_feeder(&self, ticket: u64, now: Instant) -> Option<Feeder<'_>> {
         let state = self.lock();
         let wanted = state.ticket == ticket && state.feed == (Feed::Behind { asked: true });
-        wanted.then_some(Feeder { queue: self, state, now, records: 0, scanned: 0 })
+        // A page ends by itself, and the store does not wait for it.
+        wanted.then_some(Feeder { queue: self, state, now, records: 0, scanned: 0, left: usize::MAX })
     }
 
     /// The number of the epoch that its positions belong to; `None` before it has any.

@@ -18,6 +18,10 @@ use crate::wire::ws_frame::{self, Opcode};
 /// is what keeps a narrow filter from holding up the store.
 const MAX_SCANNED: usize = 4 * 1024 * 1024;
 
+/// Bytes, unpacked, that one answer of the store looks through for a session that asked for threads. Nobody shares that work,
+/// and between two answers the store has its turn with what is live.
+pub(super) const MAX_LOOKED_THROUGH: usize = 256 * 1024;
+
 /// The store's answer to a session that asked, under the queue's lock.
 #[derive(Debug)]
 pub struct Feeder<'a> {
@@ -26,12 +30,14 @@ pub struct Feeder<'a> {
     pub(super) now: Instant,
     pub(super) records: u64,
     pub(super) scanned: usize,
+    /// Bytes that may still be looked through for threads.
+    pub(super) left: usize,
 }
 
 impl Feeder<'_> {
     /// Whether the queue takes no more for now, or this answer has looked through enough.
     pub fn is_full(&self) -> bool {
-        self.state.is_full(&self.queue.limits) || self.scanned >= MAX_SCANNED
+        self.state.is_full(&self.queue.limits) || self.scanned >= MAX_SCANNED || self.left == 0
     }
 
     /// The session's cursor in a partition; `None` when it is none of the client's. One that is new to the session begins
@@ -56,14 +62,14 @@ impl Feeder<'_> {
         }
         loop {
             let Some(sent) = self.state.sent(chunk.partition) else { return fed };
-            if chunk.first > sent || chunk.next <= sent {
+            if chunk.first > sent || chunk.next <= sent || self.left == 0 {
                 return fed;
             }
             let allowance = self.state.resume.as_ref().map_or(u32::MAX, Replay::allowance);
             let dialect = self.queue.info.dialect;
             let State { threads, filter, .. } = &mut *self.state;
             let form = match threads.as_mut().filter(|threads| threads.applies(chunk.partition, sent)) {
-                Some(threads) => threads.form(chunk, sent, allowance, filter.as_deref()),
+                Some(threads) => threads.form(chunk, sent, allowance, filter.as_deref(), &mut self.left),
                 None => forms.of(chunk, sent, allowance, dialect, filter.as_ref()),
             };
             let records = form.records;
