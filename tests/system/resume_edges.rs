@@ -51,6 +51,7 @@ fn cases() -> Vec<Case> {
     let case = |from, last, begins, resets| Case { from, last, begins, resets };
     vec![
         case("latest", Value::Null, [EACH, EACH], &[]),
+        case("latest", json!({}), [EACH, EACH], &[]),
         case("latest", json!({ "0": "3", "1": "3" }), [EACH, EACH], &[]),
         case("earliest", Value::Null, [0, 0], &[]),
         case("earliest", json!({ "0": "3", "1": "3" }), [0, 0], &[]),
