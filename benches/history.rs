@@ -147,17 +147,18 @@ impl Rig {
             .map(|partition| Line {
                 partition,
                 cursor: 0,
-                window: Some((end(partition), end(partition))),
+                until: end(partition),
                 redis: Tier::off(),
                 kafka: Tier::unknown(),
             })
             .collect();
         let (mut turn, mut records, mut pages) = (Turn::default(), 0, 0);
         loop {
-            let planned = plan(&lines, Limits { records: PAGE_RECORDS, bytes: PAGE_BYTES }, turn, Patience::Left);
-            if planned.join {
+            lines.retain(|line| line.cursor < line.until);
+            if lines.is_empty() {
                 return Ok((records, pages));
             }
+            let planned = plan(&lines, Limits { records: PAGE_RECORDS, bytes: PAGE_BYTES }, turn, Patience::Left);
             (turn, pages) = (planned.turn, pages + 1);
             let deadline = Instant::now() + PATIENCE;
             let answers = join_all(planned.steps.iter().filter_map(|step| {

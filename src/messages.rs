@@ -10,9 +10,9 @@ use actix::Message;
 use crate::actors::session_queue::SessionQueue;
 use crate::board::Epoch;
 use crate::pipeline::credit::Permit;
-use crate::pipeline::decode::{SequenceItem, Verdict};
+use crate::pipeline::decode::Verdict;
 use crate::pipeline::record::{Origin, RawBatch};
-use crate::pipeline::sequence::RecordFinding;
+use crate::pipeline::sequence::{RecordFinding, SequenceItem};
 
 /// `KafkaIngest` → `ReplayStore`: partitions that the reader is about to read, before their first batch.
 #[derive(Clone, Debug, Message)]

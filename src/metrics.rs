@@ -173,6 +173,8 @@ metrics! {
         sequence_started: IntCounter "dashstream_sequence_tracking_started_total";
         /// Threads that were forgotten to bound memory.
         sequence_pruned: IntCounter "dashstream_sequence_pruned_total";
+        /// Records of which not every number was looked at, to bound memory.
+        sequence_overlooked: IntCounter "dashstream_sequence_overlooked_total";
         /// Event batches that hold events of more than one thread.
         multi_thread_batches: IntCounter "websocket_multi_thread_batches_total";
         /// Producer's time to judgement, of the first and the last record of each batch.

@@ -20,10 +20,11 @@ use crate::messages::{Decoded, Ingested};
 use crate::metrics::Metrics;
 use crate::pauses::{Meeting, Pauses};
 use crate::pipeline::dead_letter::LetterContext;
-use crate::pipeline::decode::{JudgeSettings, Kind, SequenceItem, Verdict};
+use crate::pipeline::decode::{JudgeSettings, Kind, Verdict};
 use crate::pipeline::flood::Flood;
 use crate::pipeline::record::{RawBatch, RawRecord};
 use crate::pipeline::safe_judge::SafeJudge;
+use crate::pipeline::sequence::SequenceItem;
 use crate::spans::Spans;
 
 /// How often bad records are summed up in the log.

@@ -298,3 +298,6 @@ impl FanOut {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,7 +159,6 @@ impl Reader {
         let (tier, limit) = match source {
             Source::Redis => (self.deps.redis.as_ref()?, REDIS_DEADLINE.min(self.deps.settings.timeout)),
             Source::Kafka => (&self.deps.kafka, self.deps.settings.timeout),
-            Source::Memory => return None,
         };
         Some(tier.page(request, Instant::now() + limit).await)
     }

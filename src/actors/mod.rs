@@ -38,6 +38,8 @@ pub mod session_queue;
 
 pub mod sessions;
 
+pub mod resumes;
+
 pub mod heartbeat;
 
 pub mod client_session;

@@ -1,5 +1,5 @@
 //! `SequenceTracker`: adds sequence findings to decoded batches. In: [`Decoded`]. Out: [`Tracked`]. It must not change or
-//! withhold records.
+//! withhold records. All findings are counted; no more of a record ride along than weigh about what it weighs.
 //!
 //! Batches may come again: the reader goes back after a restart, and when duties are taken over. What this generation has
 //! checked is not checked again. What an earlier generation had checked is checked once more, to learn where the threads
@@ -16,9 +16,9 @@ use super::supervisor::{Guard, Pulse, supervised};
 use crate::board::{Board, PartitionBoard};
 use crate::messages::{Decoded, Tracked};
 use crate::metrics::Metrics;
-use crate::pipeline::decode::{Meta, SequenceItem, Verdict};
+use crate::pipeline::decode::{Meta, Verdict};
 use crate::pipeline::record::Origin;
-use crate::pipeline::sequence::{Finding, Limits, RecordFinding, Tally, Tracker};
+use crate::pipeline::sequence::{self, Finding, Limits, RecordFinding, SequenceItem, Tally, Tracker};
 
 /// At most one event about forgotten threads in this time.
 const PRUNE_LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -112,16 +112,20 @@ impl SequenceTracker {
                 continue;
             }
             let counts = record.offset >= counted;
-            if counts && items.windows(2).any(|pair| matches!(pair, [a, b] if a.thread != b.thread)) {
-                self.metrics.multi_thread_batches.inc();
+            if counts {
+                self.count_record(items);
             }
             let started = self.tracker.tally().started;
+            let room = findings.len() + sequence::allowance(record.value.map_or(0, |value| value.len as usize));
             for item in items {
-                let Some(finding) = self.tracker.check(item) else { continue };
-                if counts {
-                    self.count(finding);
-                }
-                findings.push(RecordFinding { record: index, event_index: item.event_index, finding });
+                self.tracker.check(item, |event_index, finding| {
+                    if counts {
+                        count(&self.metrics, finding);
+                    }
+                    if findings.len() < room {
+                        findings.push(RecordFinding { record: index, event_index, finding });
+                    }
+                });
             }
             if !counts {
                 // A predecessor has counted them.
@@ -146,16 +150,14 @@ impl SequenceTracker {
         }
     }
 
-    fn count(&self, finding: Finding) {
-        match finding {
-            Finding::Gap { expected, found } => {
-                self.metrics.sequence_gaps.inc();
-                #[allow(clippy::cast_precision_loss, reason = "a histogram of sizes")]
-                self.metrics.sequence_gap_size.observe((found - expected) as f64);
-            }
-            Finding::Duplicate { .. } => self.metrics.sequence_duplicates.inc(),
-            Finding::Reorder { .. } => self.metrics.sequence_reorders.inc(),
-            Finding::ProducerRestart { .. } => self.metrics.sequence_restarts.inc(),
+    fn count_record(&self, items: &[SequenceItem]) {
+        let mut threads = items.iter().filter(|item| !item.is_overlooked()).map(|item| item.thread);
+        let first = threads.next();
+        if threads.any(|thread| Some(thread) != first) {
+            self.metrics.multi_thread_batches.inc();
+        }
+        if items.iter().any(SequenceItem::is_overlooked) {
+            self.metrics.sequence_overlooked.inc();
         }
     }
 
@@ -180,6 +182,19 @@ impl SequenceTracker {
             );
             self.prune_log = PruneLog { last: Some(Instant::now()), pruned: 0 };
         }
+    }
+}
+
+fn count(metrics: &Metrics, finding: Finding) {
+    match finding {
+        Finding::Gap { expected, found } => {
+            metrics.sequence_gaps.inc();
+            #[allow(clippy::cast_precision_loss, reason = "a histogram of sizes")]
+            metrics.sequence_gap_size.observe((found - expected) as f64);
+        }
+        Finding::Duplicate { .. } => metrics.sequence_duplicates.inc(),
+        Finding::Reorder { .. } => metrics.sequence_reorders.inc(),
+        Finding::ProducerRestart { .. } => metrics.sequence_restarts.inc(),
     }
 }
 

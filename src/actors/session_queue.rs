@@ -17,6 +17,7 @@ mod state;
 mod threads;
 mod v1;
 
+use feeder::MAX_LOOKED_THROUGH;
 pub use feeder::{Fed, Feeder};
 pub use forms::Forms;
 pub use look::Snapshot;
@@ -36,6 +37,7 @@ use self::state::State;
 use self::threads::ThreadReplay;
 use super::bell::{Bell, Wakes};
 use super::link::Link;
+use super::resumes::Ended;
 use crate::board::Epoch;
 use crate::messages::Join;
 use crate::pipeline::apply_lag::ApplyLag;
@@ -158,27 +160,13 @@ pub struct Beginning {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
     /// A resume ended.
-    Resumed {
-        /// Records that were replayed.
-        replayed: u64,
-        /// From the request to live.
-        took: Duration,
-        /// It was asked for threads.
-        threads: bool,
-    },
+    Resumed(Ended),
     /// It had been too slow and has caught up.
     CaughtUp,
     /// It was live already.
     StayedLive,
     /// A resume met its limit with more to come.
-    Capped {
-        /// Records that were replayed.
-        replayed: u64,
-        /// From the request to the limit.
-        took: Duration,
-        /// It was asked for threads.
-        threads: bool,
-    },
+    Capped(Ended),
 }
 
 /// What became of chunks that were offered to a live session.
@@ -406,7 +394,9 @@ impl SessionQueue {
         let state = self.lock();
         match state.feed {
             Feed::Idle | Feed::Parked | Feed::Closing(_) => None,
-            Feed::Live(_) | Feed::Behind { .. } => Some(Feeder { queue: self, state, now, records: 0, scanned: 0 }),
+            Feed::Live(_) | Feed::Behind { .. } => {
+                Some(Feeder { queue: self, state, now, records: 0, scanned: 0, left: MAX_LOOKED_THROUGH })
+            }
         }
     }
 
@@ -421,7 +411,8 @@ impl SessionQueue {
     pub fn history_feeder(&self, ticket: u64, now: Instant) -> Option<Feeder<'_>> {
         let state = self.lock();
         let wanted = state.ticket == ticket && state.feed == (Feed::Behind { asked: true });
-        wanted.then_some(Feeder { queue: self, state, now, records: 0, scanned: 0 })
+        // A page ends by itself, and the store does not wait for it.
+        wanted.then_some(Feeder { queue: self, state, now, records: 0, scanned: 0, left: usize::MAX })
     }
 
     /// The number of the epoch that its positions belong to; `None` before it has any.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::numbered::{Collector, ThreadHasher, unsupported};
 use super::redact::{self, Redactor, Rules};
+use super::sequence::{self, SequenceItem};
 use crate::wire::framing::{FramingError, Mode, Unframer, framing_len};
 use crate::wire::schema::{self, Envelope, Unread};
 
@@ -75,21 +76,10 @@ pub struct Meta {
     pub message_type: u8,
     /// Index of its first [`SequenceItem`] in the batch.
     pub items_start: u32,
-    /// How many it has: inner events of an event batch, otherwise one, or none when unsequenced.
+    /// How many it has: none when unsequenced, for an event batch those of its inner events, otherwise one.
     pub items_len: u32,
     /// Producer's time in Unix microseconds, 0 when absent.
     pub timestamp_us: i64,
-}
-
-/// One numbered event, as the sequence check sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SequenceItem {
-    /// Keyed 128-bit hash of (tenant, thread).
-    pub thread: u128,
-    /// The sequence, at least 1.
-    pub sequence: u64,
-    /// Index of the inner event in an event batch, otherwise 0.
-    pub event_index: u32,
 }
 
 /// What the judge accepts.
@@ -232,7 +222,8 @@ impl Judge {
         *redacted = None;
         let content = content(settings, unframer, value)?;
         let items_start = items.len();
-        let mut events = Collector::new(items, threads, &settings.schema_versions);
+        let allowed = sequence::allowance(value.map_or(0, <[u8]>::len));
+        let mut events = Collector::new(items, allowed, threads, &settings.schema_versions);
         let Envelope { message_type, header } = schema::read(content, &mut events).map_err(|_| Fault::Invalid)?;
         if message_type == 0 {
             return Err(Fault::Empty);
@@ -244,6 +235,7 @@ impl Judge {
         if message_type != schema::EVENT_BATCH_TYPE {
             events.push(&header, 0);
         }
+        events.finish();
         if let Some(rules) = &settings.redaction {
             let mut redactor = Redactor::new(rules, settings.max_decompressed_bytes);
             *redacted = redactor.redact(value.unwrap_or_default(), content).map_err(Fault::Redaction)?;
@@ -458,13 +450,34 @@ mod tests {
         assert_ne!(items[0].thread, items[1].thread);
     }
 
+    /// Sequences of thread `t`, compressed as well as zstd can.
+    fn of_sequences(sequences: impl Iterator<Item = u64>) -> Vec<u8> {
+        let header = |sequence| Header { thread_id: "t".into(), sequence, ..Header::default() };
+        [vec![1], zstd::bulk::compress(&encoded(batch(sequences.map(header))), 19).unwrap()].concat()
+    }
+
     #[test]
-    fn a_huge_batch_is_delivered_and_its_list_is_bounded() {
-        let value =
-            zstd(batch((0..20_000).map(|n| Header { thread_id: "t".into(), sequence: n + 1, ..Header::default() })));
+    fn consecutive_numbers_of_a_thread_are_one_item_however_many_they_are() {
         let (mut judge, mut items) = (Judge::new(JudgeSettings::default(), 7), Vec::new());
-        assert!(matches!(judge.judge(Some(&value), &mut items), Verdict::Deliver(_)));
-        assert_eq!(items.len(), 10_000);
+        assert!(matches!(judge.judge(Some(&of_sequences(5..20_005)), &mut items), Verdict::Deliver(_)));
+        assert_eq!(
+            items.iter().map(|item| (item.sequence, item.event_index, item.len)).collect::<Vec<_>>(),
+            [(5, 0, 20_000)]
+        );
+    }
+
+    #[test]
+    fn a_record_that_unpacks_to_thousands_of_events_is_delivered_and_its_items_weigh_about_what_it_weighs() {
+        // Never consecutive, and again and again the same: nothing to take together, and next to nothing to store.
+        let value = of_sequences((0..10_000).map(|n| 1 + n % 2 * 7));
+        assert!(value.len() < 300, "{}", value.len());
+        let (mut judge, mut items) = (Judge::new(JudgeSettings::default(), 7), Vec::new());
+        for records in 1..=50 {
+            assert!(matches!(judge.judge(Some(&value), &mut items), Verdict::Deliver(_)));
+            assert!(size_of_val(items.as_slice()) <= records * 3 * (value.len() + 64), "{} items", items.len());
+        }
+        let each = items.len() / 50;
+        assert!(items.chunks(each).all(|of_one| of_one.iter().position(SequenceItem::is_overlooked) == Some(each - 1)));
     }
 
     #[test]

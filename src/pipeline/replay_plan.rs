@@ -1,17 +1,17 @@
-//! Where each partition of a session gets its next records from: Redis, Kafka or the memory window; what is a gap; when to
-//! join. A pure function, with one page limit over all partitions.
+//! Where each partition of a session that lies below the memory window gets its next records from, Redis or Kafka, and what
+//! is a gap. A pure function, with one page limit over all partitions.
 //!
 //! It must not ask a tier, wait, or know what time it is. The shell around it turns this wheel, one page a turn:
 //!
-//! 1. Keep one [`Line`] per partition of the session's epoch. Set `cursor` and `window` as they are now; begin `redis` and
-//!    `kafka` with [`Tier::unknown`], [`Tier::covers`] or [`Tier::off`]. Coverage that was seen lately (Redis' own record,
-//!    the log start on the board) saves a question, but is never needed: answers teach the same.
-//! 2. Call [`plan`]. `join`: all cursors are inside the window, so hand the session over. Otherwise carry out every step,
-//!    in any order and at the same time: read steps become [`Step::request`]s of their tier, gaps are told to the client.
+//! 1. Keep one [`Line`] per partition that lies below the window. Begin `redis` and `kafka` with [`Tier::unknown`],
+//!    [`Tier::from`] or [`Tier::off`]. A log start that was seen lately saves a question, but is never needed: answers teach
+//!    the same.
+//! 2. Call [`plan`], and carry out every step, in any order and at the same time: read steps become [`Step::request`]s of
+//!    their tier, gaps are told to the client.
 //! 3. Hand each answer to [`Line::answered`]. If it says so, deliver the page's chunks from the cursor on. Move
-//!    [`Line::cursor`] by what was delivered and by the gaps that were told.
+//!    [`Line::cursor`] by what was delivered and by the gaps that were told. A line that has reached its window is done.
 //! 4. A tier that failed is not asked again until [`Line::retry`]: call that for all lines after a backoff, whatever the
-//!    plan says meanwhile. Partitions in `waiting` can go on only then. Once the patience of the caller is used up, it
+//!    plan says meanwhile. Partitions without a step can go on only then. Once the patience of the caller is used up, it
 //!    either stops with the cursors as they are (capped), or plans with [`Patience::Spent`], which turns what they wait for
 //!    into gaps.
 //!
@@ -26,8 +26,6 @@ use crate::wire::stream::GapReason;
 /// Where records come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The memory window.
-    Memory,
     /// Redis.
     Redis,
     /// Kafka.
@@ -51,8 +49,6 @@ pub struct Tier {
     answers: Answers,
     /// It has nothing below.
     low: i64,
-    /// It has nothing from here on.
-    next: i64,
     /// It has nothing in this range, as it answered.
     hole: (i64, i64),
 }
@@ -65,34 +61,19 @@ impl Tier {
 
     /// In use, and not asked yet: it may have everything.
     pub const fn unknown() -> Self {
-        Self::covers(0, i64::MAX)
+        Self::from(0)
     }
 
-    /// It has at most `[low, next)`.
-    pub const fn covers(low: i64, next: i64) -> Self {
-        Self { answers: Answers::Yes, low, next, hole: (0, 0) }
-    }
-
-    /// Takes newer bounds; what it answered about holes, and whether it answers, stays.
-    pub fn set_bounds(&mut self, low: i64, next: i64) {
-        (self.low, self.next) = (low, next);
-    }
-
-    /// Whether it failed and was not asked again since.
-    pub fn is_failing(&self) -> bool {
-        self.answers == Answers::NotNow
+    /// It has nothing below `low`.
+    pub const fn from(low: i64) -> Self {
+        Self { answers: Answers::Yes, low, hole: (0, 0) }
     }
 
     /// The first offset from `cursor` on that it may have, whether it answers now or not.
     fn first_from(&self, cursor: i64) -> Option<i64> {
-        if self.answers == Answers::Never {
-            return None;
-        }
-        let mut first = cursor.max(self.low);
-        if (self.hole.0..self.hole.1).contains(&first) {
-            first = self.hole.1;
-        }
-        (first < self.next).then_some(first)
+        let first = cursor.max(self.low);
+        let first = if (self.hole.0..self.hole.1).contains(&first) { self.hole.1 } else { first };
+        (self.answers != Answers::Never).then_some(first)
     }
 
     /// As [`Self::first_from`], of a tier that answers.
@@ -102,7 +83,7 @@ impl Tier {
 
     /// Where that ends which it may have at `first`.
     fn end_of(&self, first: i64) -> i64 {
-        if self.hole.0 > first && self.hole.0 < self.hole.1 { self.hole.0.min(self.next) } else { self.next }
+        if self.hole.0 > first { self.hole.0 } else { i64::MAX }
     }
 
     /// It has nothing in `[first, next)`.
@@ -117,10 +98,10 @@ impl Tier {
 pub struct Line {
     /// The partition.
     pub partition: i32,
-    /// The next offset that the session needs.
+    /// The next offset that the session needs, below `until`.
     pub cursor: i64,
-    /// First offset and end of the memory window; `None` while it is being rebuilt.
-    pub window: Option<(i64, i64)>,
+    /// Where the memory window begins.
+    pub until: i64,
     /// What is known of Redis.
     pub redis: Tier,
     /// What is known of Kafka.
@@ -135,7 +116,6 @@ impl Line {
         let tier = match source {
             Source::Redis => &mut self.redis,
             Source::Kafka => &mut self.kafka,
-            Source::Memory => return true,
         };
         match answer {
             Ok(page) if page.chunks.first().is_some_and(|chunk| chunk.first <= cursor && cursor < chunk.next) => true,
@@ -161,24 +141,15 @@ impl Line {
     /// Tiers that failed are to be asked again.
     pub fn retry(&mut self) {
         for tier in [&mut self.redis, &mut self.kafka] {
-            if tier.is_failing() {
+            if tier.answers == Answers::NotNow {
                 tier.answers = Answers::Yes;
             }
         }
     }
 
-    /// Offsets between the cursor and the end of the window.
-    pub fn remaining(&self) -> u64 {
-        self.window.map_or(0, |(_, next)| distance(self.cursor, next))
-    }
-
     /// What to do next, without regard to other partitions.
     fn next(&self, patience: Patience) -> Next {
-        let Some((low, next)) = self.window else { return Next::Wait };
-        let cursor = self.cursor;
-        if cursor >= low {
-            return if cursor < next { Next::Read(Source::Memory, next) } else { Next::Rest };
-        }
+        let (cursor, low) = (self.cursor, self.until);
         let (redis, kafka) = (self.redis.answering_from(cursor), self.kafka.answering_from(cursor));
         if redis == Some(cursor) {
             return Next::Read(Source::Redis, low.min(self.redis.end_of(cursor)));
@@ -196,7 +167,7 @@ impl Line {
             return Next::Gap(to, GapReason::Unavailable);
         }
         let to = known.into_iter().flatten().fold(low, i64::min);
-        if self.kafka.answers != Answers::Never && cursor < self.kafka.low {
+        if cursor < self.kafka.low {
             Next::Gap(to.min(self.kafka.low), GapReason::Retention)
         } else {
             Next::Gap(to, GapReason::Unavailable)
@@ -208,8 +179,6 @@ enum Next {
     Read(Source, i64),
     Gap(i64, GapReason),
     Wait,
-    /// At the end of the window.
-    Rest,
 }
 
 /// Whether the caller goes on waiting for tiers that fail.
@@ -262,13 +231,6 @@ pub enum Step {
 }
 
 impl Step {
-    /// The partition.
-    pub const fn partition(&self) -> i32 {
-        match self {
-            Self::Read { partition, .. } | Self::Gap { partition, .. } => *partition,
-        }
-    }
-
     /// The request of a read step.
     pub fn request(&self, epoch: u64, epoch_name: &Arc<str>) -> Option<PageRequest> {
         let Self::Read { partition, from, until, max_records, max_bytes, .. } = *self else { return None };
@@ -280,12 +242,8 @@ impl Step {
 /// The next page of a session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Every cursor is inside the memory window, or beyond it: join now. There are no steps then.
-    pub join: bool,
-    /// In the order of the lines. Empty without `join`: nothing can be done until a tier answers again.
+    /// In the order of the lines. Empty: nothing can be done until a tier answers again.
     pub steps: Vec<Step>,
-    /// Partitions that only a tier which fails may go on with.
-    pub waiting: Vec<i32>,
     /// To be given to the next call, so that small remainders go to everybody in turn.
     pub turn: Turn,
 }
@@ -299,17 +257,13 @@ pub struct Turn {
 
 /// Plans the next page. `lines`: one per partition, in any order.
 pub fn plan(lines: &[Line], limits: Limits, turn: Turn, patience: Patience) -> Plan {
-    let is_below = |line: &Line| line.window.is_none_or(|(low, _)| line.cursor < low);
-    if !lines.iter().any(is_below) {
-        return Plan { join: true, turn, ..Plan::default() };
-    }
     let nexts: Vec<Next> = lines.iter().map(|line| line.next(patience)).collect();
     let wants: Vec<Want> = lines
         .iter()
         .zip(&nexts)
         .filter_map(|(line, next)| match next {
-            Next::Read(_, until) => Some(Want { partition: line.partition, records: distance(line.cursor, *until) }),
-            _ => None,
+            Next::Read(_, until) => Some(Want { partition: line.partition, records: line.cursor.abs_diff(*until) }),
+            Next::Gap(..) | Next::Wait => None,
         })
         .collect();
     let (parts, turn) = split(limits.records, &wants, turn);
@@ -327,8 +281,7 @@ pub fn plan(lines: &[Line], limits: Limits, turn: Turn, patience: Patience) -> P
                 }
             }
             Next::Gap(to, reason) => plan.steps.push(Step::Gap { partition, from, to, reason }),
-            Next::Wait => plan.waiting.push(partition),
-            Next::Rest => {}
+            Next::Wait => {}
         }
     }
     plan
@@ -385,10 +338,6 @@ fn give(parts: &mut [u32], index: usize, records: u32) {
 fn portion(bytes: usize, records: u32, all: u64) -> usize {
     let part = bytes as u128 * u128::from(records) / u128::from(all.max(1));
     usize::try_from(part).unwrap_or(usize::MAX).max(1)
-}
-
-fn distance(from: i64, to: i64) -> u64 {
-    u64::try_from(i128::from(to) - i128::from(from)).unwrap_or(0)
 }
 
 #[cfg(test)]

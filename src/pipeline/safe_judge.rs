@@ -4,7 +4,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::decode::{Explanation, Judge, JudgeSettings, Kind, SequenceItem, Verdict};
+use super::decode::{Explanation, Judge, JudgeSettings, Kind, Verdict};
+use super::sequence::SequenceItem;
 
 /// Judges records one after the other.
 #[derive(Debug)]

@@ -13,6 +13,8 @@ use crate::wire::schema::{self, EVENT_BATCH_TYPE, Events, Header, Unread};
 pub struct ThreadCursor {
     threads: BTreeMap<Box<[u8]>, Place>,
     unframer: Unframer,
+    /// Bytes that were looked through, packed and unpacked, since this was last asked.
+    looked_through: usize,
 }
 
 #[derive(Debug)]
@@ -44,14 +46,23 @@ impl ThreadCursor {
         Self {
             threads: threads.into_iter().map(place).collect(),
             unframer: Unframer::new(mode, reading.max_decompressed_bytes),
+            looked_through: 0,
         }
+    }
+
+    /// Bytes that were looked through since this was last asked: what that cost, about.
+    pub fn take_looked_through(&mut self) -> usize {
+        std::mem::take(&mut self.looked_through)
     }
 
     /// Whether a record is for the client. A batch is when one of its events is; events without a thread of their own have
     /// that of the batch.
     pub fn find(&mut self, value: &[u8]) -> Option<Found> {
-        let Self { threads, unframer } = self;
+        let Self { threads, unframer, looked_through } = self;
+        // Also a record of no bytes is one.
+        *looked_through += value.len().max(1);
         let content = unframer.content(value).ok()?;
+        *looked_through += content.len();
         let envelope = schema::read(content, &mut Unread).ok()?;
         let mut found = Search { threads, of_batch: envelope.header.thread_id, found: Vec::new() };
         if envelope.message_type == EVENT_BATCH_TYPE {

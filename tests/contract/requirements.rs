@@ -13,8 +13,8 @@ const FOUNDATION: [(u32, u32); 11] =
     [(1, 3), (11, 11), (13, 13), (30, 38), (66, 66), (69, 69), (74, 74), (78, 78), (103, 103), (105, 105), (237, 237)];
 const FOUNDATION_THREADS: (u32, u32) = (243, 247);
 
-/// Lessons about what this tree holds: records that cannot be processed to signals, sessions, configuration.
-const LESSONS: [std::ops::RangeInclusive<u32>; 3] = [38..=100, 122..=127, 135..=139];
+/// Lessons about what this tree holds: replay to signals, sessions, configuration.
+const LESSONS: [std::ops::RangeInclusive<u32>; 3] = [1..=100, 122..=127, 135..=139];
 
 /// Number of a row to its status and its last cell.
 fn rows() -> BTreeMap<u32, (String, String)> {

@@ -169,8 +169,8 @@ fn many_partitions_do_not_slow_a_replay_and_every_record_of_it_is_counted() {
         assert_eq!(replayed, published.len() as f64 * f64::from(TRIES + 1), "the backlog, and nothing else");
     }
     println!("partitions, records of each, time of the replay: {took:?}");
-    // Twice the time of one partition; of a few milliseconds that would measure the machine.
-    let allowed = took[&(1, 1_000)] * 2 + Duration::from_secs(3);
+    // Twice the time of one partition, and what it may take to ask fifty instead of one where nothing is cached.
+    let allowed = took[&(1, 1_000)] * 2 + Duration::from_millis(400);
     assert!(took.values().all(|took| *took < allowed), "{took:?}, allowed {allowed:?}");
 }
 

@@ -106,6 +106,10 @@ const MOVED_ELSEWHERE: &[(&str, &str)] = &[
         "src/actors/sequence_tracker/tests.rs::pruning_is_counted_and_logged_once_a_minute_with_memory_figures",
     ),
     (
+        "dashstream_sequence_overlooked_total",
+        "src/actors/sequence_tracker/tests.rs::findings_of_a_record_that_has_thousands_are_counted_and_few_of_them_ride_along",
+    ),
+    (
         "dashstream_dlq_retries_total",
         "src/actors/dlq_publisher.rs::a_passing_error_is_retried_a_bounded_number_of_times",
     ),

@@ -87,6 +87,22 @@ fn after_a_restart_history_comes_from_redis() {
 }
 
 #[test]
+fn how_much_is_used_of_what_may_be_kept_is_told_before_it_is_used_up() {
+    let topic = Topic::create(services::kafka(), "redis-used", 1);
+    let (config, _) = config(&topic, services::redis());
+    let service = Service::start_healthy(&config.set("REDIS_MAX_SEQUENCES", 200).set("REPLAY_BUFFER_MEMORY_SIZE", 100));
+    let producer = Producer::new(&topic.kafka);
+    let used = |tier: &str| service.metric("dashstream_replay_retention_used_ratio", &[tier]);
+    for (first, memory, redis) in [(0, 0.95, 0.475), (95, 1.0, 0.95)] {
+        producer.publish(&topic.name, (first..first + 95).map(|at| records::good("used", at + 1)));
+        eventually("both ratios", BOUND, || match (used("memory"), used("redis")) {
+            (m, r) if (m - memory).abs() < 0.01 && (r - redis).abs() < 0.05 => Ok(()),
+            ratios => Err(format!("{ratios:?}")),
+        });
+    }
+}
+
+#[test]
 fn an_actor_that_dies_costs_redis_nothing() {
     let topic = Topic::create(services::kafka(), "redis-actors", 2);
     let (config, streams) = config(&topic, services::redis());

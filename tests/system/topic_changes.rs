@@ -212,6 +212,10 @@ fn new_partitions_reach_clients_from_their_first_record() {
         [From::Earliest, From::Latest].into_iter().map(|from| Client::from(service.address(), from)).collect();
     let load = Load::start(&topic, 500);
     clients[0].wait_until("records", BOUND, |ledger| if ledger.received > 100 { Ok(()) } else { Err(String::new()) });
+    // One is away meanwhile; its cursor names none of the new ones.
+    let mut away = Client::from(service.address(), From::Earliest);
+    away.wait_until("records", BOUND, |ledger| if ledger.received > 100 { Ok(()) } else { Err(String::new()) });
+    away.disconnect();
     topic.grow(5);
     let mut published = Producer::new(services::kafka()).publish(&topic.name, Mix::new(vec![2, 3, 4]).take(600));
     published.extend(load.stop());
@@ -220,6 +224,8 @@ fn new_partitions_reach_clients_from_their_first_record() {
         client.look(|ledger| assert!((2..5).all(|new| ledger.began.get(&new) == Some(&0)), "{:?}", ledger.began));
         assert_eq!(client.texts("partition_added").len(), 3);
     }
+    away.reconnect(service.address());
+    away.wait_for_all(&published, BOUND);
     topic.wait_until_all_committed(service.config().group(), BOUND);
     eventually("no fault", BOUND, || match service.faults()? {
         faults if faults.is_empty() => Ok(()),

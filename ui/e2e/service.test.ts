@@ -28,6 +28,7 @@ const TARGET = process.env.CARGO_TARGET_DIR ?? fileURLToPath(new URL("../../targ
 const BINARY = process.env.DASHSTREAM_BIN ?? `${TARGET}/debug/dashstream`;
 const URL_GIVEN = process.env.DASHSTREAM_URL;
 const KAFKA = process.env.DASHSTREAM_TEST_KAFKA;
+const REDIS = process.env.DASHSTREAM_TEST_REDIS;
 const hasBinary = existsSync(BINARY);
 
 let browser: Browser;
@@ -366,6 +367,85 @@ describe.skipIf(!hasBinary || KAFKA === undefined)("a service that restarts", ()
     await expect.poll(() => count("Lost offsets")).toBe(0n);
     await expect.poll(() => page.locator(".alert-error").count()).toBe(0);
     await picture(page, `restart-${signal}`);
+  });
+});
+
+/** What operators see of a slow page, and must not see of anything else. */
+interface Scrape {
+  applyLag: number;
+  consumerLag: number;
+  redisWrites: number;
+  redisMs: number;
+  faults: number;
+}
+
+async function scrape(url: string): Promise<Scrape> {
+  const text = await (await fetch(`${url}/metrics`)).text();
+  const sum = (family: string, label = "") =>
+    text
+      .split("\n")
+      .filter((line) => line.startsWith(family) && /^[ {]/.test(line.slice(family.length)) && line.includes(label))
+      .reduce((total, line) => total + Number(line.slice(line.lastIndexOf(" "))), 0);
+  const redis = "dashstream_websocket_redis_latency_ms";
+  return {
+    applyLag: sum("websocket_client_apply_lag_messages"),
+    consumerLag: sum("websocket_kafka_consumer_lag"),
+    redisWrites: sum(`${redis}_count`, 'operation="write"'),
+    redisMs: sum(`${redis}_sum`, 'operation="write"'),
+    faults: sum("websocket_infrastructure_errors_total") + sum("dashstream_websocket_redis_errors_total"),
+  };
+}
+
+describe.skipIf(!hasBinary || KAFKA === undefined || REDIS === undefined)("a browser with little time", () => {
+  test("shows as apply lag, and not as trouble of Kafka or Redis", async () => {
+    const { url, produce, serve } = await ownTopic({ REDIS_URL: REDIS ?? "", KAFKA_LAG_CHECK_INTERVAL_SECS: "1" });
+    await stopped(produce(["--count", "50", "--unlimited"]));
+    await serve();
+    await openLive(url);
+    const perSecond = 1_000;
+    produce(["--rate", String(perSecond), "--seed", "2"]);
+    await until(
+      "records",
+      () => count("Records"),
+      (records) => records > 2_000n,
+      30_000,
+    );
+    /** Looks again and again until it holds: the highest lags, and the time that Redis took for a batch. */
+    const watch = async (what: string, holds: (seen: Scrape[]) => boolean) => {
+      const seen: Scrape[] = [];
+      const look = async () => {
+        seen.push(await scrape(url));
+        return `apply lag ${seen.at(-1)?.applyLag}, Redis ${seen.at(-1)?.redisWrites}`;
+      };
+      await until(what, look, () => holds(seen), 60_000);
+      const [first, last] = [seen[0] as Scrape, seen.at(-1) as Scrape];
+      return {
+        applyLag: Math.max(...seen.map((at) => at.applyLag)),
+        consumerLag: Math.max(...seen.map((at) => at.consumerLag)),
+        redisMs: (last.redisMs - first.redisMs) / Math.max(1, last.redisWrites - first.redisWrites),
+        faults: last.faults,
+      };
+    };
+    const wrote = (seen: Scrape[], batches: number) =>
+      (seen.at(-1)?.redisWrites ?? 0) - (seen[0]?.redisWrites ?? 0) >= batches;
+    const before = await watch("a stretch at rest", (seen) => wrote(seen, 50));
+
+    const devtools = await context.newCDPSession(page);
+    await devtools.send("Emulation.setCPUThrottlingRate", { rate: 200 });
+    const highest = (seen: Scrape[]) => Math.max(...seen.map((at) => at.applyLag));
+    const slow = await watch(
+      "apply lag",
+      (seen) => wrote(seen, 50) && highest(seen) > 3 * before.applyLag + 3 * perSecond,
+    );
+    await devtools.send("Emulation.setCPUThrottlingRate", { rate: 1 });
+    await watch("the lag to be gone", (seen) => (seen.at(-1)?.applyLag ?? 0) <= 2 * before.applyLag + perSecond);
+
+    // A poll of Kafka sees what came since the last one, busy browser or not.
+    expect(slow.consumerLag).toBeLessThanOrEqual(2 * before.consumerLag + perSecond);
+    expect(slow.redisMs).toBeLessThanOrEqual(3 * before.redisMs + 20);
+    expect(slow.faults).toBe(before.faults);
+    await expect.poll(() => count("Lost offsets")).toBe(0n);
+    console.log("before and while it had little time:", before, slow);
   });
 });
 

@@ -199,7 +199,7 @@ export class FakeServer {
   }
 
   /** The topic is created anew: a new epoch, offsets from 0. */
-  recreateTopic(epoch: string, namesEpoch = true): void {
+  recreateTopic(epoch: string): void {
     this.epoch = epoch;
     for (const [number, partition] of this.#partitions) {
       partition.low = 0n;
@@ -211,7 +211,7 @@ export class FakeServer {
           partition: number,
           reason: "topic_recreated",
           nextOffset: "0",
-          ...(namesEpoch ? { epoch } : {}),
+          epoch,
         });
       }
     }
@@ -300,7 +300,8 @@ export class FakeServer {
     });
     if (isStale) {
       for (const [partition, next] of session.next) {
-        send(socket, { type: "cursor_reset", partition, reason: "topic_recreated", nextOffset: String(next) });
+        const { epoch } = this;
+        send(socket, { type: "cursor_reset", partition, reason: "topic_recreated", epoch, nextOffset: String(next) });
       }
     }
     session.state = "replaying";

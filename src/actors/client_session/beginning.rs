@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 use actix::{ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
 use actix_web_actors::ws::WebsocketContext;
 
-use super::{AHEAD_WAIT, ClientSession, READY_POLL, RESET_WAIT, V1_RESUME_WAIT};
-use crate::actors::session_queue::{Beginning, SessionInfo};
+use super::{AHEAD_WAIT, ClientSession, READY_POLL, RESET_WAIT, SessionShared, V1_RESUME_WAIT};
+use crate::actors::resumes::{self, Ended};
+use crate::actors::session_queue::Beginning;
 use crate::board::Stream;
 use crate::pipeline::manual_reset::{self, NamedEpoch};
 use crate::pipeline::page::TierError;
 use crate::pipeline::start::{self, Known, Start};
 use crate::pipeline::threads::ThreadCursor;
-use crate::spans::{ResumeEnd, Resumed};
+use crate::spans::ResumeEnd;
 use crate::wire::control::{self, Begin, Dialect, ErrorCode, FrameError, From, Resume};
 use crate::wire::ws_frame;
 
@@ -85,9 +86,9 @@ impl ClientSession {
     }
 
     fn ran_out_of_time(&self, since: Instant) {
-        let SessionInfo { session, dialect, trace: parent, .. } = self.queue.info;
-        let (protocol, end, took) = (dialect.as_str(), ResumeEnd::TimedOut, since.elapsed());
-        self.shared.spans.resumed(&Resumed { session, parent, protocol, replayed: 0, end, took });
+        let ended = Ended { took: since.elapsed(), ..Ended::default() };
+        let SessionShared { metrics, spans, .. } = &*self.shared;
+        resumes::count(&self.queue.info, &ended, ResumeEnd::TimedOut, metrics, spans);
     }
 
     /// An `error` that is no fault of the client.

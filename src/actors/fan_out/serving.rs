@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{FanOut, Partition};
-use crate::actors::session_queue::{Feeder, Joined, SessionInfo, SessionQueue};
+use crate::actors::resumes;
+use crate::actors::session_queue::{Feeder, Joined, SessionQueue};
 use crate::messages::{Below, ReadHistory};
 use crate::pipeline::window::Read;
-use crate::spans::{ResumeEnd, Resumed};
+use crate::spans::ResumeEnd;
 use crate::wire::stream::GapReason;
 
 impl FanOut {
@@ -94,41 +95,28 @@ impl FanOut {
     /// A resume met its limit. A client that can ask on is left where it is; for one that cannot, the rest is named as lost.
     fn cap(&mut self, queue: &Arc<SessionQueue>, mut feeder: Feeder<'_>) {
         if feeder.can_ask_on() {
-            let joined = feeder.park();
-            self.joined(queue, joined);
+            let ended = feeder.park();
+            self.joined(queue, Joined::Capped(ended));
             return;
         }
         for (partition, _, next) in self.window.bounds() {
             self.metrics.lost(feeder.gap(partition, next, GapReason::SkippedToLive));
         }
-        let joined = feeder.live_capped(self.generation);
-        self.joined(queue, joined);
+        let ended = feeder.live_capped(self.generation);
+        self.joined(queue, Joined::Capped(ended));
     }
 
     /// Counts how a session was answered, and takes it to the live ones unless it is parked.
     fn joined(&mut self, queue: &Arc<SessionQueue>, joined: Joined) {
+        let ended = |ended, end| {
+            self.metrics.memory_hits.inc();
+            resumes::count(&queue.info, &ended, end, &self.metrics, &self.spans);
+        };
         match joined {
-            Joined::Resumed { replayed, took, threads } | Joined::Capped { replayed, took, threads } => {
-                let mode = [if threads { "thread" } else { "partition" }];
-                self.metrics.memory_hits.inc();
-                self.metrics.replay_messages.with_label_values(&mode).inc_by(replayed);
-                self.metrics.replay_latency.with_label_values(&mode).observe(took.as_secs_f64() * 1000.0);
-                let SessionInfo { session, dialect, trace, .. } = queue.info;
-                let capped = matches!(joined, Joined::Capped { .. });
-                self.spans.resumed(&Resumed {
-                    session,
-                    parent: trace,
-                    protocol: dialect.as_str(),
-                    replayed,
-                    end: if capped { ResumeEnd::Capped } else { ResumeEnd::Live },
-                    took,
-                });
-            }
+            Joined::Resumed(resume) => ended(resume, ResumeEnd::Live),
+            Joined::Capped(resume) => ended(resume, ResumeEnd::Capped),
             Joined::CaughtUp => self.metrics.promotions.inc(),
             Joined::StayedLive => {}
-        }
-        if matches!(joined, Joined::Capped { .. }) {
-            self.metrics.replay_capped.inc();
         }
         if queue.is_live(self.generation) && !self.live.iter().any(|live| Arc::ptr_eq(live, queue)) {
             self.live.push(Arc::clone(queue));

@@ -6,14 +6,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::actors::session_queue::{Feeder, Joined, SessionInfo, SessionQueue};
+use crate::actors::resumes;
+use crate::actors::session_queue::{Feeder, SessionQueue};
 use crate::board::Board;
 use crate::messages::ReadHistory;
 use crate::metrics::Metrics;
 use crate::pipeline::page::{Page, PageRequest, TierError};
 use crate::pipeline::replay_plan::{Limits, Line, Patience, Source, Step, Tier, Turn, plan};
 use crate::pipeline::window::Chunk;
-use crate::spans::{ResumeEnd, Resumed, Spans};
+use crate::spans::{ResumeEnd, Spans};
 use crate::wire::control::{ErrorCode, FrameError};
 
 /// A session's lines, and how patient it still is.
@@ -47,10 +48,10 @@ impl Job {
         let line = |partition, until| Line {
             partition,
             cursor: 0,
-            window: Some((until, i64::MAX)),
+            until,
             redis: if redis { Tier::unknown() } else { Tier::off() },
             kafka: match board.find(partition).and_then(|board| board.low_watermark.get()) {
-                Some(low) => Tier::covers(low, i64::MAX),
+                Some(low) => Tier::from(low),
                 None => Tier::unknown(),
             },
         };
@@ -65,7 +66,7 @@ impl Job {
         let feeder = self.open(&queue, board, now)?;
         self.lines.retain_mut(|line| {
             line.cursor = feeder.sent(line.partition).unwrap_or(i64::MAX);
-            line.window.is_some_and(|(low, _)| line.cursor < low)
+            line.cursor < line.until
         });
         if self.lines.is_empty() || feeder.is_full() || feeder.is_capped() {
             feeder.behind();
@@ -138,12 +139,7 @@ impl Job {
         if feeder.can_ask_on() {
             let message = "history could not be read in time; resume from your cursor later";
             feeder.tell(&FrameError::new(ErrorCode::ReplayTimeout, message).to_json());
-            let was_resuming = feeder.is_resuming();
-            if let (true, Joined::Capped { replayed, took, .. }) = (was_resuming, feeder.park()) {
-                let SessionInfo { session, dialect, trace: parent, .. } = queue.info;
-                let (protocol, end) = (dialect.as_str(), ResumeEnd::TimedOut);
-                spans.resumed(&Resumed { session, parent, protocol, replayed, end, took });
-            }
+            resumes::count(&queue.info, &feeder.park(), ResumeEnd::TimedOut, metrics, spans);
             return false;
         }
         self.patience = Patience::Spent;
@@ -162,5 +158,53 @@ impl Job {
 fn interleave(feeder: &mut Feeder<'_>, mut pages: Vec<VecDeque<Arc<Chunk>>>) {
     while !pages.is_empty() {
         pages.retain_mut(|page| page.pop_front().is_some_and(|chunk| !feeder.chunk(&chunk).capped));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::actors::link::Link;
+    use crate::actors::session_queue::{Beginning, QueueLimits, SessionInfo, SlowPolicy};
+    use crate::board::Epoch;
+    use crate::messages::Below;
+    use crate::wire::control::{Dialect, From};
+    use crate::wire::stream_frame::FrameBuilder;
+
+    fn page(first: i64, next: i64) -> Page {
+        let mut builder = FrameBuilder::new();
+        (first..next).for_each(|offset| builder.record(offset, 0, b"\0value", &[]));
+        let records = u32::try_from(next - first).unwrap();
+        Page { chunks: vec![Arc::new(Chunk::new(0, first, next, records, builder.seal(0, first, next)))], low: None }
+    }
+
+    #[test]
+    fn what_was_replayed_before_time_ran_out_is_counted_once() {
+        let (now, board, metrics, spans) = (Instant::now(), Board::new(), Metrics::new().unwrap(), Spans::default());
+        let epoch = Epoch { number: 1, name: "e".into() };
+        board.open_epoch(epoch.clone());
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let info = SessionInfo { session: 1, dialect: Dialect::V2, address, opened: now, trace: None };
+        let (queued_bytes, unapplied_bytes, slow) = (1 << 20, 1 << 20, SlowPolicy::CatchUp);
+        let limits = QueueLimits { queued_bytes, unapplied_bytes, page_records: 100, max_total: 100, slow };
+        let queue = Arc::new(SessionQueue::new(info, limits, Link::default()));
+        let start = Beginning { partition: 0, from: 0, end: 50, oldest: true };
+        queue.begin(&epoch, &[start], From::Earliest, Vec::new(), now);
+        let ticket = queue.feeder(now).unwrap().await_history();
+        let below = vec![Below { partition: 0, until: 50 }];
+        let asked = ReadHistory { queue: Arc::clone(&queue), ticket, epoch: 1, below };
+        let mut job = Job::new(asked, false, &board).unwrap();
+        let limits = Limits { records: 10, bytes: 1 << 20 };
+        let steps = job.next(limits, &board, now).unwrap();
+        assert_eq!(job.absorb(&steps, vec![Some(Ok(page(0, 3)))], &board, &metrics, now), Turned::Moved);
+        let steps = job.next(limits, &board, now).unwrap();
+        assert_eq!(job.absorb(&steps, vec![Some(Err(TierError::Timeout))], &board, &metrics, now), Turned::Stuck);
+        for _ in 0..2 {
+            assert!(!job.out_of_time(&board, &metrics, &spans, now));
+            let replayed = metrics.replay_messages.with_label_values(&["partition"]).get();
+            assert_eq!((replayed, metrics.replay_timeouts.get(), metrics.replay_capped.get()), (3, 1, 0));
+        }
     }
 }

@@ -82,7 +82,7 @@ impl Bench {
                 items_len: u32::try_from(record.len()).unwrap(),
                 timestamp_us: 0,
             }));
-            let event = |(event_index, &(thread, sequence))| SequenceItem { thread, sequence, event_index };
+            let event = |(event_index, &(thread, sequence))| SequenceItem::one(thread, sequence, event_index);
             items.extend((0..).zip(record.iter()).map(event));
         }
         let headers = Span { start: 0, len: 0 };
@@ -163,6 +163,22 @@ async fn event_batches_are_checked_by_their_inner_events() {
     let findings = bench.feed(1, 0, &[&[(1, 1), (1, 2), (1, 4)], &[(1, 5), (2, 1), (1, 6)], &[(1, 7)]]).await;
     assert_eq!(findings, [(0, 2, Finding::Gap { expected: 3, found: 4 })]);
     assert_eq!(bench.metrics.multi_thread_batches.get(), 1);
+}
+
+#[actix::test]
+async fn findings_of_a_record_that_has_thousands_are_counted_and_few_of_them_ride_along() {
+    let bench = Bench::new(Limits::default());
+    let losing: Vec<(u128, u64)> = (0..10_000).map(|nth| (1, 1 + 2 * nth)).collect();
+    let mut batch = bench.batch(1, 0, &[&losing, &[(1, 30_000)]]);
+    // The last of the thousands is not looked at.
+    batch.items[9_999] = SequenceItem::overlooked(1 << 1);
+    bench.tracker.send(batch).await.unwrap();
+    bench.store.send(Kept).await.unwrap();
+    let stored = bench.stored.lock().unwrap();
+    let told: Vec<_> = stored[0].findings.iter().map(|finding| (finding.record, finding.event_index)).collect();
+    assert_eq!(told, [(0, 1), (0, 2), (0, 3), (0, 4)], "a record of no bytes has the least room");
+    assert_eq!(bench.counts(), [9_998, 0, 0, 0], "and the next number of the thread is no loss");
+    assert_eq!(bench.metrics.sequence_overlooked.get(), 1);
 }
 
 #[actix::test]

@@ -1,12 +1,13 @@
 //! The store's answer to a session that asked: the queue is filled from the session's cursors on, under its lock.
 
 use std::sync::{Arc, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::replay::Replay;
 use super::threads::ThreadReplay;
 use super::v1::gap_name;
 use super::{Feed, Forms, Joined, SessionQueue, State};
+use crate::actors::resumes::Ended;
 use crate::pipeline::window::Chunk;
 use crate::wire::control::{self, Complete, Dialect, From, ResetReason};
 use crate::wire::stream::{GapReason, SkipReason};
@@ -17,6 +18,10 @@ use crate::wire::ws_frame::{self, Opcode};
 /// is what keeps a narrow filter from holding up the store.
 const MAX_SCANNED: usize = 4 * 1024 * 1024;
 
+/// Bytes, unpacked, that one answer of the store looks through for a session that asked for threads. Nobody shares that work,
+/// and between two answers the store has its turn with what is live.
+pub(super) const MAX_LOOKED_THROUGH: usize = 256 * 1024;
+
 /// The store's answer to a session that asked, under the queue's lock.
 #[derive(Debug)]
 pub struct Feeder<'a> {
@@ -25,12 +30,14 @@ pub struct Feeder<'a> {
     pub(super) now: Instant,
     pub(super) records: u64,
     pub(super) scanned: usize,
+    /// Bytes that may still be looked through for threads.
+    pub(super) left: usize,
 }
 
 impl Feeder<'_> {
     /// Whether the queue takes no more for now, or this answer has looked through enough.
     pub fn is_full(&self) -> bool {
-        self.state.is_full(&self.queue.limits) || self.scanned >= MAX_SCANNED
+        self.state.is_full(&self.queue.limits) || self.scanned >= MAX_SCANNED || self.left == 0
     }
 
     /// The session's cursor in a partition; `None` when it is none of the client's. One that is new to the session begins
@@ -55,14 +62,14 @@ impl Feeder<'_> {
         }
         loop {
             let Some(sent) = self.state.sent(chunk.partition) else { return fed };
-            if chunk.first > sent || chunk.next <= sent {
+            if chunk.first > sent || chunk.next <= sent || self.left == 0 {
                 return fed;
             }
             let allowance = self.state.resume.as_ref().map_or(u32::MAX, Replay::allowance);
             let dialect = self.queue.info.dialect;
             let State { threads, filter, .. } = &mut *self.state;
             let form = match threads.as_mut().filter(|threads| threads.applies(chunk.partition, sent)) {
-                Some(threads) => threads.form(chunk, sent, allowance, filter.as_deref()),
+                Some(threads) => threads.form(chunk, sent, allowance, filter.as_deref(), &mut self.left),
                 None => forms.of(chunk, sent, allowance, dialect, filter.as_ref()),
             };
             let records = form.records;
@@ -87,11 +94,6 @@ impl Feeder<'_> {
             let text = control::replay_progress(&resume.progress(&self.state.positions));
             self.state.push(ws_frame::text(&text), self.now);
         }
-    }
-
-    /// Whether the client waits for the end of a resume.
-    pub fn is_resuming(&self) -> bool {
-        self.state.resume.is_some()
     }
 
     /// Whether its resume may not send any further record.
@@ -172,7 +174,7 @@ impl Feeder<'_> {
         self.state.feed = Feed::Live(generation);
         self.state.skips_to_live = false;
         let joined = match self.end_resume(false) {
-            Some((replayed, took, threads)) => Joined::Resumed { replayed, took, threads },
+            Some(ended) => Joined::Resumed(ended),
             None if was_live => Joined::StayedLive,
             None => Joined::CaughtUp,
         };
@@ -180,23 +182,23 @@ impl Feeder<'_> {
         joined
     }
 
-    /// The resume met its limit with more to come: the client is told, and gets nothing more until it asks on.
-    pub fn park(mut self) -> Joined {
+    /// The resume ends with more to come: the client is told, and gets nothing more until it asks on.
+    pub fn park(mut self) -> Ended {
         self.state.feed = Feed::Parked;
-        let (replayed, took, threads) = self.end_resume(true).unwrap_or_default();
+        let ended = self.end_resume(true).unwrap_or_default();
         self.wake();
-        Joined::Capped { replayed, took, threads }
+        ended
     }
 
     /// v1, whose clients cannot ask on: the resume is over, and what it did not send was named; live comes next.
-    pub fn live_capped(mut self, generation: u64) -> Joined {
+    pub fn live_capped(mut self, generation: u64) -> Ended {
         self.state.feed = Feed::Live(generation);
-        let (replayed, took, threads) = self.end_resume(true).unwrap_or_default();
+        let ended = self.end_resume(true).unwrap_or_default();
         self.wake();
-        Joined::Capped { replayed, took, threads }
+        ended
     }
 
-    fn end_resume(&mut self, capped: bool) -> Option<(u64, Duration, bool)> {
+    fn end_resume(&mut self, capped: bool) -> Option<Ended> {
         let resume = self.state.resume.take()?;
         let threads = self.state.threads.take().is_some();
         // The end says where the client stands.
@@ -206,7 +208,7 @@ impl Feeder<'_> {
         let complete = Complete { from, replayed, next_offsets: &next, epoch: &epoch, capped, threads };
         let text = control::replay_complete(&complete, self.queue.info.dialect);
         self.state.push(ws_frame::text(&text), self.now);
-        Some((resume.replayed(), resume.took(self.now), threads))
+        Some(Ended { replayed, took: resume.took(self.now), threads })
     }
 
     /// Tells the client something in passing.

@@ -109,6 +109,7 @@ mod tests {
     use super::super::{Beginning, Forms, Joined, Offer, QueueLimits, SessionInfo, SlowPolicy};
     use super::*;
     use crate::actors::link::Link;
+    use crate::actors::resumes::Ended;
     use crate::board::Epoch;
     use crate::pipeline::filter::Grant;
     use crate::pipeline::tags::Reading;
@@ -247,7 +248,7 @@ mod tests {
                 at += 1;
             }
             if at == chunks.len() {
-                assert!(matches!(feeder.live(1), Joined::Resumed { replayed: 0, .. }));
+                assert!(matches!(feeder.live(1), Joined::Resumed(Ended { replayed: 0, .. })));
                 break;
             }
             feeder.behind();

@@ -42,7 +42,15 @@ impl ThreadReplay {
     }
 
     /// The part of `chunk` from `sent` on with at most `max_records`, and no further than the end of the log at the request.
-    pub(super) fn form(&mut self, chunk: &Chunk, sent: i64, max_records: u32, filter: Option<&Filter>) -> Form {
+    /// It ends when it has looked through `left` bytes, which it counts down; the last record may go over that.
+    pub(super) fn form(
+        &mut self,
+        chunk: &Chunk,
+        sent: i64,
+        max_records: u32,
+        filter: Option<&Filter>,
+        left: &mut usize,
+    ) -> Form {
         let until = self.target(chunk.partition);
         let passing = filter.map(|filter| filter.select(chunk));
         let passes = |index: usize| match &passing {
@@ -62,7 +70,13 @@ impl ThreadReplay {
             }
             match item {
                 ItemRef::Record(value) if of_filter => {
-                    let Some(found) = self.cursor.find(value) else { continue };
+                    if *left == 0 {
+                        form.next = first;
+                        break;
+                    }
+                    let found = self.cursor.find(value);
+                    *left = left.saturating_sub(self.cursor.take_looked_through());
+                    let Some(found) = found else { continue };
                     if form.records == max_records {
                         form.next = first;
                         break;

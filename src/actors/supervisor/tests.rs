@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Long enough for a thread that shares two cores with everybody else's tests.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
 const NAMES: [&str; 3] = ["store", "tracker", "ingest"];
-const STRATEGIES: [Strategy; 3] = [Strategy::OneForOne, Strategy::RestForOne, Strategy::OneForAll];
+const STRATEGIES: [Strategy; 2] = [Strategy::OneForOne, Strategy::RestForOne];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
@@ -217,7 +217,6 @@ async fn hurt_the_second_of_three(strategy: Strategy, shared_thread: bool, fault
         _ if shared_thread && takes_thread => [2, 2, 2],
         Strategy::OneForOne => [1, 2, 1],
         Strategy::RestForOne => [1, 2, 2],
-        Strategy::OneForAll => [2, 2, 2],
     };
     bench.wait_for_generations(&expected, &what).await;
     for (probe, generation) in bench.probes.iter().zip(expected) {

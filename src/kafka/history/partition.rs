@@ -9,9 +9,10 @@ use std::time::Instant;
 use super::queue::{Answer, PageJob};
 use crate::kafka::batch::{BatchBuilder, BatchLimits, RecordView};
 use crate::pipeline::assemble::{Assembler, Judged};
-use crate::pipeline::decode::{JudgeSettings, SequenceItem, Verdict};
+use crate::pipeline::decode::{JudgeSettings, Verdict};
 use crate::pipeline::page::{Page, PageRequest, TierError};
 use crate::pipeline::safe_judge::SafeJudge;
+use crate::pipeline::sequence::SequenceItem;
 use crate::pipeline::window::Chunk;
 
 /// So much is judged at once.

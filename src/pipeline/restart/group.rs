@@ -115,7 +115,6 @@ struct Unit {
 /// A group of children under one strategy and one intensity.
 #[derive(Debug)]
 pub struct Group {
-    strategy: Strategy,
     backoff: Backoff,
     history: History,
     children: Vec<Child>,
@@ -129,11 +128,11 @@ impl Group {
         let unit = |first, end| Unit { first, end, phase: Phase::Starting, round: 0, attempt: 0 };
         let units = match strategy {
             Strategy::OneForOne => (0..policies.len()).map(|child| unit(child, child + 1)).collect(),
-            Strategy::RestForOne | Strategy::OneForAll => vec![unit(0, policies.len())],
+            Strategy::RestForOne => vec![unit(0, policies.len())],
         };
         let child = |policy| Child { policy, life: Life::Down, generation: 0, cause: None };
         let children = policies.iter().copied().map(child).collect();
-        Self { strategy, backoff, history: History::new(intensity), children, units, closing: false }
+        Self { backoff, history: History::new(intensity), children, units, closing: false }
     }
 
     /// The next thing to do, if any. `random` (0.0 to 1.0) is the jitter of a wait.
@@ -248,7 +247,7 @@ impl Group {
     fn begin_round(&mut self, unit: usize, failure: Failure, now: Instant) -> Option<Exceeded> {
         let window = self.history.intensity.window;
         let unit = self.units.get_mut(unit)?;
-        let from = if self.strategy == Strategy::RestForOne { failure.child } else { unit.first };
+        let from = failure.child;
         match unit.phase {
             Phase::Stopped => return None,
             Phase::Halting { from: already } => {

@@ -43,8 +43,6 @@ pub enum Strategy {
     OneForOne,
     /// Those listed after it.
     RestForOne,
-    /// All.
-    OneForAll,
 }
 
 /// Why a child is down. Also the value of the `reason` label.

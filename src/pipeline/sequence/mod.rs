@@ -3,6 +3,9 @@
 //! [`Tracker`] remembers the threads that were seen last; `line` judges the numbers of one thread. It must
 //! not know tenants, records or partitions, and never withholds anything.
 //!
+//! A record whose numbers would outweigh it is looked at in part. The threads of the rest have their next number taken as a
+//! new baseline, and with them a few others, since only [`place_of`] them is known: what is not looked at is never a gap.
+//!
 //! Bounds: at most [`Limits::threads`] are tracked. One more, and the [`Limits::prune_batch`] least recently used are
 //! forgotten; of those, the ids of the last [`Limits::remembered`] are kept. A thread that comes back after it was
 //! forgotten has its next number taken as a new baseline, in silence, so there is no false gap; a real gap at that very
@@ -15,7 +18,57 @@ use std::hash::{BuildHasherDefault, Hasher};
 use hashlink::LruCache;
 
 use self::line::Thread;
-use crate::pipeline::decode::SequenceItem;
+/// Threads that share a place are begun anew together when one of them was not looked at.
+const PLACES: usize = 128;
+
+/// Consecutive numbers of one thread in consecutive events of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SequenceItem {
+    /// Keyed 128-bit hash of (tenant, thread).
+    pub thread: u128,
+    /// The first number, at least 1.
+    pub sequence: u64,
+    /// Index of the first inner event in an event batch, otherwise 0.
+    pub event_index: u32,
+    /// How many numbers.
+    pub len: u32,
+}
+
+impl SequenceItem {
+    /// One number.
+    pub const fn one(thread: u128, sequence: u64, event_index: u32) -> Self {
+        Self { thread, sequence, event_index, len: 1 }
+    }
+
+    /// Instead of numbers for which a record has no room: the places of their threads, as bits.
+    pub const fn overlooked(places: u128) -> Self {
+        Self { thread: places, sequence: 0, event_index: 0, len: 0 }
+    }
+
+    /// Whether it stands for numbers that are not looked at.
+    pub const fn is_overlooked(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether this number in this event is the next one.
+    pub fn continues_with(&self, thread: u128, sequence: u64, event_index: u32) -> bool {
+        self.thread == thread
+            && self.event_index.checked_add(self.len) == Some(event_index)
+            && self.sequence.checked_add(u64::from(self.len)) == Some(sequence)
+    }
+}
+
+/// Where a thread lies, below [`PLACES`].
+#[allow(clippy::cast_possible_truncation, reason = "a part of a hash")]
+pub const fn place_of(thread: u128) -> usize {
+    thread as usize % PLACES
+}
+
+/// How many items, and how many findings, a record of so many bytes in Kafka may have: about as many as weigh what it weighs
+/// itself, however much it unpacks to. An event takes more than these bytes, compressed too, since its id is random.
+pub const fn allowance(record_bytes: usize) -> usize {
+    4 + record_bytes / 16
+}
 
 /// What the check found at one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,9 +146,19 @@ pub struct Tally {
 #[derive(Debug)]
 pub struct Tracker {
     limits: Limits,
-    threads: LruCache<u128, Thread, ByKey>,
+    threads: LruCache<u128, Known, ByKey>,
     pruned: LruCache<u128, (), ByKey>,
     tally: Tally,
+    /// How many records were looked at in part, and which of them was the last one in each place.
+    overlooks: u64,
+    overlooked: [u64; PLACES],
+}
+
+#[derive(Debug)]
+struct Known {
+    thread: Thread,
+    /// Records that were looked at in part until its baseline was taken.
+    overlooks: u64,
 }
 
 impl Tracker {
@@ -106,19 +169,44 @@ impl Tracker {
             threads: LruCache::with_hasher(usize::MAX, ByKey::default()),
             pruned: LruCache::with_hasher(limits.remembered, ByKey::default()),
             tally: Tally::default(),
+            overlooks: 0,
+            overlooked: [0; PLACES],
         }
     }
 
-    /// Checks one event. The first sight of a thread is a baseline; sequence 0 is unsequenced and never checked.
-    pub fn check(&mut self, item: &SequenceItem) -> Option<Finding> {
-        if item.sequence == 0 {
+    /// Checks numbers; `found` gets the findings with the index of their inner event. The first sight of a thread is a
+    /// baseline; sequence 0 is unsequenced and never checked.
+    pub fn check(&mut self, item: &SequenceItem, mut found: impl FnMut(u32, Finding)) {
+        if item.is_overlooked() {
+            self.overlook(item.thread);
+        }
+        for nth in 0..item.len {
+            if let Some(finding) = self.next(item.thread, item.sequence + u64::from(nth)) {
+                found(item.event_index + nth, finding);
+            }
+        }
+    }
+
+    fn next(&mut self, key: u128, sequence: u64) -> Option<Finding> {
+        if sequence == 0 {
             return None;
         }
-        match self.threads.get_mut(&item.thread) {
-            Some(thread) => thread.check(item.sequence),
-            None => {
-                self.begin(item);
-                None
+        let Some(known) = self.threads.get_mut(&key) else {
+            self.begin(key, sequence);
+            return None;
+        };
+        if known.overlooks < self.overlooked.get(place_of(key)).copied().unwrap_or_default() {
+            *known = Known { thread: Thread::new(sequence), overlooks: self.overlooks };
+            return None;
+        }
+        known.thread.check(sequence)
+    }
+
+    fn overlook(&mut self, places: u128) {
+        self.overlooks += 1;
+        for (place, last) in self.overlooked.iter_mut().enumerate() {
+            if places >> place & 1 == 1 {
+                *last = self.overlooks;
             }
         }
     }
@@ -148,18 +236,18 @@ impl Tracker {
     pub fn memory_bytes(&self) -> usize {
         // An entry is its key and value between two links, on the heap, and a slot in the hash table.
         const OVERHEAD: usize = 5 * size_of::<usize>();
-        self.threads.len() * (size_of::<(u128, Thread)>() + OVERHEAD)
+        self.threads.len() * (size_of::<(u128, Known)>() + OVERHEAD)
             + self.pruned.len() * (size_of::<u128>() + OVERHEAD)
     }
 
     #[cold]
-    fn begin(&mut self, item: &SequenceItem) {
-        if self.pruned.remove(&item.thread).is_some() {
+    fn begin(&mut self, key: u128, sequence: u64) {
+        if self.pruned.remove(&key).is_some() {
             self.tally.returned += 1;
         } else {
             self.tally.started += 1;
         }
-        self.threads.insert(item.thread, Thread::new(item.sequence));
+        self.threads.insert(key, Known { thread: Thread::new(sequence), overlooks: self.overlooks });
         if self.threads.len() > self.limits.threads {
             for _ in 0..self.limits.prune_batch {
                 let Some((thread, _)) = self.threads.remove_lru() else { break };

@@ -9,12 +9,18 @@ use super::line::{RESTART_RUN, WINDOW};
 use super::*;
 
 fn item(thread: u128, sequence: u64) -> SequenceItem {
-    SequenceItem { thread, sequence, event_index: 0 }
+    SequenceItem::one(thread, sequence, 0)
+}
+
+fn check(tracker: &mut Tracker, item: &SequenceItem) -> Option<Finding> {
+    let mut found = None;
+    tracker.check(item, |_, finding| found = Some(finding));
+    found
 }
 
 fn check_all(sequences: impl IntoIterator<Item = u64>) -> Vec<Finding> {
     let mut tracker = Tracker::default();
-    sequences.into_iter().filter_map(|sequence| tracker.check(&item(7, sequence))).collect()
+    sequences.into_iter().filter_map(|sequence| check(&mut tracker, &item(7, sequence))).collect()
 }
 
 /// Findings as text: `gap+size`, `dup`, `late`, `restart`, each with the number that came.
@@ -114,7 +120,7 @@ fn cold_start_in_the_middle_of_many_threads_finds_nothing() {
     let mut tracker = Tracker::default();
     for sequence in 500..510 {
         for thread in 0..100_u64 {
-            assert_eq!(tracker.check(&item(thread.into(), sequence + thread)), None);
+            assert_eq!(check(&mut tracker, &item(thread.into(), sequence + thread)), None);
         }
     }
     assert_eq!(tracker.tally(), Tally { started: 100, returned: 0, pruned: 0 });
@@ -125,7 +131,7 @@ fn threads_are_judged_apart_however_they_are_mixed() {
     let mut tracker = Tracker::default();
     let findings: Vec<_> = [(1, 1), (2, 1), (1, 2), (3, 1), (2, 1), (1, 4), (3, 3), (3, 2)]
         .into_iter()
-        .filter_map(|(thread, sequence)| Some((thread, tracker.check(&item(thread, sequence))?)))
+        .filter_map(|(thread, sequence)| Some((thread, check(&mut tracker, &item(thread, sequence))?)))
         .collect();
     assert_eq!(
         findings,
@@ -143,16 +149,20 @@ fn one_thread_too_many_forgets_a_batch_of_the_oldest() {
     let mut tracker = Tracker::default();
     let limits = Limits::default();
     for thread in 0..limits.threads as u128 {
-        tracker.check(&item(thread, 1));
+        check(&mut tracker, &item(thread, 1));
     }
-    tracker.check(&item(0, 2));
+    check(&mut tracker, &item(0, 2));
     assert_eq!((tracker.tracked(), tracker.tally().pruned), (100_000, 0));
-    tracker.check(&item(u128::MAX, 1));
+    check(&mut tracker, &item(u128::MAX, 1));
     assert_eq!((tracker.tracked(), tracker.remembered(), tracker.tally().pruned), (99_001, 1_000, 1_000));
-    assert!(tracker.check(&item(0, 4)).is_some(), "used lately: still tracked");
-    assert!(tracker.check(&item(1_001, 3)).is_some(), "not among the oldest thousand");
-    assert_eq!(tracker.check(&item(1_000, 9)), None, "forgotten: no false gap");
-    assert_eq!(tracker.check(&item(1_000, 11)), Some(Finding::Gap { expected: 10, found: 11 }), "and tracked again");
+    assert!(check(&mut tracker, &item(0, 4)).is_some(), "used lately: still tracked");
+    assert!(check(&mut tracker, &item(1_001, 3)).is_some(), "not among the oldest thousand");
+    assert_eq!(check(&mut tracker, &item(1_000, 9)), None, "forgotten: no false gap");
+    assert_eq!(
+        check(&mut tracker, &item(1_000, 11)),
+        Some(Finding::Gap { expected: 10, found: 11 }),
+        "and tracked again"
+    );
     assert_eq!((tracker.tally().returned, tracker.tally().started), (1, 100_001));
 }
 
@@ -163,8 +173,8 @@ fn a_million_threads_leave_memory_level_and_a_steady_one_unharmed() {
     for thread in 1..=1_000_000_u64 {
         // Spread as the real keys are: they are hashes.
         let key = u128::from(thread).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
-        assert_eq!(tracker.check(&item(key, 40)), None);
-        assert_eq!(tracker.check(&item(0, thread)), None, "the steady one");
+        assert_eq!(check(&mut tracker, &item(key, 40)), None);
+        assert_eq!(check(&mut tracker, &item(0, thread)), None, "the steady one");
         if thread == 200_000 {
             memory = tracker.memory_bytes();
         }
@@ -179,11 +189,11 @@ fn a_million_threads_leave_memory_level_and_a_steady_one_unharmed() {
 fn after_a_reset_every_thread_is_new() {
     let mut tracker = Tracker::new(Limits { threads: 2, prune_batch: 1, remembered: 1 });
     for thread in 0..3 {
-        tracker.check(&item(thread, 100));
+        check(&mut tracker, &item(thread, 100));
     }
     tracker.reset();
     assert_eq!((tracker.tracked(), tracker.remembered()), (0, 0));
-    assert_eq!(tracker.check(&item(2, 1)), None);
+    assert_eq!(check(&mut tracker, &item(2, 1)), None);
 }
 
 /// The rules of one thread, with all numbers of a line remembered in a set.
@@ -287,7 +297,7 @@ proptest! {
         let mut model = Model::default();
         let mut tracker = Tracker::default();
         for (index, sequence) in stream.iter().enumerate() {
-            let found = tracker.check(&item(1, *sequence));
+            let found = check(&mut tracker, &item(1, *sequence));
             prop_assert_eq!(found, model.check(*sequence), "at {} of {:?}", index, stream);
         }
     }
@@ -344,7 +354,7 @@ proptest! {
         let mut next: HashMap<u128, u64> = HashMap::new();
         for id in ids {
             let sequence = next.entry(id).or_insert(1);
-            prop_assert_eq!(tracker.check(&item(id, *sequence)), None, "complete threads have no findings, pruned or not");
+            prop_assert_eq!(check(&mut tracker, &item(id, *sequence)), None, "complete threads have no findings, pruned or not");
             *sequence += 1;
             let Tally { started, returned, pruned } = tracker.tally();
             prop_assert!(tracker.tracked() <= threads && tracker.remembered() <= remembered);

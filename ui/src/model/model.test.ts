@@ -1,17 +1,19 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { frameOf } from "../../testing/frames";
+import { frameOf, frameOfValues } from "../../testing/frames";
+import { type Body, eventValue, framed } from "../../testing/messages";
 import type { ConnectionStatus, Mode, StreamEvent } from "../stream/events";
+import { decodeRecord } from "../wire/decode";
 import { type DecodedFrame, decodeFrame, type RangeItem } from "../wire/frame";
 import { DEFAULT_FRAMING } from "../wire/limits";
-import type { RunTouch } from "../wire/summary";
+import { type RunTouch, summarize } from "../wire/summary";
 import { FilteredRows, parseFilter } from "./filter";
 import { Model } from "./model";
 import { lagOf } from "./partitions";
 import { Pipeline } from "./pipeline";
 import { Rate } from "./rates";
 import { Ring } from "./ring";
-import type { Row } from "./rows";
+import { type Row, recordRow } from "./rows";
 import { Runs } from "./runs";
 
 const start = (partition: number, from: bigint) => ({ partition, from, low: 0n, next: from });
@@ -83,6 +85,48 @@ describe("rows", () => {
     expect(made.alerts.list()).toMatchObject([
       { level: "warning", text: expect.stringContaining("topic_recreated") as string },
     ]);
+  });
+
+  test("hold every record in the order of the log, whatever its number: equal, falling, missing or huge", () => {
+    const sequences = [9n, 10n, 9n, 0n, 0n, 1000n, 99n, 2n ** 53n + 1n, 1n, 1n];
+    const frame = decodeFrame(
+      frameOfValues(
+        0,
+        0n,
+        sequences.map((sequence) => eventValue("run", sequence)),
+      ),
+    );
+    if (!frame.ok) {
+      throw new Error(frame.message);
+    }
+    const made = model();
+    made.apply({ type: "data", frame, waitedMs: 1 }, 1);
+    const shown = rowsOf(made).filter((row) => row.type === "record");
+    expect(shown.map((row) => row.summary?.sequence)).toEqual(sequences);
+    expect(shown.map((row) => row.offset)).toEqual(sequences.map((_, at) => BigInt(at)));
+    expect(made.runs.latest(9)).toMatchObject([{ thread: "run", events: sequences.length }]);
+  });
+
+  const OUTER = 1_763_700_000_000_000n;
+  const INNER = OUTER - 60_000_000n;
+  const event = (timestampUs: bigint): Body => ({ case: "event", value: { header: { threadId: "x", timestampUs } } });
+  const batch: Body = {
+    case: "eventBatch",
+    value: { header: { timestampUs: OUTER }, events: [{ header: { threadId: "x", timestampUs: INNER } }] },
+  };
+  test.each<[string, Body, number, number | null, number | null]>([
+    ["microseconds of the producer, to the millisecond", event(OUTER + 123_999n), 7, 1_763_700_000_123, 7],
+    ["those of Kafka where the producer has none", event(0n), 1_763_700_000_456, null, 1_763_700_000_456],
+    ["none where nobody has one", event(0n), 0, null, null],
+    ["none before 1970", event(-5_000_000n), -1, null, null],
+    ["none that no clock could show", event(2n ** 63n - 1n), Number.MAX_SAFE_INTEGER, null, null],
+    ["that of a batch, not of an event in it", batch, 7, 1_763_700_000_000, 7],
+  ])("show as time %s", (_, body, timestampMs, producerMs, kafkaMs) => {
+    const value = framed(body);
+    const read = decodeRecord(value);
+    const outcome = read.ok ? { ok: true as const, summary: summarize(read.message) } : read;
+    const row = recordRow(1, 0, { type: "record", offset: 0n, timestampMs, value, findings: [], outcome });
+    expect(row).toMatchObject({ producerMs, kafkaMs, timeMs: producerMs ?? kafkaMs });
   });
 
   test("skips that touch become one row", () => {
@@ -387,6 +431,20 @@ describe("runs", () => {
     expect(runs.latest(1)[0]).toMatchObject({ status: "running", errors: 0, events: 1 });
     runs.touch(touch("x", { tenant: "b" }), "node_start", 5);
     expect(runs.size).toBe(2);
+  });
+
+  test("are as new as what came last of them, whatever the clocks of producers say", () => {
+    const runs = new Runs(2);
+    const hour = 3_600_000;
+    for (const [thread, timeMs] of [
+      ["a", 9 * hour],
+      ["b", 1 * hour],
+      ["a", 0],
+      ["c", 2 * hour],
+    ] as const) {
+      runs.touch(touch(thread), "x", timeMs);
+    }
+    expect(runs.latest(9).map((run) => run.thread)).toEqual(["c", "a"]);
   });
 
   test("beyond the bound, the one that was quiet longest goes", () => {

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { FakeEnvironment, MemoryStore } from "../../testing/fake_environment";
-import { frameOf, gapFrame, welcome } from "../../testing/frames";
+import { frameOf, frameOfValues, gapFrame, welcome } from "../../testing/frames";
+import { eventValue, framed } from "../../testing/messages";
 import { StreamClient } from "./client";
 import type { StreamEvent } from "./events";
 
@@ -43,6 +44,15 @@ function status(): string {
 
 const stored = (): Record<string, unknown> =>
   JSON.parse(env.storage.values.get("dashstream.v2.cursor:space") ?? "{}") as Record<string, unknown>;
+
+/** The topic was created anew, and the partition begins at `nextOffset`. */
+const anew = (partition: number, nextOffset = "0"): object => ({
+  type: "cursor_reset",
+  partition,
+  reason: "topic_recreated",
+  nextOffset,
+  epoch: "epoch-2",
+});
 
 beforeEach(() => open());
 
@@ -217,6 +227,10 @@ describe("a breach of the promise", () => {
     ["a partition that was never agreed", () => env.socket.binary(frameOf(7, 0n, 1n))],
     ["a frame of garbage", () => env.socket.binary(new Uint8Array([255, 255]).buffer)],
     ["a control frame of garbage", () => env.socket.text("{")],
+    [
+      "a new log without a name",
+      () => env.socket.text({ type: "cursor_reset", partition: 0, reason: "manual_reset", nextOffset: "9" }),
+    ],
     ["a second welcome", () => env.socket.text(welcome({ "0": 0n }))],
   ];
   test.each(breaches)("%s is reported and answered by a reconnect from the applied position", (_, breach) => {
@@ -302,7 +316,7 @@ describe("the stored position", () => {
     storage.setItem("dashstream.v2.cursor:other", "theirs");
     await open(storage);
     env.socket.text(welcome({ "0": 0n }));
-    env.socket.text({ type: "cursor_reset", partition: 0, reason: "topic_recreated", nextOffset: "0" });
+    env.socket.text(anew(0));
     expect(storage.values.get("dashstream.v2.cursor:other")).toBe("theirs");
   });
 
@@ -322,21 +336,9 @@ describe("the stored position", () => {
     env.socket.text(welcome({ "0": 100n, "1": 200n }));
     env.socket.binary(frameOf(0, 100n, 101n));
     client.flush();
-    env.socket.text({
-      type: "cursor_reset",
-      partition: 0,
-      reason: "topic_recreated",
-      nextOffset: "0",
-      epoch: "epoch-2",
-    });
+    env.socket.text(anew(0));
     expect(env.storage.values.has("dashstream.v2.cursor:space")).toBe(false);
-    env.socket.text({
-      type: "cursor_reset",
-      partition: 1,
-      reason: "topic_recreated",
-      nextOffset: "0",
-      epoch: "epoch-2",
-    });
+    env.socket.text(anew(1));
     env.socket.binary(frameOf(0, 0n, 2n));
     client.flush();
     await open(env.storage);
@@ -350,10 +352,74 @@ describe("the stored position", () => {
     reconnect();
     env.socket.text(welcome({ "0": 0n }, "epoch-2"));
     expect(env.storage.values.has("dashstream.v2.cursor:space")).toBe(false);
-    env.socket.text({ type: "cursor_reset", partition: 0, reason: "topic_recreated", nextOffset: "0" });
+    env.socket.text(anew(0));
     env.socket.binary(frameOf(0, 0n, 1n));
     expect(covered(0)).toEqual(["0-1"]);
     expect(seen("reset")).toMatchObject([{ reason: "topic_recreated", nextOffset: 0n }]);
+  });
+
+  test.each([
+    [0, "epoch-1", { "0": "99", "1": "199" }],
+    [1, "epoch-2", { "0": "6" }],
+    [2, "epoch-2", { "0": "6", "1": "2" }],
+  ])(
+    "never mixes two epochs when the connection ends after the resets of %i of two partitions",
+    (told, epoch, last) => {
+      const resets = [anew(0, "7"), anew(1, "3")];
+      env.socket.text(welcome({ "0": 100n, "1": 200n }));
+      env.socket.end(1006);
+      reconnect();
+      env.socket.text(welcome({ "0": 7n, "1": 3n }, "epoch-2"));
+      const say = (frames: object[]) => {
+        for (const frame of frames) {
+          env.socket.text(frame);
+        }
+      };
+      say(resets.slice(0, told));
+      client.flush();
+      expect(stored()).toMatchObject({ epoch, lastOffsetsByPartition: last });
+      env.socket.end(1006);
+      reconnect();
+      expect(env.socket.sent[0]).toMatchObject({ from: "cursor", default: "earliest", epoch });
+      expect(env.socket.sent[0]?.lastOffsetsByPartition).toEqual(last);
+      env.socket.text(welcome({ "0": 7n, "1": 3n }, "epoch-2"));
+      // Who comes back with a cursor of the old log is told again.
+      say(told === 0 ? resets : []);
+      env.socket.binary(frameOf(0, 7n, 9n));
+      env.socket.binary(frameOf(1, 3n, 4n));
+      expect([covered(0), covered(1)]).toEqual([["7-9"], ["3-4"]]);
+      expect(seen("notice")).toEqual([]);
+    },
+  );
+
+  test("of an open session is of one epoch too, when it ends between the resets", () => {
+    env.socket.text(welcome({ "0": 100n, "1": 200n }));
+    env.socket.text(anew(0));
+    env.socket.binary(frameOf(0, 0n, 2n));
+    env.socket.end(1006);
+    reconnect();
+    expect(env.socket.sent[0]).toMatchObject({ epoch: "epoch-2", lastOffsetsByPartition: { "0": "1" } });
+    env.socket.text(welcome({ "0": 2n, "1": 0n }, "epoch-2"));
+    env.socket.binary(frameOf(1, 0n, 4n));
+    env.socket.binary(frameOf(0, 2n, 3n));
+    expect([covered(0), covered(1)]).toEqual([["0-2", "2-3"], ["0-4"]]);
+    expect(seen("notice")).toEqual([]);
+  });
+
+  test("rests on offsets alone, whatever numbers producers give their records", async () => {
+    const batch = framed({
+      case: "eventBatch",
+      value: { header: { threadId: "b" }, events: [{ header: { threadId: "b", sequence: 4n } }] },
+    });
+    const values = [eventValue("a", 900n), eventValue("b", 3n), batch];
+    env.socket.text(welcome({ "0": 10n }));
+    env.socket.binary(frameOfValues(0, 10n, values));
+    client.flush();
+    await open(env.storage);
+    expect(env.socket.sent[0]).toMatchObject({ from: "cursor", lastOffsetsByPartition: { "0": "12" } });
+    env.socket.text(welcome({ "0": 13n }));
+    env.socket.binary(frameOfValues(0, 13n, values));
+    expect([covered(0), seen("notice")]).toEqual([["13-16"], []]);
   });
 
   test("does not outlive a storage that throws", async () => {
@@ -452,13 +518,7 @@ describe("a replay in parts", () => {
     env.socket.text(welcome({ "0": 50n }));
     env.socket.binary(frameOf(0, 50n, 52n));
     env.socket.text(timeout);
-    env.socket.text({
-      type: "cursor_reset",
-      partition: 0,
-      reason: "topic_recreated",
-      nextOffset: "0",
-      epoch: "epoch-2",
-    });
+    env.socket.text(anew(0));
     env.advance(2_000);
     expect(asks()).toMatchObject([{ epoch: "epoch-2", lastOffsetsByPartition: { "0": "-1" } }]);
   });

@@ -17,6 +17,8 @@ export class Positions {
   #epoch = "";
   #next = new Map<number, bigint>();
   #unplaced = new Set<number>();
+  /** The cursor of the epoch before, for as long as nothing is placed in the new one. */
+  #before: Cursor | null = null;
 
   get epoch(): string {
     return this.#epoch;
@@ -31,18 +33,14 @@ export class Positions {
     this.#epoch = cursor.epoch;
     this.#next = new Map(cursor.next);
     this.#unplaced.clear();
-  }
-
-  clear(): void {
-    this.#epoch = "";
-    this.#next.clear();
-    this.#unplaced.clear();
+    this.#before = null;
   }
 
   /** Begins an epoch. Offsets of another one are dropped; those partitions wait for their reset. True when it changed. */
   enterEpoch(epoch: string): boolean {
     const changed = this.#epoch !== "" && this.#epoch !== epoch;
     if (changed) {
+      this.#before = this.cursor();
       for (const partition of this.#next.keys()) {
         this.#unplaced.add(partition);
       }
@@ -66,8 +64,17 @@ export class Positions {
     }
   }
 
+  /**
+   * The service takes the cursor as one of its own epoch. What it does not list begins where the service says, and no reset
+   * will come for it: the one that was to come was lost with an earlier connection.
+   */
+  waitForNoReset(): void {
+    this.#unplaced.clear();
+  }
+
   /** The partition goes on at `offset`, whatever was before. */
   place(partition: number, offset: bigint): void {
+    this.#before = null;
     this.#unplaced.delete(partition);
     this.#next.set(partition, offset);
   }
@@ -83,9 +90,13 @@ export class Positions {
     this.#next.set(partition, next);
   }
 
-  /** The cursor from which a later session goes on, or null when nothing is placed. */
+  /**
+   * The cursor from which a later session goes on: of one epoch, never of two. Partitions without a place are not in it;
+   * while none has one it is that of the epoch before, so that the resets are told again. Null when there is none.
+   */
   cursor(): Cursor | null {
-    return this.#epoch === "" || this.#next.size === 0 ? null : { epoch: this.#epoch, next: new Map(this.#next) };
+    const isPlaced = this.#epoch !== "" && this.#next.size > 0;
+    return isPlaced ? { epoch: this.#epoch, next: new Map(this.#next) } : this.#before;
   }
 }
 

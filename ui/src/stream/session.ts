@@ -67,6 +67,9 @@ export class Session {
     if (positions.enterEpoch(welcome.epoch)) {
       this.#dropsStorage = true;
     }
+    if (start.from === "cursor" && start.cursor.epoch === welcome.epoch) {
+      positions.waitForNoReset();
+    }
     positions.retainOnly(new Set(welcome.partitions.keys()));
     this.#emit({
       type: "welcome",
@@ -90,8 +93,7 @@ export class Session {
     }
     switch (frame.type) {
       case "cursor_reset":
-        this.#onReset(frame);
-        return null;
+        return this.#onReset(frame);
       case "partition_added":
         return this.#onPartitionAdded(frame.partition, frame.from);
       case "replay_progress":
@@ -141,10 +143,13 @@ export class Session {
     // itself by a reset or a gap.
   }
 
-  #onReset(frame: CursorReset): void {
+  #onReset(frame: CursorReset): string | null {
     const before = this.#positions.partitions.get(frame.partition) ?? null;
     const newEpoch = NEW_EPOCH.has(frame.reason);
-    if (newEpoch && frame.epoch !== null) {
+    if (newEpoch) {
+      if (frame.epoch === null) {
+        return "a reset that does not name the epoch that begins";
+      }
       this.#positions.enterEpoch(frame.epoch);
     }
     this.#dropsStorage = true;
@@ -157,6 +162,7 @@ export class Session {
       before,
       nextOffset: frame.nextOffset,
     });
+    return null;
   }
 
   #onPartitionAdded(partition: number, from: bigint): string | null {

@@ -79,6 +79,17 @@ test("a batch counts its events per run, also of several runs", () => {
   ]);
 });
 
+test("a duration is the producer's own, whatever the times around it", () => {
+  for (const timestampUs of [0n, 5n, 2n ** 62n]) {
+    const timed = { ...header, timestampUs };
+    const shown = [
+      summary({ case: "event", value: { header: timed, eventType: EventType.NODE_END, durationUs: 142_000n } }),
+      summary({ case: "toolExecution", value: { header: timed, toolName: "t", durationUs: 142_000n } }),
+    ];
+    expect(shown.every(({ detail }) => detail.includes("142 ms"))).toBe(true);
+  }
+});
+
 test("a failed tool call reads as an error, an event number of a later version by its number", () => {
   expect(summary({ case: "toolExecution", value: { header, stage: ToolExecution_ExecutionStage.FAILED } }).level).toBe(
     "error",

@@ -110,7 +110,7 @@ export type Record = Message<"dashstream.stream.v2.Record"> & {
   value: Uint8Array;
 
   /**
-   * What the sequence check found at this record. A batch may hold several.
+   * What the sequence check found at this record. A batch may hold several; of very many only the first ones are told.
    *
    * @generated from field: repeated dashstream.stream.v2.Finding findings = 4;
    */
