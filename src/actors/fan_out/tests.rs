@@ -72,7 +72,7 @@ fn those_who_ask_for_threads_take_the_store_in_turns_and_what_is_live_goes_on_be
     let window = Window::new(1 << 30, usize::MAX);
     let mut store = FanOut::new(1, window, Sessions::default(), board, Arc::clone(&metrics));
     store.open(
-        &PartitionsOpened { epoch: epoch.clone(), partitions: vec![PartitionStart { partition: 0, start: 0, end: 0 }] },
+        &PartitionsOpened { epoch: epoch.clone(), partitions: vec![PartitionStart { partition: 0, start: 0 }] },
         now,
     );
     let mut backlog: Vec<_> = (1..BACKLOG as u64).map(|sequence| value("other", sequence, 200_000)).collect();
