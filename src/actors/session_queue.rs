@@ -1,7 +1,7 @@
 //! One session's outgoing queue: the one structure that an actor shares with the outside.
 //!
 //! A WebSocket actor is frozen while its client does not read, so data flows beside its mailbox: the store pushes frames
-//! that were encoded once, the response stream pulls them when the socket has room. The queue holds the session's
+//! that were encoded once, the connection pulls them when the socket has room. The queue holds the session's
 //! cursors, and nothing enters that does not touch them: the last gate before the socket refuses a hole. A queue that is
 //! full leaves the live set and asks the store again once it has drained; nothing is dropped. It must not know where
 //! frames come from.

@@ -214,7 +214,7 @@ fn not_let_in(denied: &Denied) -> HttpResponse {
 /// What the session's actor writes.
 type ControlStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>>>>;
 
-/// The response body: pongs and pings of the control plane first, then the queue.
+/// What the connection writes: pongs and pings of the control plane first, then the queue.
 ///
 /// It ends when both have ended: the queue with its close frame, the control plane when the client has answered that or is
 /// gone. A client that reads the close frame and does not answer is left after a grace.
