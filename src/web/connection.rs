@@ -1,8 +1,7 @@
 //! One upgraded connection: what the client sends, as a stream, and a writer for what it is sent.
 //!
 //! Frames are shared by all sessions, so they go to the socket from where they lie. HTTP's own writer would copy them into a
-//! buffer of the connection, and keep that. The source of frames is asked for more only when the socket has taken all that it
-//! gave before: what it counts as taken was taken. It must not know what the bytes mean.
+//! buffer of the connection, and keep that. It must not know what the bytes mean.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -20,8 +19,6 @@ use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// Bytes that are gathered for one write, give or take a frame.
-const WRITE_BYTES: usize = 64 * 1024;
 /// Frames that one write takes.
 const WRITE_FRAMES: usize = 64;
 /// Bytes of a read. Clients say little.
@@ -59,6 +56,13 @@ impl<T: AsyncRead + Unpin> Stream for Received<T> {
     }
 }
 
+/// Where frames come from.
+pub(super) trait Source {
+    /// Adds the next frames, none of them empty, to `unsent`, which is; false when there will be none. It is asked again only when the socket
+    /// has taken them all.
+    fn poll_frames(&mut self, cx: &mut Context<'_>, unsent: &mut VecDeque<Bytes>) -> Poll<bool>;
+}
+
 /// Writes what a source gives until it ends, then closes the connection.
 pub(super) struct Sending<T, S> {
     io: Shared<T>,
@@ -75,7 +79,7 @@ pub(super) struct Sending<T, S> {
 pub(super) fn split<T, S>(io: T, early: Bytes) -> (Received<T>, impl FnOnce(S) -> Sending<T, S>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    S: Stream<Item = Result<Bytes, actix_web::Error>> + Unpin,
+    S: Source + Unpin,
 {
     let io = Rc::new(RefCell::new(io));
     let received = Received { io: Rc::clone(&io), early: Some(early).filter(|early| !early.is_empty()) };
@@ -97,27 +101,8 @@ impl<T, S> std::fmt::Debug for Sending<T, S> {
 impl<T, S> Sending<T, S>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    S: Stream<Item = Result<Bytes, actix_web::Error>> + Unpin,
+    S: Source + Unpin,
 {
-    /// Takes from the source what one write holds. An error of the source ends it.
-    fn gather(&mut self, cx: &mut Context<'_>) {
-        let mut bytes = 0;
-        while bytes < WRITE_BYTES
-            && self.unsent.len() < WRITE_FRAMES
-            && let Some(source) = &mut self.source
-        {
-            match Pin::new(source).poll_next(cx) {
-                Poll::Pending => return,
-                Poll::Ready(Some(Ok(frame))) if frame.is_empty() => {}
-                Poll::Ready(Some(Ok(frame))) => {
-                    bytes += frame.len();
-                    self.unsent.push_back(frame);
-                }
-                Poll::Ready(Some(Err(_)) | None) => self.source = None,
-            }
-        }
-    }
-
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let mut io = self.io.borrow_mut();
         while !self.unsent.is_empty() {
@@ -163,7 +148,7 @@ where
 impl<T, S> Future for Sending<T, S>
 where
     T: AsyncRead + AsyncWrite + Unpin,
-    S: Stream<Item = Result<Bytes, actix_web::Error>> + Unpin,
+    S: Source + Unpin,
 {
     /// An error says that the connection broke.
     type Output = std::io::Result<()>;
@@ -176,12 +161,11 @@ where
         }
         loop {
             ready!(this.poll_write(cx))?;
-            this.gather(cx);
-            if !this.unsent.is_empty() {
+            if let Some(source) = &mut this.source {
+                if !ready!(source.poll_frames(cx, &mut this.unsent)) {
+                    this.source = None;
+                }
                 continue;
-            }
-            if this.source.is_some() {
-                return Poll::Pending;
             }
             ready!(Pin::new(&mut *this.io.borrow_mut()).poll_shutdown(cx))?;
             this.lingering = Some(Box::pin(tokio::time::sleep(LINGER)));
@@ -192,12 +176,24 @@ where
 
 #[cfg(test)]
 mod tests {
-    use futures_util::{StreamExt as _, stream};
+    use futures_util::StreamExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     use super::*;
 
-    type Source = Pin<Box<dyn Stream<Item = Result<Bytes, actix_web::Error>>>>;
+    /// Gives what a function makes of the number of the question, until that is nothing.
+    struct Asked<F>(usize, F);
+
+    impl<F: FnMut(usize) -> Option<Vec<Bytes>>> Source for Asked<F> {
+        fn poll_frames(&mut self, _: &mut Context<'_>, unsent: &mut VecDeque<Bytes>) -> Poll<bool> {
+            assert!(unsent.is_empty(), "asked before all was taken");
+            self.0 += 1;
+            let frames = (self.1)(self.0);
+            let some = frames.is_some();
+            unsent.extend(frames.into_iter().flatten());
+            Poll::Ready(some)
+        }
+    }
 
     fn frames(count: usize, bytes: usize) -> Vec<Bytes> {
         (0..count).map(|index| Bytes::from(vec![u8::try_from(index % 251).unwrap(); bytes])).collect()
@@ -205,13 +201,13 @@ mod tests {
 
     #[actix::test]
     async fn what_the_source_gives_arrives_whole_and_in_order_however_little_the_socket_takes() {
-        for (count, bytes, room) in [(1, 1, 1), (500, 3, 7), (300, 1_000, 64), (5, 200_000, 1_024), (200, 0, 16)] {
+        for (count, bytes, room) in [(1, 1, 1), (500, 3, 7), (300, 1_000, 64), (5, 200_000, 1_024)] {
             let frames = frames(count, bytes);
             let expected = frames.concat();
             let (ours, mut theirs) = duplex(room);
             let (_received, sending) = split(ours, Bytes::new());
-            let source: Source = Box::pin(stream::iter(frames).map(Ok));
-            let sent = actix::spawn(sending(source));
+            let mut turns = frames.chunks(100).map(<[Bytes]>::to_vec).collect::<VecDeque<_>>();
+            let sent = actix::spawn(sending(Asked(0, move |_| turns.pop_front())));
             let mut came = Vec::new();
             theirs.read_to_end(&mut came).await.unwrap();
             assert!(came == expected, "{count} frames of {bytes} bytes through {room}");
@@ -222,18 +218,19 @@ mod tests {
 
     #[actix::test]
     async fn the_source_is_asked_again_only_when_all_that_it_gave_was_taken() {
+        const BYTES: usize = 1_000;
         let asked = Rc::new(RefCell::new(0));
         let counting = Rc::clone(&asked);
-        let source: Source = Box::pin(stream::poll_fn(move |_| {
-            *counting.borrow_mut() += 1;
-            Poll::Ready(Some(Ok(Bytes::from(vec![1; WRITE_BYTES]))))
-        }));
-        let (ours, mut theirs) = duplex(WRITE_BYTES / 2);
+        let source = Asked(0, move |question| {
+            *counting.borrow_mut() = question;
+            Some(vec![Bytes::from_static(&[1; BYTES])])
+        });
+        let (ours, mut theirs) = duplex(BYTES / 2);
         let (_received, sending) = split(ours, Bytes::new());
         let sending = actix::spawn(sending(source));
         tokio::task::yield_now().await;
         assert_eq!(*asked.borrow(), 1, "half of it is still here");
-        theirs.read_exact(&mut vec![0; WRITE_BYTES]).await.unwrap();
+        theirs.read_exact(&mut [0; BYTES]).await.unwrap();
         while *asked.borrow() < 2 {
             tokio::task::yield_now().await;
         }
@@ -243,7 +240,8 @@ mod tests {
     #[actix::test]
     async fn what_came_with_the_request_is_received_first_and_the_end_is_told() {
         let (ours, mut theirs) = duplex(64);
-        let (received, _sending) = split::<_, Source>(ours, Bytes::from_static(b"early"));
+        let (received, _sending) =
+            split::<_, Asked<fn(usize) -> Option<Vec<Bytes>>>>(ours, Bytes::from_static(b"early"));
         theirs.write_all(b" late").await.unwrap();
         drop(theirs);
         let all: Vec<_> = received.map(Result::unwrap).collect().await;
@@ -255,8 +253,7 @@ mod tests {
         let (ours, mut theirs) = duplex(64);
         let (received, sending) = split(ours, Bytes::new());
         drop(received);
-        let source: Source = Box::pin(stream::empty());
-        let sent = actix::spawn(sending(source));
+        let sent = actix::spawn(sending(Asked(0, |_| None)));
         let talking = actix::spawn(async move { while theirs.write_all(b"more").await.is_ok() {} });
         sent.await.unwrap().unwrap();
         talking.await.unwrap();
@@ -266,8 +263,7 @@ mod tests {
     async fn a_connection_that_breaks_ends_it() {
         let (ours, theirs) = duplex(64);
         let (_received, sending) = split(ours, Bytes::new());
-        let source: Source = Box::pin(stream::repeat_with(|| Ok(Bytes::from_static(b"frame"))));
         drop(theirs);
-        assert!(sending(source).await.is_err());
+        assert!(sending(Asked(0, |_| Some(vec![Bytes::from_static(b"frame")]))).await.is_err());
     }
 }

@@ -24,7 +24,7 @@ use tokio::time::Sleep;
 use super::admission::{Admission, Slot};
 use super::auth::{self, Authenticator, Denied};
 use super::client_address::ProxyTrust;
-use super::connection;
+use super::connection::{self, Source};
 use super::inbound::Inbound;
 use super::origin::OriginPolicy;
 use super::when_woken::WhenWoken;
@@ -122,10 +122,9 @@ where
     let inbound = Inbound::new(received, max_frame_bytes, Arc::clone(&queue), Arc::clone(&deps.shared.metrics));
     let actor = ClientSession::new(Arc::clone(&deps.shared), Arc::clone(&queue), visitor);
     let control = WebsocketContext::with_codec(actor, inbound, Codec::new().max_size(max_frame_bytes));
-    let stream = SessionStream {
+    let frames = SessionFrames {
         control: Some(WhenWoken::new(Box::pin(control))),
         queue,
-        turn: VecDeque::new(),
         grace: None,
         metrics: Arc::clone(&deps.shared.metrics),
         _registered: registered,
@@ -133,7 +132,7 @@ where
     };
     drop(deps);
     // How the connection ended makes no difference: the session is over.
-    let _ = sending(stream).await;
+    let _ = sending(frames).await;
     Ok(())
 }
 
@@ -218,11 +217,9 @@ type ControlStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>>>>;
 ///
 /// It ends when both have ended: the queue with its close frame, the control plane when the client has answered that or is
 /// gone. A client that reads the close frame and does not answer is left after a grace.
-struct SessionStream {
+struct SessionFrames {
     control: Option<WhenWoken<ControlStream>>,
     queue: Arc<SessionQueue>,
-    /// Frames of the queue that the socket takes next.
-    turn: VecDeque<Bytes>,
     grace: Option<Pin<Box<Sleep>>>,
     metrics: Arc<Metrics>,
     // After the control plane: the session is over when nothing of it is left.
@@ -230,42 +227,41 @@ struct SessionStream {
     _slot: Slot,
 }
 
-impl Stream for SessionStream {
-    type Item = Result<Bytes, Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(frame) = self.turn.pop_front() {
-            return Poll::Ready(Some(Ok(frame)));
-        }
+impl Source for SessionFrames {
+    fn poll_frames(&mut self, cx: &mut Context<'_>, unsent: &mut VecDeque<Bytes>) -> Poll<bool> {
         if let Some(control) = &mut self.control {
             match Pin::new(control).poll_next(cx) {
                 Poll::Pending => {}
-                Poll::Ready(Some(bytes)) => return Poll::Ready(Some(bytes)),
+                Poll::Ready(Some(Ok(frame))) => {
+                    unsent.push_back(frame);
+                    return Poll::Ready(true);
+                }
                 // Its end closes the queue.
-                Poll::Ready(None) => self.control = None,
+                Poll::Ready(Some(Err(_)) | None) => self.control = None,
             }
         }
-        let this = &mut *self;
-        match this.queue.poll_frames(cx, &mut this.turn) {
+        match self.queue.poll_frames(cx, unsent) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(true) => {
-                let bytes: usize = this.turn.iter().map(Bytes::len).sum();
-                this.metrics.sent_bytes.inc_by(bytes as u64);
-                return Poll::Ready(this.turn.pop_front().map(Ok));
+                let bytes: usize = unsent.iter().map(Bytes::len).sum();
+                self.metrics.sent_bytes.inc_by(bytes as u64);
+                return Poll::Ready(true);
             }
             Poll::Ready(false) => {}
         }
         if self.control.is_none() {
-            return Poll::Ready(None);
+            return Poll::Ready(false);
         }
         let grace = self.grace.get_or_insert_with(|| Box::pin(tokio::time::sleep(CLOSE_GRACE)));
-        grace.as_mut().poll(cx).map(|()| None)
+        grace.as_mut().poll(cx).map(|()| false)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::{StreamExt as _, stream};
+    use std::future::poll_fn;
+
+    use futures_util::stream;
 
     use super::*;
     use crate::actors::session_queue::{QueueLimits, SlowPolicy};
@@ -273,7 +269,7 @@ mod tests {
     const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     /// A session whose actor does what `control` does.
-    fn session(control: ControlStream, admission: &Admission, sessions: &Sessions) -> SessionStream {
+    fn session(control: ControlStream, admission: &Admission, sessions: &Sessions) -> SessionFrames {
         let now = Instant::now();
         let info = SessionInfo { session: 1, dialect: Dialect::V2, address: ADDRESS, opened: now, trace: None };
         let limits = QueueLimits {
@@ -285,10 +281,9 @@ mod tests {
         };
         let queue = Arc::new(SessionQueue::new(info, limits, Link::default()));
         let registered = sessions.register(OpenSession { queue: Arc::clone(&queue), socket: None });
-        SessionStream {
+        SessionFrames {
             control: Some(WhenWoken::new(control)),
             queue,
-            turn: VecDeque::new(),
             grace: None,
             metrics: Arc::new(Metrics::new().unwrap()),
             _registered: registered,
@@ -296,16 +291,23 @@ mod tests {
         }
     }
 
+    async fn serve(mut session: SessionFrames) {
+        let mut unsent = VecDeque::new();
+        while poll_fn(|cx| session.poll_frames(cx, &mut unsent)).await {
+            unsent.clear();
+        }
+    }
+
     #[actix::test]
     async fn a_session_that_panics_or_is_cut_off_gives_its_place_back() {
         let (admission, sessions) = (Admission::new(1, 1), Sessions::default());
         let panics = Box::pin(stream::poll_fn(|_| panic!("a session fails")));
-        let serving = actix::spawn(session(panics, &admission, &sessions).for_each(|_| async {}));
+        let serving = actix::spawn(serve(session(panics, &admission, &sessions)));
         assert!(serving.await.unwrap_err().is_panic());
         assert_eq!(sessions.len(), 0, "it is not listed any more");
 
         let waits = Box::pin(stream::pending());
-        let serving = actix::spawn(session(waits, &admission, &sessions).for_each(|_| async {}));
+        let serving = actix::spawn(serve(session(waits, &admission, &sessions)));
         tokio::task::yield_now().await;
         assert_eq!(sessions.len(), 1);
         assert!(admission.admit(ADDRESS).is_err(), "the place is taken");

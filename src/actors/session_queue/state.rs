@@ -16,7 +16,7 @@ use crate::wire::control::{self, Dialect};
 use crate::wire::ws_frame;
 
 /// How much of a queue goes to the socket at a time, give or take a frame.
-const TURN_BYTES: usize = 32 * 1024;
+const TURN_BYTES: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) struct State {
