@@ -87,16 +87,10 @@ impl Service {
 
     /// The sum over all series of a metric.
     pub fn metric(&self, name: &str) -> Result<f64> {
-        self.metric_of(name, "")
-    }
-
-    /// The sum over those with a label of this value.
-    pub fn metric_of(&self, name: &str, label: &str) -> Result<f64> {
-        let (text, quoted) = (self.get("/metrics")?, format!("\"{label}\""));
+        let text = self.get("/metrics")?;
         let value = |line: &str| -> Option<f64> {
             let rest = line.strip_prefix(name)?;
-            let meant = rest.starts_with([' ', '{']) && (label.is_empty() || rest.contains(&quoted));
-            meant.then(|| rest.rsplit_once(' ')?.1.parse().ok()).flatten()
+            rest.starts_with([' ', '{']).then(|| rest.rsplit_once(' ')?.1.parse().ok()).flatten()
         };
         Ok(text.lines().filter_map(value).sum())
     }
