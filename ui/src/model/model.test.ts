@@ -105,6 +105,15 @@ describe("rows", () => {
     expect(shown.map((row) => row.summary?.sequence)).toEqual(sequences);
     expect(shown.map((row) => row.offset)).toEqual(sequences.map((_, at) => BigInt(at)));
     expect(made.runs.latest(9)).toMatchObject([{ thread: "run", events: sequences.length }]);
+
+    // A reset within the same log leaves the runs; those of a log that is gone are no longer under way.
+    for (const [newEpoch, runs] of [
+      [false, 1],
+      [true, 0],
+    ] as const) {
+      made.apply({ type: "reset", partition: 0, reason: "r", newEpoch, before: 10n, nextOffset: 0n }, 2);
+      expect(made.runs.size).toBe(runs);
+    }
   });
 
   const OUTER = 1_763_700_000_000_000n;

@@ -226,8 +226,9 @@ export class Model {
     this.partitions.reset(partition, nextOffset, newEpoch);
     this.rows.push(resetRow(this.#id(), event));
     if (newEpoch) {
-      // What was left belonged to the log that is gone.
+      // What was left, and the runs that were under way, belonged to the log that is gone.
       this.loading?.left(null);
+      this.runs.clear();
     }
     const what = newEpoch
       ? "; stored positions were dropped"
