@@ -31,6 +31,8 @@ pub mod pipeline {
     mod numbered;
 
     pub mod redact;
+
+    pub mod sequence;
 }
 
 #[path = "../oracle.rs"]

@@ -94,20 +94,21 @@ pub async fn upgrade<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let nobody = || HttpResponse::NotFound().body("WebSockets are served at /ws\n");
-    let deps = deps.filter(|_| request.path() == PATH).ok_or_else(nobody);
-    let (deps, admitted) = match deps.and_then(|deps| Ok((Arc::clone(&deps), admit(&request, &deps)?))) {
+    let answer = match deps.filter(|_| request.path() == PATH) {
+        Some(deps) => admit(&request, &deps).map(|admitted| (deps, admitted)),
+        None => Err(Box::new(HttpResponse::NotFound().body("WebSockets are served at /ws\n"))),
+    };
+    let (deps, admitted) = match answer {
         Ok(admitted) => admitted,
         Err(mut refusal) => {
             refusal.head_mut().set_connection_type(ConnectionType::Close);
             // All of them are short texts, which lie there as bytes.
-            let answer = Response::from(refusal).map_body(|_, body| body.try_into_bytes().unwrap_or_default());
+            let answer = Response::from(*refusal).map_body(|_, body| body.try_into_bytes().unwrap_or_default());
             SendResponse::new(framed, answer).await?.into_parts().io.shutdown().await?;
             return Ok(());
         }
     };
     let Admitted { response, dialect, address, visitor, slot } = admitted;
-    deps.shared.metrics.sessions_opened.with_label_values(&[dialect.as_str()]).inc();
     let (session, trace) = (deps.sessions.next_number(), trace(&request));
     let info = SessionInfo { session, dialect, address, opened: Instant::now(), trace };
     let queue = SessionQueue::new(info, deps.shared.settings.queue, deps.join.clone());
@@ -118,6 +119,8 @@ where
     drop(request);
     let parts = SendResponse::new(framed, response).await?.into_parts();
     let (received, sending) = connection::split(parts.io, parts.read_buf.freeze());
+    // From here on its end is counted, too.
+    deps.shared.metrics.sessions_opened.with_label_values(&[dialect.as_str()]).inc();
     let max_frame_bytes = deps.shared.settings.max_control_bytes;
     let inbound = Inbound::new(received, max_frame_bytes, Arc::clone(&queue), Arc::clone(&deps.shared.metrics));
     let actor = ClientSession::new(Arc::clone(&deps.shared), Arc::clone(&queue), visitor);
@@ -145,13 +148,13 @@ struct Admitted {
     slot: Slot,
 }
 
-fn admit(request: &Request, deps: &WebsocketDeps) -> Result<Admitted, HttpResponse> {
+fn admit(request: &Request, deps: &WebsocketDeps) -> Result<Admitted, Box<HttpResponse>> {
     let metrics = &deps.shared.metrics;
     let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
     let refuse = |reason| metrics.rejected_connections.with_label_values(&[reason]).inc();
     if !deps.origins.allows(request.headers()) {
         refuse("origin");
-        return Err(HttpResponse::Forbidden().body("this page may not connect (web.allowed_origins)\n"));
+        return Err(Box::new(HttpResponse::Forbidden().body("this page may not connect (web.allowed_origins)\n")));
     }
     let address = deps.proxies.client(peer, request.headers());
     let slot = deps.admission.admit(address).map_err(|refused| {
