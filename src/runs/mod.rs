@@ -1,0 +1,8 @@
+//! What the records of a topic say about the runs that published them: for the command line, which shows it to people.
+//!
+//! Pure: record values in, facts out. It must not know Kafka, a clock, a terminal or a file. The live path does not use it:
+//! there records are judged and passed on without being decoded into objects.
+
+pub mod item;
+
+pub mod names;
