@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("http_client", &[]),
     ("board", &["pipeline"]),
     ("pipeline", &["wire"]),
+    ("runs", &["pipeline", "wire"]),
     ("generate", &["wire"]),
     // The types of the security section live with the code that hands them to librdkafka.
     ("config", &["kafka::security", "telemetry"]),
@@ -44,8 +45,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "kafka",
             "pauses",
             "pipeline",
+            "runs",
             "telemetry",
             "torture",
+            "wire::telemetry",
         ],
     ),
     ("torture", &["wire"]),
@@ -87,7 +90,7 @@ const DOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tokio_tungstenite", &["torture/"]),
-    ("prost", &["wire/", "generate/", "torture/"]),
+    ("prost", &["wire/", "runs/item.rs", "generate/", "torture/"]),
     ("zstd", &["wire/", "pipeline/decode.rs", "generate/"]),
     ("prometheus", &["metrics.rs", "metrics/", "actors/decode_outcomes.rs", "spans/", "web/status.rs", "app.rs"]),
     ("tracing", &["actors/", "kafka/", "spans/", "web/", "app", "cli/", "telemetry.rs"]),
@@ -108,7 +111,7 @@ const DOORS: &[(&str, &[&str])] = &[
 ];
 
 /// Folders of pure decisions: time and chance are arguments there.
-const PURE: &[&str] = &["pipeline/", "wire/"];
+const PURE: &[&str] = &["pipeline/", "runs/", "wire/"];
 const IMPURE: &[&str] =
     &["Instant::now", "SystemTime::now", "fastrand::", "std::thread", "std::fs", "actix", "tokio::", "tracing::"];
 

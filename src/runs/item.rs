@@ -166,7 +166,9 @@ mod tests {
         let items = open(Some(&value(batch))).unwrap();
         let seen: Vec<_> = items
             .iter()
-            .map(|item| (item.place.index, item.header.timestamp_us, item.header.sequence, item.header.thread_id.as_str()))
+            .map(|item| {
+                (item.place.index, item.header.timestamp_us, item.header.sequence, item.header.thread_id.as_str())
+            })
             .collect();
         assert_eq!(seen, vec![(0, 5, 2, "t"), (1, 900, 0, "t")]);
         assert!(items.iter().all(|item| (item.place.partition, item.place.offset) == (3, 17)));
