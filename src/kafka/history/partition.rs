@@ -127,7 +127,10 @@ impl PartitionRead {
         }
         self.records = self.records.saturating_add(1);
         self.bytes = self.bytes.saturating_add(value_bytes);
-        if self.page.is_none() {
+        if self.position() >= self.request.until {
+            // Nothing more is wanted: the end of the log, which Kafka tells with the next fetch, is not waited for.
+            self.close(judging);
+        } else if self.page.is_none() {
             if self.records >= self.request.max_records || self.bytes >= self.request.max_bytes {
                 self.complete(judging);
                 self.bytes = 0;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset;
 
 use super::Shared;
@@ -67,6 +67,8 @@ pub(super) struct Round<'a> {
     /// It ended before its time: others wait, and what is left does not answer.
     cut_short: bool,
     fatal: bool,
+    /// Partitions of which nothing more is wanted, but which are still fetched.
+    complete: Vec<i32>,
 }
 
 impl<'a> Round<'a> {
@@ -99,6 +101,7 @@ impl<'a> Round<'a> {
             last: Instant::now(),
             cut_short: false,
             fatal: false,
+            complete: Vec::new(),
         }
     }
 
@@ -136,7 +139,7 @@ impl<'a> Round<'a> {
                 self.cut_short = true;
                 return;
             }
-            match self.clients.reading.poll(left.min(TURN)) {
+            match self.poll(left.min(TURN)) {
                 Some(Ok(message)) => self.take(&message),
                 Some(Err(error)) => self.trouble(&error),
                 None => {}
@@ -188,7 +191,7 @@ impl<'a> Round<'a> {
         deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 
-    fn take(&mut self, message: &rdkafka::message::BorrowedMessage<'_>) {
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
         let Some(read) = self.reads.get_mut(&message.partition()) else { return };
         let was_closed = read.is_closed();
         let record = RecordView {
@@ -204,15 +207,29 @@ impl<'a> Round<'a> {
             self.last = Instant::now();
         }
         if !was_closed && read.is_closed() {
-            self.leave(message.partition());
+            self.complete.push(message.partition());
         }
     }
 
-    /// Stops fetching a partition while others are still read.
-    fn leave(&self, partition: i32) {
-        if self.reads.values().any(PartitionRead::is_wanted) {
-            let mut list = TopicPartitionList::with_capacity(1);
-            list.add_partition(&self.shared.parts.kafka.topic, partition);
+    /// The next that Kafka has. Before anything is waited for, what is complete is no longer fetched: together, since each
+    /// change of what is fetched waits for the client's own thread.
+    fn poll(&mut self, wait: Duration) -> Option<KafkaResult<BorrowedMessage<'a>>> {
+        let clients = self.clients;
+        let there = clients.reading.poll(Duration::ZERO);
+        if there.is_some() {
+            return there;
+        }
+        self.leave();
+        clients.reading.poll(wait)
+    }
+
+    /// Stops fetching the partitions that are complete while others are still read.
+    fn leave(&mut self) {
+        if !self.complete.is_empty() && self.reads.values().any(PartitionRead::is_wanted) {
+            let mut list = TopicPartitionList::with_capacity(self.complete.len());
+            for partition in self.complete.drain(..) {
+                list.add_partition(&self.shared.parts.kafka.topic, partition);
+            }
             // Not a pause: that would outlive the assignment. If it goes on being fetched, that is only a waste.
             let _ = self.clients.reading.incremental_unassign(&list);
         }
@@ -282,6 +299,7 @@ impl<'a> Round<'a> {
             let _ =
                 list.add_partition_offset(&self.shared.parts.kafka.topic, *partition, Offset::Offset(read.position()));
         }
+        self.complete.clear();
         let result = self.clients.reading.assign(&list);
         self.last = Instant::now();
         if let Err(error) = &result {

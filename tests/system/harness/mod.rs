@@ -8,6 +8,8 @@
 
 pub mod authority;
 
+pub mod bare_reader;
+
 pub mod client;
 
 pub mod contract;
