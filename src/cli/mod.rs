@@ -19,6 +19,8 @@ mod ingest;
 
 mod man;
 
+mod runs;
+
 mod serve;
 
 mod show;
@@ -98,7 +100,7 @@ enum Command {
 }
 
 /// The configuration file, as several subcommands take it.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 struct FileArg {
     /// Configuration file (TOML). Otherwise the one that DASHSTREAM_CONFIG names, otherwise none
     #[arg(long, value_name = "FILE")]
