@@ -90,7 +90,7 @@ const DOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("tokio_tungstenite", &["torture/"]),
-    ("prost", &["wire/", "runs/item.rs", "generate/", "torture/"]),
+    ("prost", &["wire/", "runs/item.rs", "runs/fact.rs", "generate/", "torture/"]),
     ("zstd", &["wire/", "pipeline/decode.rs", "generate/"]),
     ("prometheus", &["metrics.rs", "metrics/", "actors/decode_outcomes.rs", "spans/", "web/status.rs", "app.rs"]),
     ("tracing", &["actors/", "kafka/", "spans/", "web/", "app", "cli/", "telemetry.rs"]),

@@ -6,3 +6,32 @@
 pub mod item;
 
 pub mod names;
+
+pub mod fact;
+
+pub mod run;
+
+pub mod span;
+
+pub mod tree;
+
+mod trace;
+
+pub mod patch;
+
+pub mod state;
+
+pub mod profile;
+
+pub mod flame;
+
+pub mod flame_svg;
+
+pub mod money;
+
+pub mod tokens;
+
+pub mod costs;
+
+#[cfg(test)]
+mod make;
