@@ -5,4 +5,12 @@
 
 pub mod item;
 
+pub mod json;
+
+pub mod line;
+
+pub mod order;
+
+pub mod csv;
+
 pub mod names;
