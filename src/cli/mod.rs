@@ -80,6 +80,7 @@ Examples:
   KAFKA_BROKERS=kafka:9092 dashstream serve          serve a real topic
   dashstream default-config > dashstream.toml        start a configuration file
   dashstream check-config --config dashstream.toml   see what would be used
+  dashstream tail                                    what is being published
 
 Exit codes: 0 success, 1 failure, 64 unusable command line or configuration, 70 the supervisor gave up.";
 
@@ -92,12 +93,20 @@ enum Command {
     DefaultConfig(default_config::Args),
     Ingest(ingest::Args),
     Dlq(dlq::Args),
+    Tail(runs::tail::Args),
+    Replay(runs::replay::Args),
+    Export(runs::export::Args),
     Topics(topics::Args),
     Topology(topology::Args),
     Torture(torture::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
+
+/// The options do not go together, in a way that only shows when the command runs.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
 
 /// The configuration file, as several subcommands take it.
 #[derive(Clone, Debug, clap::Args)]
@@ -145,7 +154,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, environment: &Environment)
         Ok(exit) => exit.into(),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {}", telemetry::chain(error.as_ref()));
-            let exit = if error.is::<ConfigError>() { Exit::Usage } else { Exit::Failed };
+            let unusable = error.is::<ConfigError>() || error.is::<UsageError>();
+            let exit = if unusable { Exit::Usage } else { Exit::Failed };
             exit.into()
         }
     }
@@ -160,6 +170,9 @@ fn run(command: Command, environment: &Environment) -> anyhow::Result<Exit> {
         Command::DefaultConfig(args) => default_config::run(&args),
         Command::Ingest(args) => ingest::run(&args, environment),
         Command::Dlq(args) => dlq::run(&args, environment),
+        Command::Tail(args) => runs::tail::run(&args, environment),
+        Command::Replay(args) => runs::replay::run(&args, environment),
+        Command::Export(args) => runs::export::run(&args, environment),
         Command::Topics(args) => topics::run(&args, environment),
         Command::Torture(args) => torture::run(&args, environment),
         Command::Topology(args) => topology::run(&args, environment),

@@ -5,6 +5,14 @@
 
 pub mod item;
 
+pub mod json;
+
+pub mod line;
+
+pub mod order;
+
+pub mod csv;
+
 pub mod names;
 
 pub mod fact;

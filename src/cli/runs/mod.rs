@@ -3,15 +3,38 @@
 //! [`place`] says where the records are and which are meant, [`source`] reads them. None of these commands joins a group or
 //! commits, so none of them disturbs a service.
 
+pub(in crate::cli) mod export;
+
 pub(in crate::cli) mod place;
+
+pub(in crate::cli) mod replay;
 
 pub(in crate::cli) mod source;
 
-pub(super) use super::{Exit, print, seam, show};
+pub(in crate::cli) mod tail;
+
+mod target;
+
+mod text;
+
+mod types;
+
+use std::io::{ErrorKind, Write};
+
+pub(super) use super::{Exit, UsageError, seam, show};
 
 /// Tells the person at the terminal something that is no result.
 pub(in crate::cli) fn note(text: &str) {
-    use std::io::Write as _;
     // Where standard error is closed nobody listens.
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Writes a line of the result at once. False: nobody reads it any more (`| head`), so nothing more is to be found out.
+fn print_line(text: &str) -> anyhow::Result<bool> {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
