@@ -96,6 +96,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tracing", &["actors/", "kafka/", "spans/", "web/", "app", "cli/", "telemetry.rs"]),
     ("tracing_subscriber", &["telemetry.rs"]),
     ("clap", &["cli/"]),
+    ("crossterm", &["cli/runs/watch_screen.rs"]),
     ("anyhow", &["cli/"]),
     ("figment", &["config/"]),
     ("toml_edit", &["config/"]),

@@ -54,6 +54,8 @@ pub enum Exit {
     Success = 0,
     /// It could not start, or could not finish.
     Failed = 1,
+    /// `dashstream diff` could not compare; 1 means there that something differs.
+    NotCompared = 2,
     /// The command line or the configuration cannot be used (`EX_USAGE`).
     Usage = 64,
     /// The supervisor gave up; the platform should restart the process (`EX_SOFTWARE`).
@@ -81,8 +83,9 @@ Examples:
   dashstream default-config > dashstream.toml        start a configuration file
   dashstream check-config --config dashstream.toml   see what would be used
   dashstream tail                                    what is being published
+  dashstream inspect                                 which runs there are
 
-Exit codes: 0 success, 1 failure, 64 unusable command line or configuration, 70 the supervisor gave up.";
+Exit codes: 0 success, 1 failure (of `diff`: a difference, and 2 failure), 64 unusable command line or configuration, 70 the supervisor gave up.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -96,6 +99,12 @@ enum Command {
     Tail(runs::tail::Args),
     Replay(runs::replay::Args),
     Export(runs::export::Args),
+    Inspect(runs::inspect::Args),
+    Diff(runs::diff::Args),
+    Profile(runs::profile::Args),
+    Flamegraph(runs::flamegraph::Args),
+    Costs(runs::costs::Args),
+    Watch(runs::watch::Args),
     Topics(topics::Args),
     Topology(topology::Args),
     Torture(torture::Args),
@@ -173,6 +182,12 @@ fn run(command: Command, environment: &Environment) -> anyhow::Result<Exit> {
         Command::Tail(args) => runs::tail::run(&args, environment),
         Command::Replay(args) => runs::replay::run(&args, environment),
         Command::Export(args) => runs::export::run(&args, environment),
+        Command::Inspect(args) => runs::inspect::run(&args, environment),
+        Command::Diff(args) => runs::diff::run(&args, environment),
+        Command::Profile(args) => runs::profile::run(&args, environment),
+        Command::Flamegraph(args) => runs::flamegraph::run(&args, environment),
+        Command::Costs(args) => runs::costs::run(&args, environment),
+        Command::Watch(args) => runs::watch::run(&args, environment),
         Command::Topics(args) => topics::run(&args, environment),
         Command::Torture(args) => torture::run(&args, environment),
         Command::Topology(args) => topology::run(&args, environment),

@@ -41,5 +41,13 @@ pub mod tokens;
 
 pub mod costs;
 
+pub mod bill;
+
+pub mod compare;
+
+pub mod threads;
+
+pub mod view;
+
 #[cfg(test)]
 mod make;

@@ -9,7 +9,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::fact::Fact;
+use super::json::hex;
 use super::patch;
+use super::item::Place;
 use super::run::{Note, Run};
 use crate::wire::framing::{Mode, Unframer, ZSTD};
 use crate::wire::telemetry::{Checkpoint, CompressionType, StateDiff};
@@ -92,7 +94,7 @@ impl Chain {
     fn until(run: &Run, is_last: impl Fn(&Note) -> bool) -> Self {
         let mut chain = Self::default();
         for note in run.ordered() {
-            chain.step(note);
+            chain.step(note.place, &note.fact);
             if is_last(note) {
                 break;
             }
@@ -101,8 +103,8 @@ impl Chain {
     }
 
     /// Takes the next step. Gives the top-level fields that it touched; empty for what is no step.
-    pub fn step(&mut self, note: &Note) -> BTreeSet<String> {
-        let (next, problem) = match &note.fact {
+    pub fn step(&mut self, place: Place, fact: &Fact) -> BTreeSet<String> {
+        let (next, problem) = match fact {
             Fact::Event(event) => {
                 if event.kind() != Some(crate::wire::telemetry::EventType::GraphStart) {
                     return BTreeSet::new();
@@ -119,12 +121,11 @@ impl Chain {
         };
         self.steps += 1;
         if let Some(problem) = problem {
-            let place = note.place;
             self.tell(format!("partition {}, offset {}: {problem}", place.partition, place.offset));
         }
         let Some(next) = next else { return BTreeSet::new() };
         let before = std::mem::replace(&mut self.current, next);
-        match &note.fact {
+        match fact {
             // The state before it was changed in place.
             Fact::Diff(diff) if diff.full_state.is_empty() => named(diff),
             _ => touched(&before, &self.current),
@@ -284,11 +285,6 @@ fn touched(before: &Known, after: &Known) -> BTreeSet<String> {
     let changed = after.iter().filter(|(name, value)| before.get(*name) != Some(value)).map(|(name, _)| name.clone());
     let gone = before.keys().filter(|name| !after.contains_key(*name)).cloned();
     changed.chain(gone).collect()
-}
-
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -187,7 +187,7 @@ fn a_step_tells_which_fields_it_touched() {
     ]);
     let mut chain = Chain::default();
     let touched: Vec<Vec<String>> =
-        run.ordered().into_iter().map(|note| chain.step(note).into_iter().collect()).collect();
+        run.ordered().into_iter().map(|note| chain.step(note.place, &note.fact).into_iter().collect()).collect();
     assert_eq!(touched, [vec!["a", "b"], vec!["a", "x/y"], vec!["b", "c", "x/y"]]);
 }
 

@@ -53,6 +53,8 @@ impl Status {
 pub struct Tree {
     /// In the order in which they were first heard of.
     pub spans: Vec<Span>,
+    /// The outermost graph that was heard of last.
+    pub root: Option<usize>,
     /// How the run stands.
     pub status: Status,
     /// The name of its last graph; empty when nobody told it.
@@ -84,6 +86,20 @@ impl Tree {
             }
         }
         (children, roots)
+    }
+
+    /// The outermost span around each one.
+    pub fn outermost(&self) -> Vec<usize> {
+        let (children, roots) = self.children();
+        let mut outermost: Vec<usize> = (0..self.spans.len()).collect();
+        let mut waiting: Vec<(usize, usize)> = roots.into_iter().map(|root| (root, root)).collect();
+        while let Some((index, root)) = waiting.pop() {
+            if let Some(of) = outermost.get_mut(index) {
+                *of = root;
+            }
+            waiting.extend(children.get(index).into_iter().flatten().map(|child| (*child, root)));
+        }
+        outermost
     }
 
     /// Spans of a kind.
@@ -418,6 +434,7 @@ impl Builder {
         let traced = trace::complete(&mut self.tree.spans, &self.traces);
         self.root = self.root.or(traced);
         let root = self.root.and_then(|root| self.tree.spans.get(root));
+        self.tree.root = self.root;
         self.tree.status = match root.map(|root| root.status) {
             Some(SpanStatus::Done) => Status::Completed,
             Some(SpanStatus::Failed) => Status::Failed,

@@ -3,9 +3,21 @@
 //! [`place`] says where the records are and which are meant, [`source`] reads them. None of these commands joins a group or
 //! commits, so none of them disturbs a service.
 
+pub(in crate::cli) mod costs;
+
+pub(in crate::cli) mod diff;
+
 pub(in crate::cli) mod export;
 
+pub(in crate::cli) mod flamegraph;
+
+mod gather;
+
+pub(in crate::cli) mod inspect;
+
 pub(in crate::cli) mod place;
+
+pub(in crate::cli) mod profile;
 
 pub(in crate::cli) mod replay;
 
@@ -18,6 +30,12 @@ mod target;
 mod text;
 
 mod types;
+
+pub(in crate::cli) mod watch;
+
+mod watch_screen;
+
+mod watch_text;
 
 use std::io::{ErrorKind, Write};
 

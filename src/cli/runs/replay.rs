@@ -58,9 +58,9 @@ pub(in crate::cli) struct Args {
 
 /// The id of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Checkpoint(Vec<u8>);
+pub(super) struct Checkpoint(pub(super) Vec<u8>);
 
-fn checkpoint(text: &str) -> Result<Checkpoint, String> {
+pub(super) fn checkpoint(text: &str) -> Result<Checkpoint, String> {
     let digits: Option<Vec<u8>> =
         text.chars().filter(|c| *c != '-').map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
     let digits = digits.filter(|digits| !digits.is_empty() && digits.len() % 2 == 0);
