@@ -141,7 +141,10 @@ mod tests {
 
     fn told(differences: &[Difference]) -> Vec<String> {
         let side = |value: &Option<Value>| value.as_ref().map_or("-".to_owned(), ToString::to_string);
-        differences.iter().map(|of| format!("{} {}: {} {}", of.what, of.name, side(&of.left), side(&of.right))).collect()
+        differences
+            .iter()
+            .map(|of| format!("{} {}: {} {}", of.what, of.name, side(&of.left), side(&of.right)))
+            .collect()
     }
 
     fn node(name: &str, took: i64, status: SpanStatus) -> Span {

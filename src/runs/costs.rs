@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::fact::text;
 use super::item::{Body, Item};
-use super::tokens::{Told, Tokens};
+use super::tokens::{Tokens, Told};
 use crate::wire::telemetry::{Event, EventType, ExecutionTrace, Metrics};
 
 /// As many calls are held.

@@ -39,8 +39,7 @@ fn metrics(sequence: u64, node: &str, input: i64, output: i64) -> Item {
         ("tokens_total".to_owned(), value(input + output)),
         ("cost_usd".to_owned(), cost),
     ]);
-    let metrics =
-        Metrics { scope: "node".to_owned(), scope_id: node.to_owned(), metrics, ..Metrics::default() };
+    let metrics = Metrics { scope: "node".to_owned(), scope_id: node.to_owned(), metrics, ..Metrics::default() };
     make::item(sequence, 20, Body::Metrics(metrics))
 }
 

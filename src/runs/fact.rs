@@ -102,11 +102,9 @@ impl Fact {
     pub fn of(body: &Body, keeps_states: bool) -> Self {
         match body {
             Body::Event(event) => Self::Event(Box::new(of_event(event, keeps_states))),
-            Body::TokenChunk(chunk) => Self::Chunk {
-                request: cut(&chunk.request_id),
-                model: cut(&chunk.model),
-                is_final: chunk.is_final,
-            },
+            Body::TokenChunk(chunk) => {
+                Self::Chunk { request: cut(&chunk.request_id), model: cut(&chunk.model), is_final: chunk.is_final }
+            }
             Body::ToolExecution(tool) => Self::Tool(Box::new(ToolFact {
                 call: cut(&tool.call_id),
                 tool: cut(&tool.tool_name),

@@ -51,7 +51,8 @@ pub fn apply(state: &mut Value, operations: &[DiffOperation]) -> Result<(), Patc
             }
             OpType::Move => {
                 // Nothing can be moved into itself.
-                let into_itself = operation.path.strip_prefix(&operation.from).is_some_and(|rest| rest.starts_with('/'));
+                let into_itself =
+                    operation.path.strip_prefix(&operation.from).is_some_and(|rest| rest.starts_with('/'));
                 let moved = if into_itself { None } else { remove(state, &operation.from) };
                 let moved = moved.ok_or_else(|| PatchError::NoSuchPlace(index, operation.from.clone()))?;
                 add(state, &operation.path, moved).ok_or_else(nowhere)?;
@@ -92,9 +93,7 @@ fn value(index: usize, operation: &DiffOperation) -> Result<Value, PatchError> {
         return Ok(Value::Null);
     }
     match ValueEncoding::try_from(operation.encoding) {
-        Ok(ValueEncoding::Json) => {
-            serde_json::from_slice(&operation.value).map_err(|_| PatchError::NotJson(index))
-        }
+        Ok(ValueEncoding::Json) => serde_json::from_slice(&operation.value).map_err(|_| PatchError::NotJson(index)),
         Ok(ValueEncoding::Msgpack) => Err(PatchError::Encoding(index, "MessagePack")),
         Ok(ValueEncoding::Protobuf) => Err(PatchError::Encoding(index, "protobuf")),
         Ok(ValueEncoding::Raw) => Err(PatchError::Encoding(index, "raw bytes")),
@@ -224,8 +223,7 @@ mod tests {
             (ValueEncoding::Protobuf, "protobuf"),
             (ValueEncoding::Raw, "raw bytes"),
         ] {
-            let operation =
-                DiffOperation { encoding: encoding.into(), ..operation(OpType::Add, "/a", &json!(1), "") };
+            let operation = DiffOperation { encoding: encoding.into(), ..operation(OpType::Add, "/a", &json!(1), "") };
             assert_eq!(apply(&mut json!({}), &[operation]), Err(PatchError::Encoding(0, form)));
         }
         let broken = DiffOperation { value: b"{".to_vec(), ..operation(OpType::Add, "/a", &json!(1), "") };
@@ -234,9 +232,8 @@ mod tests {
 
     #[test]
     fn copies_cannot_fill_the_memory() {
-        let operations: Vec<_> = (0..64)
-            .map(|index| operation(OpType::Copy, &format!("/{index}"), &json!(null), ""))
-            .collect();
+        let operations: Vec<_> =
+            (0..64).map(|index| operation(OpType::Copy, &format!("/{index}"), &json!(null), "")).collect();
         assert!(matches!(apply(&mut json!({"a": 1}), &operations), Err(PatchError::TooLarge(_))));
     }
 }

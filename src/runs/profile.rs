@@ -171,14 +171,17 @@ mod tests {
     #[test]
     fn totals_are_the_sums_of_the_durations_that_are_known() {
         let mut spans = vec![span(SpanKind::Graph, "g", None, 0, 1_000)];
-        spans.extend((1..=20).map(|index| node("a", index * 10, index)));
-        spans.push(span(SpanKind::Llm, "m", Some(1), 12, 1));
+        spans.extend((1..=20).map(|index| node("a", index * 30, index)));
+        spans.push(span(SpanKind::Llm, "m", Some(1), 30, 1));
         spans.push(Span::begun(SpanKind::Node, "a".to_owned(), Some(5)));
         let profile = Profile::of(&Tree { spans, ..Tree::default() });
         let row = &profile.nodes[0];
         assert_eq!((row.count, row.known(), row.unfinished, row.total_us), (21, 20, 1, 210));
         assert_eq!((row.average_us(), row.min_us(), row.max_us()), (Some(10), Some(1), Some(20)));
-        assert_eq!((row.percentile_us(50), row.percentile_us(95), row.percentile_us(100)), (Some(10), Some(19), Some(20)));
+        assert_eq!(
+            (row.percentile_us(50), row.percentile_us(95), row.percentile_us(100)),
+            (Some(10), Some(19), Some(20))
+        );
         assert_eq!((profile.graphs.total_us, profile.graphs.self_us), (1_000, 790));
         assert_eq!((profile.models[0].total_us, profile.nodes_us()), (1, 210));
         assert_eq!(Row::default().average_us(), None);

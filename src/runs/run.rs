@@ -243,8 +243,7 @@ impl Run {
 
     /// What is not there.
     pub fn numbers(&self) -> Numbers {
-        let mut told =
-            Numbers { restarts: self.numbering, reused: self.reused.values().sum(), ..Numbers::default() };
+        let mut told = Numbers { restarts: self.numbering, reused: self.reused.values().sum(), ..Numbers::default() };
         for numbering in (0..=self.numbering).filter(|numbering| !self.reused.contains_key(numbering)) {
             let own = self.numbers.keys().filter(|(of, _)| *of == numbering);
             let mut own: Vec<u64> = own.map(|(_, number)| *number).collect();

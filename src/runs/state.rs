@@ -9,9 +9,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::fact::Fact;
+use super::item::Place;
 use super::json::hex;
 use super::patch;
-use super::item::Place;
 use super::run::{Note, Run};
 use crate::wire::framing::{Mode, Unframer, ZSTD};
 use crate::wire::telemetry::{Checkpoint, CompressionType, StateDiff};

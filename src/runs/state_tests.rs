@@ -78,7 +78,9 @@ fn golden_vectors_of_the_canonical_form_hold() {
 #[test]
 fn numbers_come_out_digit_by_digit_as_they_went_in() {
     // Each of these is off by one in the last place when it is read carelessly.
-    for text in ["[0.1]", "[123456789.12345679]", "[1.7976931348623157e308]", "[5e-324]", "[18446744073709551615]", "[-0.0]"] {
+    for text in
+        ["[0.1]", "[123456789.12345679]", "[1.7976931348623157e308]", "[5e-324]", "[18446744073709551615]", "[-0.0]"]
+    {
         let value: Value = serde_json::from_str(text).unwrap();
         assert_eq!(String::from_utf8(canonical(&value)).unwrap().replace("e+", "e"), text);
     }

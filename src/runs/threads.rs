@@ -113,8 +113,10 @@ mod tests {
         threads.touch("early", &start(10));
         threads.touch("early", &make::event(2, 20, EventType::GraphEnd, ""));
         let (found, more) = threads.latest(5);
-        let told: Vec<_> =
-            found.iter().map(|of| (of.thread.as_str(), of.status, of.messages, of.start_us, of.graph.as_str())).collect();
+        let told: Vec<_> = found
+            .iter()
+            .map(|of| (of.thread.as_str(), of.status, of.messages, of.start_us, of.graph.as_str()))
+            .collect();
         assert_eq!(
             told,
             [("early", Status::Completed, 2, Some(10), "g"), ("late", Status::Running, 1, Some(100), "g")]

@@ -9,8 +9,7 @@ use crate::wire::telemetry::attribute_value::Value;
 use crate::wire::telemetry::metric_value::Value as MetricKind;
 use crate::wire::telemetry::{AttributeValue, MetricValue, NodeExecutionRecord, TokenStats};
 
-const INPUT: &[&str] =
-    &["input_tokens", "prompt_tokens", "tokens_prompt", "tokens_input", "gen_ai.usage.input_tokens"];
+const INPUT: &[&str] = &["input_tokens", "prompt_tokens", "tokens_prompt", "tokens_input", "gen_ai.usage.input_tokens"];
 const OUTPUT: &[&str] =
     &["output_tokens", "completion_tokens", "tokens_completion", "tokens_output", "gen_ai.usage.output_tokens"];
 const TOTAL: &[&str] = &["total_tokens", "tokens_total"];
@@ -233,7 +232,12 @@ mod tests {
                 assert_eq!(told(&[(input, 7), (output, 5)]).tokens(), Some((tokens, true)), "{input} {output}");
             }
         }
-        let usage = AttributeMap { values: BTreeMap::from([("input_tokens".to_owned(), AttributeValue { value: Some(Value::StringValue("7".to_owned())) })]) };
+        let usage = AttributeMap {
+            values: BTreeMap::from([(
+                "input_tokens".to_owned(),
+                AttributeValue { value: Some(Value::StringValue("7".to_owned())) },
+            )]),
+        };
         let attributes = BTreeMap::from([("usage".to_owned(), AttributeValue { value: Some(Value::MapValue(usage)) })]);
         assert_eq!(Told::of_attributes(&attributes).input, Some(7));
     }
@@ -264,7 +268,10 @@ mod tests {
         assert_eq!(Told::of_stats(&TokenStats::default()).tokens(), None);
         let half = told(&[("prompt_tokens", 7)]);
         assert_eq!(half.tokens(), Some((Tokens { input: 7, ..Tokens::default() }, false)));
-        assert_eq!(half.or(told(&[("tokens_total", 10)])).tokens().unwrap(), (Tokens { input: 7, output: 3, ..Tokens::default() }, true));
+        assert_eq!(
+            half.or(told(&[("tokens_total", 10)])).tokens().unwrap(),
+            (Tokens { input: 7, output: 3, ..Tokens::default() }, true)
+        );
         assert_eq!(Told::of_total(9).tokens(), Some((Tokens { unsplit: 9, ..Tokens::default() }, true)));
         // Told as 0 is told.
         assert_eq!(told(&[("input_tokens", 0), ("output_tokens", 0)]).tokens(), Some((Tokens::default(), true)));

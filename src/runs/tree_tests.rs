@@ -212,9 +212,7 @@ fn a_run_waits_fails_and_is_not_ended_by_an_alert() {
 
 #[test]
 fn edges_are_counted() {
-    let edge = |sequence| {
-        make::text(make::event(sequence, 5, EventType::EdgeTraversal, "a"), "to", "b")
-    };
+    let edge = |sequence| make::text(make::event(sequence, 5, EventType::EdgeTraversal, "a"), "to", "b");
     assert_eq!(tree(vec![edge(1), edge(2)]).edges, BTreeMap::from([(("a".to_owned(), "b".to_owned()), 2)]));
 }
 
@@ -245,9 +243,7 @@ fn made((sequence, time, kind, name, id): (u64, i64, u8, u8, u8)) -> Item {
             let item = make::request(make::event(sequence, time, *kind, name), id_text);
             make::took(make::attribute(item, "call_id", Value::StringValue(id_text.to_owned())), time * 2)
         }
-        None if kind < 14 => {
-            make::tool(sequence, time, id_text, ExecutionStage::try_from(i32::from(id) + 1).unwrap())
-        }
+        None if kind < 14 => make::tool(sequence, time, id_text, ExecutionStage::try_from(i32::from(id) + 1).unwrap()),
         None => make::chunk(sequence, time, id_text, (id > 2).then_some((1, 1))),
     };
     if let Body::Event(event) = &mut item.body

@@ -151,7 +151,8 @@ fn calls(
         }
         let call = format!("{what}:{}", if span.name.is_empty() { "?" } else { &span.name });
         let parent = span.parent.and_then(|parent| tree.spans.get(parent));
-        let node = parent.filter(|parent| parent.kind == SpanKind::Node).and_then(|node| places.get(node.name.as_str()));
+        let node =
+            parent.filter(|parent| parent.kind == SpanKind::Node).and_then(|node| places.get(node.name.as_str()));
         match node.and_then(|place| nodes.get_mut(*place)) {
             Some(node) => node.calls.push(call),
             None => others.push(call),

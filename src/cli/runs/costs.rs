@@ -111,12 +111,8 @@ impl Args {
 
     /// What the lines are by.
     fn columns(&self) -> Vec<&'static str> {
-        let columns = [
-            (self.by_tenant, "tenant"),
-            (self.by_thread, "thread"),
-            (self.by_node, "node"),
-            (self.by_model, "model"),
-        ];
+        let columns =
+            [(self.by_tenant, "tenant"), (self.by_thread, "thread"), (self.by_node, "node"), (self.by_model, "model")];
         columns.into_iter().filter(|(wanted, _)| *wanted).map(|(_, name)| name).collect()
     }
 
@@ -142,7 +138,7 @@ impl Args {
             })
             .collect();
         let object = json!({
-            "complete": told.is_complete(), "total": Value::Object(figures(total).collect()), "groups": groups,
+            "complete": told.missing().is_none(), "total": Value::Object(figures(total).collect()), "groups": groups,
         });
         format!("{object}\n")
     }
@@ -218,7 +214,10 @@ mod tests {
         let dollars = |price: Price| price.of(1_000_000).to_string();
         let (model, rates) = model_rates("a=b=3,15,0.3").unwrap();
         assert_eq!(model, "a=b");
-        assert_eq!([rates.input, rates.output, rates.cached, rates.cache_write].map(dollars), ["3.00", "15.00", "0.30", "3.00"]);
+        assert_eq!(
+            [rates.input, rates.output, rates.cached, rates.cache_write].map(dollars),
+            ["3.00", "15.00", "0.30", "3.00"]
+        );
         for bad in ["", "a", "a=", "=1,2", "a=1", "a=1,2,3,4,5", "a=1,x"] {
             assert!(model_rates(bad).is_err(), "{bad}");
         }

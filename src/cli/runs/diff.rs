@@ -73,7 +73,9 @@ fn compare(args: &Args, environment: &Environment) -> anyhow::Result<Exit> {
     let threads = match (&args.with, checkpoints) {
         (Some(with), _) => vec![thread, with],
         (None, Some(_)) => vec![thread],
-        (None, None) => return usage("name another run with --with, or two checkpoints with --checkpoint1 and --checkpoint2"),
+        (None, None) => {
+            return usage("name another run with --with, or two checkpoints with --checkpoint1 and --checkpoint2");
+        }
     };
     let config = args.place.load(environment)?;
     let (runs, _) = gather::runs(&config, "dashstream-diff", &args.which, (&threads, true), &mut |_| {})?;

@@ -75,7 +75,8 @@ pub(in crate::cli) fn run(args: &Args, environment: &Environment) -> anyhow::Res
 
 fn format(asked: Option<Format>, output: Option<&Path>) -> Format {
     let ending = output.and_then(Path::extension);
-    let by_ending = if ending.is_some_and(|ending| ending.eq_ignore_ascii_case("svg")) { Format::Svg } else { Format::Folded };
+    let by_ending =
+        if ending.is_some_and(|ending| ending.eq_ignore_ascii_case("svg")) { Format::Svg } else { Format::Folded };
     asked.unwrap_or(by_ending)
 }
 
@@ -87,7 +88,10 @@ mod tests {
     fn the_form_is_that_of_the_ending_unless_it_is_asked_for() {
         let of = |asked, output: Option<&str>| format(asked, output.map(Path::new));
         assert_eq!(of(None, Some("a/b.SVG")), Format::Svg);
-        assert_eq!((of(None, Some("a.txt")), of(None, Some("-")), of(None, None)), (Format::Folded, Format::Folded, Format::Folded));
+        assert_eq!(
+            (of(None, Some("a.txt")), of(None, Some("-")), of(None, None)),
+            (Format::Folded, Format::Folded, Format::Folded)
+        );
         assert_eq!(of(Some(Format::Folded), Some("a.svg")), Format::Folded);
     }
 }

@@ -62,14 +62,18 @@ pub(super) fn runs(
         }
         Ok(true)
     })?;
-    let runs: anyhow::Result<Vec<Run>> =
-        threads.iter().map(|thread| only(config, thread, found.get(thread))).collect();
-    Ok((runs?, told))
+    let mut runs = Vec::new();
+    for (at, thread) in threads.iter().enumerate() {
+        let is_asked_again = threads.iter().skip(at + 1).any(|later| later == thread);
+        let tenants = if is_asked_again { found.get(thread).cloned() } else { found.remove(thread) };
+        runs.push(only(config, thread, tenants.unwrap_or_default())?);
+    }
+    Ok((runs, told))
 }
 
 /// The run of the only tenant that the thread belongs to.
-fn only(config: &Config, thread: &str, tenants: Option<&BTreeMap<String, Run>>) -> anyhow::Result<Run> {
-    let mut runs = tenants.into_iter().flatten();
+fn only(config: &Config, thread: &str, tenants: BTreeMap<String, Run>) -> anyhow::Result<Run> {
+    let mut runs = tenants.into_iter();
     let shown = show::plain(thread, 120);
     let Some((_, run)) = runs.next() else {
         let topic = show::plain(&config.kafka.topic, 249);
@@ -77,14 +81,14 @@ fn only(config: &Config, thread: &str, tenants: Option<&BTreeMap<String, Run>>) 
             "no message of thread {shown} in the window of topic {topic}; `dashstream inspect` lists the threads it has"
         );
     };
-    let others: Vec<String> = runs.map(|(tenant, _)| show::plain(tenant, 60)).collect();
+    let others: Vec<String> = runs.map(|(tenant, _)| show::plain(&tenant, 60)).collect();
     anyhow::ensure!(
         others.is_empty(),
         "thread {shown} belongs to several tenants, {} and {}; name one with --tenant",
         show::plain(run.tenant(), 60),
         others.join(", ")
     );
-    Ok(run.clone())
+    Ok(run)
 }
 
 /// Tells on standard error what the numbers of a run say is missing.
@@ -93,6 +97,8 @@ pub(super) fn tell_missing(run: &Run) {
     let missing = numbers.missing.iter().fold(0_u64, |sum, missing| sum.saturating_add(missing.count()));
     if missing > 0 {
         let thread = show::plain(run.thread(), 120);
-        note(&format!("{missing} messages of thread {thread} are missing, by their numbers; `dashstream inspect` names them"));
+        note(&format!(
+            "{missing} messages of thread {thread} are missing, by their numbers; `dashstream inspect` names them"
+        ));
     }
 }

@@ -110,7 +110,8 @@ fn threads(args: &Args, config: &Config, which: &Which) -> anyhow::Result<Exit> 
             .collect();
         return print(lines.concat());
     }
-    let mut rows = vec![["START", "LAST", "STATUS", "MESSAGES", "GRAPH", "TENANT", "THREAD"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["START", "LAST", "STATUS", "MESSAGES", "GRAPH", "TENANT", "THREAD"].map(str::to_owned).to_vec()];
     rows.extend(found.iter().map(|of| {
         let plain = |text: &str| if text.is_empty() { "-".to_owned() } else { show::plain(text, 80) };
         let times = [clock(of.start_us), clock(of.end_us)];
@@ -214,7 +215,7 @@ fn as_json(run: &Run, tree: &Tree, profile: &Profile, told: &Told) -> String {
         "messages": run.len(), "repeated": run.repeated(), "kinds": run.kinds(), "events": events,
         "missing": numbers.missing.iter().map(range).collect::<Vec<_>>(),
         "before_window": numbers.before.as_ref().map(range), "numbering_restarts": numbers.restarts,
-        "reused_numbers": numbers.reused, "complete": told.is_complete(), "nodes": nodes,
+        "reused_numbers": numbers.reused, "complete": told.missing().is_none(), "nodes": nodes,
     });
     format!("{object}\n")
 }
@@ -237,7 +238,10 @@ fn as_text(run: &Run, tree: &Tree, profile: &Profile) -> String {
         ("status", tree.status.as_str().to_owned()),
         ("start", clock(times.map(|(start, _)| start))),
         ("end", clock(times.map(|(_, end)| end))),
-        ("duration", format!("{} ({} graphs), {} from the first to the last message", short(took), graphs.count, short(span))),
+        (
+            "duration",
+            format!("{} ({} graphs), {} from the first to the last message", short(took), graphs.count, short(span)),
+        ),
         ("messages", format!("{} ({})", run.len(), counts(kinds))),
         ("events", counts(events)),
         ("repeated", run.repeated().to_string()),

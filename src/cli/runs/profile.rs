@@ -47,7 +47,7 @@ pub(in crate::cli) fn run(args: &Args, environment: &Environment) -> anyhow::Res
     let Some(run) = runs.first() else { return Ok(Exit::Failed) };
     let profile = Profile::of(&Tree::of(run));
     gather::tell_missing(run);
-    print(if args.json { as_json(run, &profile, told.is_complete()) } else { as_text(args, run, &profile) })
+    print(if args.json { as_json(run, &profile, told.missing().is_none()) } else { as_text(args, run, &profile) })
 }
 
 fn as_json(run: &Run, profile: &Profile, complete: bool) -> String {

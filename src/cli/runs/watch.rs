@@ -27,6 +27,8 @@ use crate::runs::view::View;
 const NEWEST_MS: i64 = 60 * 60 * 1_000;
 /// How long a key may wait.
 const TURN: Duration = Duration::from_millis(50);
+/// So long the first picture waits for what the topic holds already.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// The last messages that are shown, and what there was to tell meanwhile.
 const RECENT: usize = 8;
 
@@ -75,17 +77,19 @@ pub(in crate::cli) fn run(args: &Args, environment: &Environment) -> anyhow::Res
     let status = if draws {
         let notes = Arc::new(Mutex::new(VecDeque::new()));
         let told = Arc::clone(&notes);
-        let source = source.with_notes(move |text| push(&mut told.lock().unwrap_or_else(PoisonError::into_inner), text));
+        let source =
+            source.with_notes(move |text| push(&mut told.lock().unwrap_or_else(PoisonError::into_inner), text));
         let mut screen = Screen::open()?;
         watch.run(args, source, &stop, &mut |watch, view, _| {
             let notes: Vec<String> = notes.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
             let (columns, rows) = Screen::size();
-            screen.draw(&picture(view, watch.state_fields(), &watch.recent, &notes, (columns, rows)))?;
+            screen.draw(&picture(view, &watch.fields, &watch.recent, &notes, (columns, rows)))?;
             Ok(true)
         })?
     } else {
         watch.run(args, source, &stop, &mut |watch, view, before| {
-            let fields = watch.state_fields();
+            let none = BTreeSet::new();
+            let fields = if watch.is_touched { &watch.fields } else { &none };
             let lines = if args.json { vec![snapshot(view, fields)] } else { changes(before, view, fields) };
             for line in lines {
                 if !print_line(&line)? {
@@ -137,6 +141,8 @@ struct Watch {
     state: Chain,
     /// Top-level fields of the state that the last change touched.
     fields: BTreeSet<String>,
+    /// Whether that was after what is shown.
+    is_touched: bool,
     recent: VecDeque<String>,
 }
 
@@ -151,6 +157,7 @@ impl Watch {
         let refresh = Duration::from_millis(args.refresh_ms);
         let (mut shown, mut is_stale) = (None::<View>, false);
         let mut due = Instant::now() + refresh;
+        let patience = Instant::now() + PATIENCE;
         while !stop.is_cancelled() && !Screen::wants_to_leave()? {
             let is_idle = match source.next(TURN.min(refresh))? {
                 Step::Item(item) => {
@@ -162,7 +169,11 @@ impl Watch {
             };
             let now = Instant::now();
             // What the topic holds already is not history to be played: the first picture is that of now.
-            let is_first = shown.is_none() && !source.is_caught_up();
+            let is_first = shown.is_none() && !source.is_caught_up() && now < patience;
+            let is_over = shown.as_ref().is_some_and(|view| view.status.is_over());
+            if args.until_done && is_over && !is_stale && source.is_caught_up() {
+                break;
+            }
             if !is_stale || now < due || (is_first && !is_idle) {
                 continue;
             }
@@ -171,12 +182,10 @@ impl Watch {
             // A large run is looked at less often, so that looking does not keep it from being read.
             due = now + refresh.max(now.elapsed() * 10);
             is_stale = false;
-            if shown.as_ref() != Some(&view) && !show(self, &view, shown.as_ref())? {
-                break;
-            }
-            let is_done = args.until_done && view.status.is_over() && source.is_caught_up();
+            let goes_on = shown.as_ref() == Some(&view) || show(self, &view, shown.as_ref())?;
+            self.is_touched = false;
             shown = Some(view);
-            if is_done {
+            if !goes_on {
                 break;
             }
         }
@@ -209,6 +218,7 @@ impl Watch {
             let touched = self.state.step(item.place, &Fact::of(&item.body, true));
             if !touched.is_empty() {
                 self.fields = touched;
+                self.is_touched = true;
             }
         }
         // Pieces of answers would push everything else out.
@@ -216,9 +226,5 @@ impl Watch {
             push(&mut self.recent, &text::line(item));
         }
         Ok(true)
-    }
-
-    const fn state_fields(&self) -> &BTreeSet<String> {
-        &self.fields
     }
 }

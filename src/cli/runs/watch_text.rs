@@ -59,7 +59,7 @@ pub(super) fn picture(
     lines.into_iter().map(|line| line.chars().take(columns).collect()).collect()
 }
 
-/// A line for each thing that is not as before.
+/// A line for each thing that is not as before; `fields` of the state are those that were touched since.
 pub(super) fn changes(before: Option<&View>, now: &View, fields: &BTreeSet<String>) -> Vec<String> {
     let mut lines = Vec::new();
     if before.is_none_or(|before| (before.status, &before.graph) != (now.status, &now.graph)) {
@@ -78,7 +78,7 @@ pub(super) fn changes(before: Option<&View>, now: &View, fields: &BTreeSet<Strin
     if before.map_or(0, |before| before.missing) != now.missing {
         lines.push(missing(now));
     }
-    if !lines.is_empty() && !fields.is_empty() {
+    if !fields.is_empty() {
         lines.push(format!("state: {}", changed(fields)));
     }
     lines
@@ -170,7 +170,7 @@ mod tests {
         let running = view(Stand::Running, Status::Running);
         let first = changes(None, &running, &none);
         assert_eq!(first, ["graph running (thread t, tenant acme) -", "node a\\u{1b}: running, 1 runs, 0 failed, 0us"]);
-        assert!(changes(Some(&running), &running, &fields).is_empty());
+        assert!(changes(Some(&running), &running, &none).is_empty());
         let done = view(Stand::Done, Status::Running);
         assert_eq!(
             changes(Some(&running), &done, &fields),
@@ -184,7 +184,8 @@ mod tests {
     fn the_picture_fits_the_screen_whatever_there_is() {
         let mut many = view(Stand::Running, Status::Running);
         let node = many.nodes[0].clone();
-        many.nodes = (0..500).map(|at| NodeView { name: format!("node {at} {}", "ä".repeat(300)), ..node.clone() }).collect();
+        many.nodes =
+            (0..500).map(|at| NodeView { name: format!("node {at} {}", "ä".repeat(300)), ..node.clone() }).collect();
         let recent: VecDeque<String> = (0..8).map(|_| "x".repeat(500)).collect();
         for size in [(80, 24), (20, 3), (1, 1), (300, 700), (0, 0)] {
             let picture = picture(&many, &BTreeSet::new(), &recent, &["lost".to_owned()], size);
@@ -198,7 +199,8 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_the_whole_picture() {
-        let told: Value = serde_json::from_str(&snapshot(&view(Stand::Done, Status::Completed), &BTreeSet::new())).unwrap();
+        let told: Value =
+            serde_json::from_str(&snapshot(&view(Stand::Done, Status::Completed), &BTreeSet::new())).unwrap();
         assert_eq!((&told["status"], &told["nodes"][0]["state"]), (&json!("completed"), &json!("done")));
     }
 }
