@@ -182,7 +182,7 @@ impl Maker {
     /// The same with all events in a row packed together, as producers do it that batch.
     fn batched(self) -> Vec<Outgoing> {
         let (thread, mut records, mut events) = (self.thread, Vec::new(), Vec::new());
-        let mut pack = |events: &mut Vec<Event>, records: &mut Vec<Outgoing>| {
+        let pack = |events: &mut Vec<Event>, records: &mut Vec<Outgoing>| {
             if !events.is_empty() {
                 let header = Header { message_id: vec![9], thread_id: thread.clone(), ..Header::default() };
                 let batch = EventBatch { header: Some(header), events: std::mem::take(events) };

@@ -93,7 +93,7 @@ fn as_text(args: &Args, run: &Run, profile: &Profile) -> String {
         table.extend(shown.map(|row| cells(row, graphs.total_us, args.detailed)));
         text.push('\n');
         text.push_str(&show::table(&table));
-        if rows.len() > args.top.into() {
+        if rows.len() > usize::from(args.top) {
             text.push_str(&format!("… and {} more; see --top\n", rows.len() - usize::from(args.top)));
         }
     }
