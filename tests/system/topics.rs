@@ -194,7 +194,7 @@ enum Meets {
 }
 
 /// Every command there is. Who adds one says here whether it meets Kafka, and if so has it run below.
-const COMMANDS: [(&str, Meets); 19] = [
+const COMMANDS: [(&str, Meets); 22] = [
     ("check-config", Meets::Nobody),
     ("completions", Meets::Nobody),
     ("default-config", Meets::Nobody),
@@ -203,11 +203,14 @@ const COMMANDS: [(&str, Meets); 19] = [
     ("dlq inspect", Meets::Kafka),
     ("dlq list", Meets::Kafka),
     ("dlq replay", Meets::Kafka),
+    ("export", Meets::Kafka),
     ("generate", Meets::Kafka),
     ("ingest continue", Meets::Service),
     ("ingest reset", Meets::Service),
     ("man", Meets::Nobody),
+    ("replay", Meets::Kafka),
     ("serve", Meets::Kafka),
+    ("tail", Meets::Kafka),
     ("topics delete", Meets::Kafka),
     ("topics describe", Meets::Kafka),
     ("topics ensure", Meets::Kafka),
@@ -215,6 +218,10 @@ const COMMANDS: [(&str, Meets); 19] = [
     ("topology", Meets::Nobody),
     ("torture", Meets::Service),
 ];
+
+/// Commands that read what was generated and end by themselves.
+const READERS: [(&str, &[&str]); 3] =
+    [("export", &["--format", "jsonl"]), ("replay", &[]), ("tail", &["--from-beginning", "--no-follow"])];
 
 /// The commands that have no commands below them, and whether they can be told where Kafka is.
 fn leaves(command: &clap::Command, above: &str, told: bool, found: &mut BTreeMap<String, bool>) {
@@ -257,6 +264,10 @@ fn every_command_that_meets_kafka_takes_the_same_door() {
     assert_eq!(run("topics describe", &["--json"]).json()[1]["topic"], letters.name);
     run("generate", &["--count", "20", "--unlimited"]);
     assert_eq!(topic.watermarks(0), (0, 20));
+    for (path, arguments) in READERS {
+        // A batch has several lines.
+        assert!(run(path, arguments).out.lines().count() >= 20, "{path}");
+    }
 
     let bad = (0..3).map(|_| records::garbage("t"));
     Producer::new(&door.kafka.direct).publish(&topic.name, bad);
