@@ -147,10 +147,10 @@ impl Source {
                 Next::Record(record) => {
                     self.told.records += 1;
                     let (place, time) = ((record.partition(), record.offset()), record.timestamp_ms());
-                    if !self.which.admits_time(time) {
-                        continue;
-                    }
-                    match self.opener.open(place, time, record.value(), &mut self.opened) {
+                    let meant = self.which.admits_time(time);
+                    let opened =
+                        if meant { self.opener.open(place, time, record.value(), &mut self.opened) } else { Ok(()) };
+                    match opened {
                         // The key is no help: the events of a batch may be of other threads than its key, and whether a
                         // compressed record is a batch shows only when it is unpacked.
                         Ok(()) => self.items.extend(self.opened.drain(..).filter(|item| self.which.admits(item))),
