@@ -226,6 +226,10 @@ const COMMANDS: [(&str, Meets); 28] = [
     ("watch", Meets::Kafka),
 ];
 
+/// Commands that read what was generated and end by themselves.
+const READERS: [(&str, &[&str]); 3] =
+    [("export", &["--format", "jsonl"]), ("replay", &[]), ("tail", &["--from-beginning", "--no-follow"])];
+
 /// The commands that have no commands below them, and whether they can be told where Kafka is.
 fn leaves(command: &clap::Command, above: &str, told: bool, found: &mut BTreeMap<String, bool>) {
     for below in command.get_subcommands() {
@@ -283,6 +287,10 @@ fn every_command_that_meets_kafka_takes_the_same_door() {
     run("generate", &["--count", "20", "--unlimited"]);
     assert_eq!(topic.watermarks(0), (0, 20));
     analyse(&topic, &mut run);
+    for (path, arguments) in READERS {
+        // A batch has several lines.
+        assert!(run(path, arguments).out.lines().count() >= 20, "{path}");
+    }
 
     let bad = (0..3).map(|_| records::garbage("t"));
     Producer::new(&door.kafka.direct).publish(&topic.name, bad);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
 use super::place::{Place, Which, thread_of};
-use super::source::Source;
+use super::source::read;
 use super::target::Target;
 use super::types::Types;
 use super::{Exit, note, seam, show};
@@ -64,10 +64,10 @@ pub(in crate::cli) fn run(args: &Args, environment: &Environment) -> anyhow::Res
     let stop = CancellationToken::new();
     seam::cancel_on_signal(stop.clone())?;
     let mut target = Target::open(args.output.as_deref(), args.force)?;
-    let source = Source::open(&config, "dashstream-export", &args.which, Start::Earliest, End::Now)?;
     let mut form = Form { format: args.format, pretty: args.pretty, count: 0 };
-    let mut heard = target.write(&form.begin())?;
-    source.run(&stop, &mut |item| {
+    let mut heard = true;
+    let range = (Start::Earliest, End::Now);
+    read(&config, "dashstream-export", &args.which, range, &stop, &mut |item| {
         if args.types.admits(&item) {
             heard = target.write(&form.message(&item)?)?;
         }
@@ -103,23 +103,26 @@ impl Form {
     }
 
     fn message(&mut self, item: &Item) -> anyhow::Result<String> {
+        // Only now: where nothing can be read, nothing is written.
+        let begin = if self.count == 0 { self.begin() } else { String::new() };
+        let comma = if self.count == 0 { "" } else { "," };
         self.count += 1;
         Ok(match self.format {
-            Format::Csv => csv::message(item, thread_of(item)),
+            Format::Csv => begin + &csv::message(item, thread_of(item)),
             Format::Jsonl => format!("{}\n", json::message(item)),
             Format::Json => {
-                let comma = if self.count > 1 { "," } else { "" };
                 let message = json::message(item);
                 let text = if self.pretty { serde_json::to_string_pretty(&message)? } else { message.to_string() };
-                format!("{comma}\n{text}")
+                format!("{begin}{comma}\n{text}")
             }
         })
     }
 
     fn end(&self) -> String {
         match (self.format, self.count) {
-            (Format::Json, 0) => "]\n".to_owned(),
+            (Format::Json, 0) => self.begin() + "]\n",
             (Format::Json, _) => "\n]\n".to_owned(),
+            (Format::Jsonl | Format::Csv, 0) => self.begin(),
             (Format::Jsonl | Format::Csv, _) => String::new(),
         }
     }
@@ -133,7 +136,7 @@ mod tests {
 
     fn export(format: Format, pretty: bool, messages: i64) -> String {
         let mut form = Form { format, pretty, count: 0 };
-        let mut text = form.begin();
+        let mut text = String::new();
         for offset in 0..messages {
             let item = Item {
                 place: Place { partition: 0, offset, index: 0 },

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::place::{Place, Which};
-use super::source::Source;
+use super::source::read;
 use super::types::Types;
 use super::{Exit, UsageError, note, print_line, seam, show, text};
 use crate::config::environment::Environment;
@@ -96,8 +96,8 @@ pub(in crate::cli) fn run(args: &Args, environment: &Environment) -> anyhow::Res
     let (messages, bytes) = WINDOW;
     let mut window = args.which.thread.is_some().then(|| Window::new(messages, bytes));
     let mut listening = true;
-    let source = Source::open(&config, "dashstream-replay", &args.which, Start::Earliest, End::Now)?;
-    source.run(&stop, &mut |item| {
+    let range = (Start::Earliest, End::Now);
+    read(&config, "dashstream-replay", &args.which, range, &stop, &mut |item| {
         let due = if let Some(window) = &mut window { window.push(item) } else { vec![item] };
         for item in due {
             listening = player.play(&item)?;

@@ -23,10 +23,10 @@ pub struct Gap {
 pub(super) enum Take {
     /// The next one.
     Wanted,
-    /// Not asked for: read before, or behind the end, or of a partition that is not read.
+    /// Read before, or of a partition that is not read.
     Unwanted,
-    /// Not asked for, and with it the partition is read to its end.
-    Ends,
+    /// Behind the end of what is read of its partition: nothing more of it is wanted.
+    Behind,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +89,10 @@ impl Progress {
     /// A record came.
     pub(super) fn take(&mut self, partition: i32, offset: i64) -> Take {
         let Some(part) = self.parts.get_mut(&partition) else { return Take::Unwanted };
-        if part.is_done() || offset < part.next {
+        if part.is_done() {
+            return Take::Behind;
+        }
+        if offset < part.next {
             return Take::Unwanted;
         }
         part.caught_up = false;
@@ -97,7 +100,7 @@ impl Progress {
             // The offsets before it hold no records: compaction took them, or they end transactions.
             part.next = part.end.unwrap_or(offset);
             self.open -= 1;
-            return Take::Ends;
+            return Take::Behind;
         }
         part.next = offset + 1;
         self.open -= usize::from(part.is_done());
@@ -160,12 +163,11 @@ mod tests {
     fn reading_ends_with_the_last_record_of_the_last_partition() {
         let mut progress = of(&[(0, 5, Some(7)), (1, 0, Some(0)), (2, 3, Some(4))]);
         assert_eq!(progress.take(0, 5), Take::Wanted);
-        assert_eq!(progress.take(0, 5), Take::Unwanted, "it comes once");
-        assert_eq!(progress.take(2, 3), Take::Wanted);
+        assert_eq!((progress.take(0, 5), progress.take(0, 6)), (Take::Unwanted, Take::Wanted), "each comes once");
         assert!(!progress.is_done());
-        assert_eq!(progress.take(0, 6), Take::Wanted);
+        assert_eq!(progress.take(2, 3), Take::Wanted);
         assert!(progress.is_done());
-        assert_eq!(progress.take(0, 7), Take::Unwanted);
+        assert_eq!(progress.take(0, 7), Take::Behind);
         assert_eq!(progress.take(9, 0), Take::Unwanted);
         assert!(Progress::default().is_done(), "nothing to read");
     }
@@ -174,7 +176,7 @@ mod tests {
     fn holes_at_the_end_do_not_keep_reading_from_ending() {
         // A record behind the end says that the last offsets before it hold none.
         let mut progress = of(&[(0, 0, Some(10))]);
-        assert_eq!((progress.take(0, 4), progress.take(0, 12)), (Take::Wanted, Take::Ends));
+        assert_eq!((progress.take(0, 4), progress.take(0, 12)), (Take::Wanted, Take::Behind));
         assert!(progress.is_done());
         // So does the end of the log.
         let mut progress = of(&[(0, 0, Some(10)), (1, 0, Some(1))]);

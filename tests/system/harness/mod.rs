@@ -10,6 +10,8 @@ pub mod authority;
 
 pub mod client;
 
+pub mod command;
+
 pub mod contract;
 
 pub mod dead_letters;
