@@ -18,6 +18,7 @@ use crate::harness::records::{self, Outgoing};
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
+use crate::run_commands::{tellers, told_of};
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -297,12 +298,17 @@ fn commands_and_service_share_the_default_topic() {
     let browser = Client::from(service.address(), From::Earliest);
     let brokers = [("KAFKA_BROKERS", topic.kafka.clone())];
     let tail = Live::start_until(&["tail"], &brokers, "following dashstream-quality");
-    let published = publish(&topic, [records::good("seen-by-all", 1)]);
+    let published = publish(&topic, told_of("seen-by-all"));
     browser.wait_for_all(&published, BOUND);
     assert!(tail.wait_for_lines(1)[0].contains("seen-by-all"));
     for (command, arguments) in READERS {
         assert!(done(&[&[command], arguments].concat(), &brokers).out.contains("seen-by-all"), "{command}");
     }
+    for arguments in tellers("seen-by-all") {
+        assert!(done(&arguments, &brokers).out.contains("seen-by-all"), "{arguments:?}");
+    }
+    let watch = Live::start(&["watch", "--json"], &brokers);
+    assert!(watch.wait_for_lines(1)[0].contains("seen-by-all"));
 }
 
 #[test]

@@ -2,9 +2,6 @@
 //! by hand, with durations, tokens and nodes that one can add up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use dashstream::wire::telemetry::attribute_value::Value as Attribute;
@@ -18,9 +15,10 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::harness::command::{self, Live, Ran, variables};
 use crate::harness::eventually::eventually;
 use crate::harness::producer::Producer;
-use crate::harness::records::{Expect, Outgoing};
+use crate::harness::records::{self, Expect, Outgoing};
 use crate::harness::services;
 use crate::harness::topic::Topic;
 
@@ -28,33 +26,13 @@ const BOUND: Duration = Duration::from_secs(60);
 /// When all runs begin: 2026-01-31T12:00:00Z.
 const START_US: i64 = 1_769_860_800_000_000;
 
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    #[track_caller]
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
-    }
-}
-
-fn command(topic: &Topic, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_dashstream"));
-    command.args(arguments).env_clear().envs([
-        ("KAFKA_BROKERS", &*topic.kafka),
-        ("KAFKA_TOPIC", &*topic.name),
-        ("RUST_LOG", "off"),
-    ]);
-    command
-}
-
 fn dashstream(topic: &Topic, arguments: &[&str]) -> Ran {
-    let output = command(topic, arguments).output().expect("the binary can be run");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    Ran { code: output.status.code().expect("an exit code"), out: text(output.stdout), err: text(output.stderr) }
+    command::run(arguments, &variables(topic))
+}
+
+#[track_caller]
+fn json(ran: &Ran) -> Value {
+    serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {}{}", ran.out, ran.err))
 }
 
 /// A run that is being made: each message has the next number and an id of its own.
@@ -109,7 +87,8 @@ impl Maker {
         start.llm_request_id = request.into();
         start.attributes.insert("model".into(), text(model));
         let header = self.header(from_us + took_us);
-        let (prompt_tokens, completion_tokens) = (tokens.0 as u32, tokens.1 as u32);
+        let count = |tokens: i64| u32::try_from(tokens).expect("few");
+        let (prompt_tokens, completion_tokens) = (count(tokens.0), count(tokens.1));
         let stats = TokenStats { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
         self.messages.push(Message::TokenChunk(TokenChunk {
             header,
@@ -252,7 +231,7 @@ fn inspect_prints_what_was_produced() {
     let line = |thread: &str| format!("\"{thread}\" \"completed\" \"essay\" \"{START_US}\"");
     assert_eq!(threads, BTreeSet::from([line("run-1"), line("run-2")]));
 
-    let told = dashstream(&topic, &["inspect", "run-1", "--json"]).json();
+    let told = json(&dashstream(&topic, &["inspect", "run-1", "--json"]));
     for (field, expected) in [
         ("tenant", json!("acme")),
         ("thread", json!("run-1")),
@@ -270,7 +249,7 @@ fn inspect_prints_what_was_produced() {
     let text = dashstream(&topic, &["inspect", "--thread", "run-1", "--detailed"]);
     assert!(text.out.contains("1, numbers 3") && text.out.contains("2026-01-31T12:00:00.000Z"), "{}", text.out);
     assert_eq!(text.out.lines().filter(|line| line.contains("NODE_START")).count(), 5, "{}", text.out);
-    let batched = dashstream(&topic, &["inspect", "run-2", "--json"]).json();
+    let batched = json(&dashstream(&topic, &["inspect", "run-2", "--json"]));
     assert_eq!((&batched["missing"], &batched["events"]["NODE_START"]), (&json!([]), &json!(4)), "{batched}");
     let plan = batched["nodes"].as_array().expect("nodes").iter().find(|node| node["name"] == "plan");
     assert_eq!(plan.expect("the node")["total_us"], "2000");
@@ -279,10 +258,10 @@ fn inspect_prints_what_was_produced() {
     let lost_id = header_of(&lost).message_id;
     assert_eq!(dashstream(&topic, &["inspect", "--message", &hex(&lost_id)]).code, 1);
     let id = Sha256::digest("run-1 15")[..16].to_vec();
-    let message = dashstream(&topic, &["inspect", "--message", &hex(&id), "--json"]).json();
+    let message = json(&dashstream(&topic, &["inspect", "--message", &hex(&id), "--json"]));
     assert_eq!(message["header"]["sequence"], "15", "{message}");
     let place = format!("{}:{}", message["partition"], message["offset"].as_str().expect("an offset"));
-    let same = dashstream(&topic, &["inspect", "--message", &place, "--json"]).json();
+    let same = json(&dashstream(&topic, &["inspect", "--message", &place, "--json"]));
     assert_eq!(same, message);
     assert_eq!(message["header"]["message_id"], hex(&id));
     assert_eq!(message["header"]["timestamp_us"], (START_US + 7_000).to_string());
@@ -325,7 +304,7 @@ fn diff_reports_what_differs_and_nothing_else() {
     let differs = dashstream(&topic, &["diff", "--thread", "run-1", "--with", "run-3", "--json"]);
     assert_eq!(differs.code, 1, "{}", differs.err);
     assert_eq!(
-        differs.json()["differences"],
+        json(&differs)["differences"],
         json!([
             {"what": "node executions", "name": "review", "right": 1},
             {"what": "state", "name": "/score", "right": 7},
@@ -335,7 +314,7 @@ fn diff_reports_what_differs_and_nothing_else() {
     let states = ["diff", "--thread", "run-1", "--checkpoint1", &one, "--checkpoint2", &two, "--json"];
     let states = dashstream(&topic, &states);
     assert_eq!(
-        (states.code, &states.json()["differences"]),
+        (states.code, &json(&states)["differences"]),
         (1, &json!([{"what": "state", "name": "/text", "right": "short"}]))
     );
     let missing = dashstream(&topic, &["diff", "--thread", "run-1", "--checkpoint1", &one, "--checkpoint2", "ff"]);
@@ -355,7 +334,7 @@ fn a_state_that_cannot_be_rebuilt_is_told_and_not_guessed() {
     broken.graph_end(10_000);
     publish(&topic, broken.records());
     let ran = dashstream(&topic, &["diff", "--thread", "run-1", "--with", "run-2", "--json"]);
-    let differences = ran.json()["differences"].clone();
+    let differences = json(&ran)["differences"].clone();
     assert_eq!(differences.as_array().map(Vec::len), Some(1), "{differences}");
     let told = differences[0]["right"].as_str().expect("a reason");
     assert!(told.starts_with("unknown: the hash of the patched state differs"), "{told}");
@@ -368,7 +347,7 @@ fn profile_adds_up_to_the_durations_that_were_produced() {
     publish(&topic, essay("run-1").records());
     publish(&topic, essay("run-2").batched());
     for thread in ["run-1", "run-2"] {
-        let told = dashstream(&topic, &["profile", "--thread", thread, "--json"]).json();
+        let told = json(&dashstream(&topic, &["profile", "--thread", thread, "--json"]));
         assert_eq!((&told["graphs"]["total_us"], &told["nodes_us"]), (&json!("10000"), &json!("9500")), "{told}");
         let row = |rows: &str, name: &str| {
             let rows = told[rows].as_array().expect("rows");
@@ -471,7 +450,7 @@ fn costs_are_the_sums_that_were_produced() {
 
     let prices = ["--price", "atlas=3,15", "--input-cost-per-million", "0.25", "--output-cost-per-million", "1.25"];
     let arguments = [&["costs", "--json", "--by-model", "--by-node", "--by-thread"][..], &prices[..]].concat();
-    let told = dashstream(&topic, &arguments).json();
+    let told = json(&dashstream(&topic, &arguments));
     for (field, expected) in [
         ("calls", json!(5)),
         ("unknown_calls", json!(1)),
@@ -491,55 +470,19 @@ fn costs_are_the_sums_that_were_produced() {
     assert_eq!(group("run-2", "atlas")["input_tokens"], "1500");
     assert_eq!(group("run-3", "mini")["node"], "sum");
     assert_eq!(group("run-3", "")["unknown_calls"], 1);
-    let one = dashstream(&topic, &["costs", "--thread", "run-3", "--json"]).json();
+    let one = json(&dashstream(&topic, &["costs", "--thread", "run-3", "--json"]));
     assert_eq!((&one["total"]["input_tokens"], &one["total"]["unpriced_calls"]), (&json!("7"), &json!(1)));
     let text = dashstream(&topic, &["costs", "--by-tenant"]).out;
     assert!(text.contains("acme") && text.contains("1 calls tell no tokens"), "{text}");
 }
 
-/// A command under way whose lines are read as they come.
-struct Live {
-    child: Child,
-    lines: Receiver<String>,
-    seen: Vec<String>,
-}
-
-impl Live {
-    fn start(topic: &Topic, arguments: &[&str]) -> Self {
-        let mut child = command(topic, arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the binary can be run");
-        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        let (told, lines) = channel();
-        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| told.send(line)));
-        Self { child, lines, seen: Vec::new() }
-    }
-
-    fn wait_for(&mut self, part: &str) {
-        eventually(&format!("a line with {part:?}"), BOUND, || {
-            self.seen.extend(self.lines.try_iter());
-            match self.seen.iter().any(|line| line.contains(part)) {
-                true => Ok(()),
-                false => Err(format!("{:#?}", self.seen)),
-            }
-        });
-    }
-
-    fn exit_code(&mut self) -> i32 {
-        eventually("the command to end", BOUND, || match self.child.try_wait().expect("its status") {
-            Some(status) => Ok(status.code().expect("an exit code")),
-            None => Err("it goes on".to_owned()),
-        })
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Waits for a line of standard output with this text.
+#[track_caller]
+fn wait_for(live: &Live, part: &str) {
+    eventually(&format!("a line with {part:?}"), BOUND, || match live.lines() {
+        lines if lines.iter().any(|line| line.contains(part)) => Ok(()),
+        lines => Err(format!("{lines:#?} {:#?}", live.notes())),
+    });
 }
 
 #[test]
@@ -552,17 +495,18 @@ fn watch_changes_when_nodes_start_and_end() {
         publish(topic, records.collect());
     };
     step(&topic, &|run| run.graph_start(&json!({"topic": "tea"})));
-    let mut lines = Live::start(&topic, &["watch", "--thread", "run-1", "--until-done", "--refresh-ms", "20"]);
-    let mut snapshots = Live::start(&topic, &["watch", "--json", "--until-done"]);
-    lines.wait_for("essay running (thread run-1, tenant acme)");
-    lines.wait_for("node plan: waiting");
-    snapshots.wait_for(r#""status":"running""#);
+    let mut lines =
+        Live::start(&["watch", "--thread", "run-1", "--until-done", "--refresh-ms", "20"], &variables(&topic));
+    let mut snapshots = Live::start(&["watch", "--json", "--until-done"], &variables(&topic));
+    wait_for(&lines, "essay running (thread run-1, tenant acme)");
+    wait_for(&lines, "node plan: waiting");
+    wait_for(&snapshots, r#""status":"running""#);
     step(&topic, &|run| {
         run.event(100, EventType::NodeStart, "plan");
     });
-    lines.wait_for("node plan: running, 1 runs");
+    wait_for(&lines, "node plan: running, 1 runs");
     step(&topic, &|run| run.event(2_100, EventType::NodeEnd, "plan").duration_us = 2_000);
-    lines.wait_for("node plan: done, 1 runs, 0 failed, 2.0ms");
+    wait_for(&lines, "node plan: done, 1 runs, 0 failed, 2.0ms");
     step(&topic, &|run| {
         run.event(3_000, EventType::NodeStart, "write");
         run.event(3_100, EventType::LlmStart, "write").llm_request_id = "r".into();
@@ -570,22 +514,82 @@ fn watch_changes_when_nodes_start_and_end() {
         // One is lost.
         run.sequence += 1;
     });
-    lines.wait_for("llm:?");
-    lines.wait_for("state: draft changed");
+    wait_for(&lines, "llm:?");
+    wait_for(&lines, "state: draft changed");
     step(&topic, &|run| {
         run.event(4_000, EventType::NodeError, "write");
     });
-    lines.wait_for("node write: failed, 1 runs, 1 failed");
-    lines.wait_for("1 MESSAGES MISSING");
+    wait_for(&lines, "node write: failed, 1 runs, 1 failed");
+    wait_for(&lines, "1 MESSAGES MISSING");
     step(&topic, &|run| {
         run.event(5_000, EventType::GraphError, "");
     });
-    lines.wait_for("essay failed");
-    assert_eq!((lines.exit_code(), snapshots.exit_code()), (1, 1));
-    snapshots.wait_for(r#""status":"failed""#);
-    let last: Value = serde_json::from_str(snapshots.seen.last().expect("a snapshot")).expect("JSON");
+    wait_for(&lines, "essay failed");
+    assert_eq!((lines.wait_for_exit(), snapshots.wait_for_exit()), (Some(1), Some(1)));
+    wait_for(&snapshots, r#""status":"failed""#);
+    let last: Value = serde_json::from_str(snapshots.lines().last().expect("a snapshot")).expect("JSON");
     assert_eq!(
         (&last["thread"], &last["missing"], &last["nodes"][1]["state"]),
         (&json!("run-1"), &json!("1"), &json!("failed"))
     );
+}
+
+/// Each command that tells of runs and ends by itself, as it names a thread in what it prints.
+pub fn tellers(thread: &str) -> [Vec<&str>; 5] {
+    [
+        vec!["inspect", thread],
+        vec!["profile", "--thread", thread],
+        vec!["flamegraph", "--format", "svg", "--thread", thread],
+        vec!["diff", "--json", "--thread", thread, "--with", thread],
+        vec!["costs", "--by-thread"],
+    ]
+}
+
+/// What each of them has something to say about.
+pub fn told_of(thread: &str) -> [Outgoing; 2] {
+    [records::good(thread, 1), records::of_type(thread, EventType::LlmEnd)]
+}
+
+#[test]
+fn brokers_and_topic_of_every_command_come_from_variables_and_options_win() {
+    let topic = Topic::create(services::kafka(), "variables", 2);
+    let other = Topic::create(services::kafka(), "other", 1);
+    publish(&topic, told_of("thread-of-the-one").to_vec());
+    publish(&other, told_of("thread-of-the-other").to_vec());
+    let nowhere = [("KAFKA_BROKERS", "127.0.0.1:1".to_owned()), ("KAFKA_TOPIC", topic.name.clone())];
+    let options = ["--brokers", &topic.kafka, "--topic", &other.name];
+    let asked = |arguments: Vec<&'static str>| -> Vec<&str> { arguments.into_iter().chain(options).collect() };
+    for (of_one, of_other) in tellers("thread-of-the-one").into_iter().zip(tellers("thread-of-the-other")) {
+        let by_variables = command::done(&of_one, &variables(&topic)).out;
+        assert!(by_variables.contains("thread-of-the-one"), "{of_one:?}: {by_variables}");
+        let by_options = command::done(&asked(of_other), &nowhere).out;
+        assert!(by_options.contains("thread-of-the-other"), "{of_one:?}: {by_options}");
+        assert!(!by_options.contains("thread-of-the-one"), "{of_one:?}: {by_options}");
+        let help = command::done(&[of_one[0], "--help"], &[]).out;
+        assert!(help.contains("[default: dashstream-quality]"), "{help}");
+    }
+    let watch = Live::start(&["watch", "--json"], &variables(&topic));
+    assert!(watch.wait_for_lines(1)[0].contains("thread-of-the-one"));
+    let watch = Live::start(&asked(vec!["watch", "--json"]), &nowhere);
+    assert!(watch.wait_for_lines(1)[0].contains("thread-of-the-other"));
+    assert!(command::done(&["watch", "--help"], &[]).out.contains("[default: dashstream-quality]"));
+}
+
+#[test]
+fn a_run_in_each_of_eight_partitions_is_told_of_by_every_command() {
+    let topic = Topic::create(services::kafka(), "eight", 8);
+    let threads: Vec<String> = (0..8).map(|number| format!("thread-{number}")).collect();
+    for (partition, thread) in (0..).zip(&threads) {
+        publish(&topic, told_of(thread).map(|record| record.on_partition(partition)).to_vec());
+    }
+    for thread in &threads {
+        for arguments in tellers(thread) {
+            let out = command::done(&arguments, &variables(&topic)).out;
+            assert!(out.contains(thread), "{arguments:?}: {out}");
+        }
+        let watch = Live::start(&["watch", "--json", "--thread", thread], &variables(&topic));
+        assert!(watch.wait_for_lines(1)[0].contains(thread));
+    }
+    let listed = command::done(&["inspect"], &variables(&topic)).out;
+    assert!(threads.iter().all(|thread| listed.contains(thread)), "{listed}");
 }

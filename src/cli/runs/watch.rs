@@ -11,7 +11,7 @@ use super::place::{Place, Which, thread_of};
 use super::source::{Source, Step};
 use super::watch_screen::Screen;
 use super::watch_text::{changes, picture, snapshot};
-use super::{Exit, gather, note, print_line, seam, show, text};
+use super::{Exit, UsageError, gather, note, print_line, seam, show, text};
 use crate::config::Config;
 use crate::config::environment::Environment;
 use crate::kafka::records::{End, Start};
@@ -63,7 +63,9 @@ pub(in crate::cli) struct Args {
 }
 
 pub(in crate::cli) fn run(args: &Args, environment: &Environment) -> anyhow::Result<Exit> {
-    anyhow::ensure!(args.which.until.is_none(), "a run is watched as it goes on: leave --until out");
+    if args.which.until.is_some() {
+        return Err(UsageError("a run is watched as it goes on: leave --until out".to_owned()).into());
+    }
     let config = args.place.load(environment)?;
     let mut which = args.which.clone();
     if which.thread.is_none() {
