@@ -1,5 +1,7 @@
 //! Why reading a topic failed, and what the one who reads can do about it.
 
+use std::time::Duration;
+
 use rdkafka::error::KafkaError;
 
 use crate::kafka::errors::ErrorType;
