@@ -92,7 +92,8 @@ pub(in crate::cli) fn run(args: &Args, environment: &Environment) -> anyhow::Res
         watch.run(args, source, &stop, &mut |watch, view, before| {
             let none = BTreeSet::new();
             let fields = if watch.is_touched { &watch.fields } else { &none };
-            let lines = if args.json { vec![snapshot(view, fields)] } else { changes(before, view, fields) };
+            let lines =
+                if args.json { vec![snapshot(view, fields, watch.is_complete)] } else { changes(before, view, fields) };
             for line in lines {
                 if !print_line(&line)? {
                     return Ok(false);
@@ -145,6 +146,8 @@ struct Watch {
     fields: BTreeSet<String>,
     /// Whether that was after what is shown.
     is_touched: bool,
+    /// Whether every record could be read.
+    is_complete: bool,
     recent: VecDeque<String>,
 }
 
@@ -184,6 +187,7 @@ impl Watch {
             // A large run is looked at less often, so that looking does not keep it from being read.
             due = now + refresh.max(now.elapsed() * 10);
             is_stale = false;
+            self.is_complete = source.told().missing().is_none();
             let goes_on = shown.as_ref() == Some(&view) || show(self, &view, shown.as_ref())?;
             self.is_touched = false;
             shown = Some(view);

@@ -96,8 +96,8 @@ fn node_line(node: &NodeView) -> String {
     line
 }
 
-/// The whole picture as JSON.
-pub(super) fn snapshot(view: &View, fields: &BTreeSet<String>) -> String {
+/// The whole picture as JSON; `is_complete`: every record could be read, and no number is missing.
+pub(super) fn snapshot(view: &View, fields: &BTreeSet<String>, is_complete: bool) -> String {
     let nodes: Vec<Value> = view
         .nodes
         .iter()
@@ -112,7 +112,7 @@ pub(super) fn snapshot(view: &View, fields: &BTreeSet<String>) -> String {
         "tenant": view.tenant, "thread": view.thread, "graph": view.graph, "status": view.status.as_str(),
         "start_us": view.start_us.map(|us| us.to_string()), "elapsed_us": view.elapsed_us.map(|us| us.to_string()),
         "messages": view.messages, "missing": view.missing.to_string(), "nodes": nodes, "calls": view.calls,
-        "state_fields_changed": fields,
+        "state_fields_changed": fields, "complete": is_complete && view.missing == 0,
     })
     .to_string()
 }
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_snapshot_is_the_whole_picture() {
         let told: Value =
-            serde_json::from_str(&snapshot(&view(Stand::Done, Status::Completed), &BTreeSet::new())).unwrap();
+            serde_json::from_str(&snapshot(&view(Stand::Done, Status::Completed), &BTreeSet::new(), true)).unwrap();
         assert_eq!((&told["status"], &told["nodes"][0]["state"]), (&json!("completed"), &json!("done")));
     }
 }
