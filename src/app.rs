@@ -17,10 +17,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use self::facts::{Standstill, actor_facts, holds_all, stands_at};
-pub use self::settings::connection;
+pub use self::settings::{connection, judge_settings};
 use self::settings::{
-    history_settings, identity, ingest_settings, judge_settings, letter_context, restart_settings, session_settings,
-    spans, store_settings,
+    history_settings, identity, ingest_settings, letter_context, restart_settings, session_settings, spans,
+    store_settings,
 };
 use crate::actors::client_session::{SessionSettings, SessionShared};
 use crate::actors::dlq_publisher::{self, DlqRetry};

@@ -59,7 +59,11 @@ pub(super) fn identity(config: &Config) -> Identity {
     }
 }
 
-pub(super) fn judge_settings(config: &Config) -> Result<JudgeSettings, StartError> {
+/// How records are judged, and what is blacked out of them.
+///
+/// # Errors
+/// When a pattern is too large when it is compiled.
+pub fn judge_settings(config: &Config) -> Result<JudgeSettings, StartError> {
     let rules = || Rules::new(&config.redact.fields, &config.redact.patterns).map(Arc::new);
     Ok(JudgeSettings {
         max_payload_bytes: config.decode.max_payload_bytes,

@@ -19,6 +19,8 @@ mod ingest;
 
 mod man;
 
+mod runs;
+
 mod serve;
 
 mod show;
@@ -52,6 +54,8 @@ pub enum Exit {
     Success = 0,
     /// It could not start, or could not finish.
     Failed = 1,
+    /// `dashstream diff` could not compare; 1 means there that something differs.
+    NotCompared = 2,
     /// The command line or the configuration cannot be used (`EX_USAGE`).
     Usage = 64,
     /// The supervisor gave up; the platform should restart the process (`EX_SOFTWARE`).
@@ -78,8 +82,10 @@ Examples:
   KAFKA_BROKERS=kafka:9092 dashstream serve          serve a real topic
   dashstream default-config > dashstream.toml        start a configuration file
   dashstream check-config --config dashstream.toml   see what would be used
+  dashstream tail                                    what is being published
+  dashstream inspect                                 which runs there are
 
-Exit codes: 0 success, 1 failure, 64 unusable command line or configuration, 70 the supervisor gave up.";
+Exit codes: 0 success, 1 failure (of `diff`: a difference, and 2 failure), 64 unusable command line or configuration, 70 the supervisor gave up.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -90,6 +96,15 @@ enum Command {
     DefaultConfig(default_config::Args),
     Ingest(ingest::Args),
     Dlq(dlq::Args),
+    Tail(runs::tail::Args),
+    Replay(runs::replay::Args),
+    Export(runs::export::Args),
+    Inspect(runs::inspect::Args),
+    Diff(runs::diff::Args),
+    Profile(runs::profile::Args),
+    Flamegraph(runs::flamegraph::Args),
+    Costs(runs::costs::Args),
+    Watch(runs::watch::Args),
     Topics(topics::Args),
     Topology(topology::Args),
     Torture(torture::Args),
@@ -97,8 +112,13 @@ enum Command {
     Man(man::Args),
 }
 
+/// The options do not go together, in a way that only shows when the command runs.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
 /// The configuration file, as several subcommands take it.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 struct FileArg {
     /// Configuration file (TOML). Otherwise the one that DASHSTREAM_CONFIG names, otherwise none
     #[arg(long, value_name = "FILE")]
@@ -143,7 +163,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>, environment: &Environment)
         Ok(exit) => exit.into(),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {}", telemetry::chain(error.as_ref()));
-            let exit = if error.is::<ConfigError>() { Exit::Usage } else { Exit::Failed };
+            let unusable = error.is::<ConfigError>() || error.is::<UsageError>();
+            let exit = if unusable { Exit::Usage } else { Exit::Failed };
             exit.into()
         }
     }
@@ -158,6 +179,15 @@ fn run(command: Command, environment: &Environment) -> anyhow::Result<Exit> {
         Command::DefaultConfig(args) => default_config::run(&args),
         Command::Ingest(args) => ingest::run(&args, environment),
         Command::Dlq(args) => dlq::run(&args, environment),
+        Command::Tail(args) => runs::tail::run(&args, environment),
+        Command::Replay(args) => runs::replay::run(&args, environment),
+        Command::Export(args) => runs::export::run(&args, environment),
+        Command::Inspect(args) => runs::inspect::run(&args, environment),
+        Command::Diff(args) => runs::diff::run(&args, environment),
+        Command::Profile(args) => runs::profile::run(&args, environment),
+        Command::Flamegraph(args) => runs::flamegraph::run(&args, environment),
+        Command::Costs(args) => runs::costs::run(&args, environment),
+        Command::Watch(args) => runs::watch::run(&args, environment),
         Command::Topics(args) => topics::run(&args, environment),
         Command::Torture(args) => torture::run(&args, environment),
         Command::Topology(args) => topology::run(&args, environment),

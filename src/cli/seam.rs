@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Exit, demo, generate, print};
 use crate::actors::topology::EDGES;
-pub(super) use crate::app::connection;
 use crate::app::{self, Ended, Options};
+pub(super) use crate::app::{connection, judge_settings};
 use crate::config::Config;
 use crate::config::load::Loaded;
 use crate::generate::GeneratorSettings;
@@ -148,7 +148,7 @@ pub(super) fn generate(options: &generate::Options, config: &Config) -> anyhow::
 }
 
 /// Cancels on SIGINT and SIGTERM, from a thread of its own.
-fn cancel_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
+pub(super) fn cancel_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {

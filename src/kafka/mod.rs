@@ -52,6 +52,8 @@ pub mod dlq_producer;
 
 pub mod letters;
 
+pub mod records;
+
 pub mod topics;
 
 pub mod load_producer;

@@ -3,7 +3,7 @@
 //! Blocks, so it belongs on a thread of its own; each question has a deadline, and faults that pass are tried again. What a
 //! topic should be like is decided elsewhere ([`TopicPlan`]).
 
-mod faults;
+pub(super) mod faults;
 
 use std::time::{Duration, Instant};
 
@@ -122,9 +122,9 @@ impl TopicAdmin {
     /// When the settings cannot be used.
     pub fn new(connection: &KafkaConnection) -> Result<Self, TopicError> {
         let mut config = connection.client_config("topics");
-        let admin = config.create_with_context(Told::default()).map_err(TopicError::Client)?;
+        let admin = config.create_with_context(Told::new("topics")).map_err(TopicError::Client)?;
         config.set("allow.auto.create.topics", "false").set("topic.metadata.refresh.interval.ms", "-1");
-        let asker = config.create_with_context(Told::default()).map_err(TopicError::Client)?;
+        let asker = config.create_with_context(Told::new("topics")).map_err(TopicError::Client)?;
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(TopicError::Wait)?;
         Ok(Self { asker, admin, runtime, ask: ASK })
     }

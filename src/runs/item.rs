@@ -51,6 +51,23 @@ pub enum Body {
     ExecutionTrace(ExecutionTrace),
 }
 
+impl Item {
+    /// How many bytes it has on the wire, about: for whoever has to bound what is kept.
+    pub fn weight(&self) -> usize {
+        let body = match &self.body {
+            Body::Event(event) => event.encoded_len(),
+            Body::StateDiff(diff) => diff.encoded_len(),
+            Body::TokenChunk(chunk) => chunk.encoded_len(),
+            Body::ToolExecution(tool) => tool.encoded_len(),
+            Body::Checkpoint(checkpoint) => checkpoint.encoded_len(),
+            Body::Metrics(metrics) => metrics.encoded_len(),
+            Body::Error(error) => error.encoded_len(),
+            Body::ExecutionTrace(trace) => trace.encoded_len(),
+        };
+        self.header.encoded_len().saturating_add(body)
+    }
+}
+
 /// Why there is nothing to show of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.as_str())]

@@ -20,6 +20,18 @@ pub fn event_type(name: &str) -> Option<EventType> {
     known.filter(|known| *known != EventType::Unspecified).find(|known| squeezed(&event_name(*known as i32)) == wanted)
 }
 
+/// The kind of message that a name stands for, however it is written: `state_diff`, `StateDiff`.
+pub fn message_kind(name: &str) -> Option<&'static str> {
+    let wanted = squeezed(name);
+    MESSAGE_KINDS.into_iter().find(|kind| squeezed(kind) == wanted)
+}
+
+/// The names of all types of events.
+pub fn event_names() -> impl Iterator<Item = String> {
+    let known = (1..=i32::from(u8::MAX)).filter(|number| EventType::try_from(*number).is_ok());
+    known.map(event_name)
+}
+
 /// Letters and digits alone, in one case.
 fn squeezed(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
@@ -59,9 +71,19 @@ mod tests {
             assert_eq!(event_type(&name.to_lowercase().replace('_', "-")), Some(known));
             count += 1;
         }
-        assert_eq!(count, 31);
+        assert_eq!(count, 30);
         assert_eq!(event_type("NodeStart"), Some(EventType::NodeStart));
         assert_eq!((event_type(""), event_type("unspecified"), event_type("NODE")), (None, None, None));
         assert_eq!(event_name(4711), "EVENT_4711");
+        assert_eq!(event_names().count(), 31);
+    }
+
+    #[test]
+    fn every_kind_of_message_is_found_by_its_name() {
+        for kind in MESSAGE_KINDS {
+            assert_eq!(message_kind(kind), Some(kind));
+            assert_eq!(message_kind(&kind.to_uppercase().replace('_', "-")), Some(kind));
+        }
+        assert_eq!((message_kind("event_batch"), message_kind("")), (None, None));
     }
 }

@@ -127,6 +127,33 @@ fn a_wrong_command_line_is_a_usage_error() {
         &["topics", "ensure", "--topic", "a b"],
         &["topics", "describe", "runs", "--topic", "runs"],
         &["topics", "delete", "--yes"],
+        &["tail", "-n", "0"],
+        &["tail", "--type", "event_batch"],
+        &["tail", "--since", "1h", "--from-beginning"],
+        &["tail", "--topic", "a b"],
+        &["replay", "--speed", "-1"],
+        &["replay", "--from-checkpoint", "00ff"],
+        &["replay", "--thread", "t", "--from-checkpoint", "0g"],
+        &["replay", "--pause-on-error"],
+        &["export", "--format", "xml"],
+        &["export", "--force"],
+        &["export", "--format", "csv", "--pretty"],
+        &["inspect", "a", "--thread", "b"],
+        &["inspect", "--detailed"],
+        &["inspect", "--message", "3:"],
+        &["diff", "--with", "a"],
+        &["diff", "--thread", "a"],
+        &["diff", "--thread", "a", "--checkpoint1", "00"],
+        &["diff", "--thread", "a", "--with", "b", "--tolerance", "5"],
+        &["profile"],
+        &["profile", "--thread", "a", "--top", "0"],
+        &["flamegraph"],
+        &["flamegraph", "--thread", "a", "--force"],
+        &["costs", "--price", "a=1"],
+        &["costs", "--input-cost-per-million", "1"],
+        &["costs", "--input-cost-per-million", "-1", "--output-cost-per-million", "1"],
+        &["watch", "--refresh-ms", "1"],
+        &["watch", "--until", "1h"],
     ] {
         let output = dashstream(arguments, &[]);
         let message = text(&output.stderr);
@@ -138,10 +165,14 @@ fn a_wrong_command_line_is_a_usage_error() {
 #[test]
 fn every_command_explains_itself_with_an_example() {
     let commands = ["serve", "demo", "generate", "check-config", "default-config", "topology", "completions", "man"];
+    let readers = ["tail", "replay", "export", "inspect", "diff", "profile", "flamegraph", "costs", "watch"];
+    let readers = readers.map(|command| vec![command]);
     let dlq = ["list", "inspect", "replay", "discard"].map(|command| vec!["dlq", command]);
     let topics = ["ensure", "list", "describe", "delete"].map(|command| vec!["topics", command]);
     let groups = [vec!["dlq"], vec!["topics"]];
-    for command in commands.into_iter().map(|command| vec![command]).chain(dlq).chain(topics).chain(groups) {
+    for command in
+        commands.into_iter().map(|command| vec![command]).chain(readers).chain(dlq).chain(topics).chain(groups)
+    {
         let output = dashstream(&[&command[..], &["--help"]].concat(), &[]);
         assert_eq!(output.status.code(), Some(0), "{command:?}");
         assert!(text(&output.stdout).contains("Example"), "{command:?}");

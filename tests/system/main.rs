@@ -31,6 +31,8 @@ mod clients_are_listed;
 
 mod clients_keep_their_word;
 
+mod command_line;
+
 mod connection_limits;
 
 mod control_frames;
@@ -78,6 +80,8 @@ mod live_stream;
 mod manual_reset;
 
 mod resume_edges;
+
+mod run_commands;
 
 mod second_instance;
 

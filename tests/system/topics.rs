@@ -10,6 +10,7 @@ use dashstream::kafka::connection::KafkaConnection;
 use dashstream::kafka::security::{KafkaSecurityConfig, SaslMechanism, SecurityProtocol};
 use dashstream::kafka::topics::{Ensured, TopicAdmin, TopicError};
 use dashstream::pipeline::topic_plan::{Difference, Profile, TopicPlan};
+use dashstream::wire::telemetry::EventType;
 use serde_json::{Value, json};
 
 use crate::harness::authority::Authority;
@@ -194,27 +195,40 @@ enum Meets {
 }
 
 /// Every command there is. Who adds one says here whether it meets Kafka, and if so has it run below.
-const COMMANDS: [(&str, Meets); 19] = [
+const COMMANDS: [(&str, Meets); 28] = [
     ("check-config", Meets::Nobody),
     ("completions", Meets::Nobody),
+    ("costs", Meets::Kafka),
     ("default-config", Meets::Nobody),
     ("demo", Meets::Itself),
+    ("diff", Meets::Kafka),
     ("dlq discard", Meets::Kafka),
     ("dlq inspect", Meets::Kafka),
     ("dlq list", Meets::Kafka),
     ("dlq replay", Meets::Kafka),
+    ("export", Meets::Kafka),
+    ("flamegraph", Meets::Kafka),
     ("generate", Meets::Kafka),
     ("ingest continue", Meets::Service),
     ("ingest reset", Meets::Service),
+    ("inspect", Meets::Kafka),
     ("man", Meets::Nobody),
+    ("profile", Meets::Kafka),
+    ("replay", Meets::Kafka),
     ("serve", Meets::Kafka),
+    ("tail", Meets::Kafka),
     ("topics delete", Meets::Kafka),
     ("topics describe", Meets::Kafka),
     ("topics ensure", Meets::Kafka),
     ("topics list", Meets::Kafka),
     ("topology", Meets::Nobody),
     ("torture", Meets::Service),
+    ("watch", Meets::Kafka),
 ];
+
+/// Commands that read what was generated and end by themselves.
+const READERS: [(&str, &[&str]); 3] =
+    [("export", &["--format", "jsonl"]), ("replay", &[]), ("tail", &["--from-beginning", "--no-follow"])];
 
 /// The commands that have no commands below them, and whether they can be told where Kafka is.
 fn leaves(command: &clap::Command, above: &str, told: bool, found: &mut BTreeMap<String, bool>) {
@@ -226,6 +240,21 @@ fn leaves(command: &clap::Command, above: &str, told: bool, found: &mut BTreeMap
             false => drop(found.insert(path, told)),
         }
     }
+}
+
+/// The commands that read runs, over what `generate` has published.
+fn analyse(topic: &Topic, run: &mut dyn FnMut(&str, &[&str]) -> Ran) {
+    let threads = run("inspect", &["--json"]).json();
+    let messages: u64 = threads
+        .iter()
+        .map(|thread| thread["messages"].as_str().and_then(|count| count.parse().ok()).unwrap_or(0))
+        .sum();
+    assert!(messages >= 20, "every record of {} is of a run: {threads:?}", topic.name);
+    let thread = threads[0]["thread"].as_str().expect("a thread");
+    assert_eq!(run("profile", &["--thread", thread, "--json"]).json()[0]["thread"], thread);
+    assert_eq!(run("diff", &["--thread", thread, "--with", thread]).out, "no difference\n");
+    assert!(!run("flamegraph", &["--thread", thread]).out.is_empty());
+    assert_eq!(run("costs", &["--json"]).json()[0]["complete"], true);
 }
 
 #[test]
@@ -257,6 +286,11 @@ fn every_command_that_meets_kafka_takes_the_same_door() {
     assert_eq!(run("topics describe", &["--json"]).json()[1]["topic"], letters.name);
     run("generate", &["--count", "20", "--unlimited"]);
     assert_eq!(topic.watermarks(0), (0, 20));
+    analyse(&topic, &mut run);
+    for (path, arguments) in READERS {
+        // A batch has several lines.
+        assert!(run(path, arguments).out.lines().count() >= 20, "{path}");
+    }
 
     let bad = (0..3).map(|_| records::garbage("t"));
     Producer::new(&door.kafka.direct).publish(&topic.name, bad);
@@ -282,6 +316,8 @@ fn every_command_that_meets_kafka_takes_the_same_door() {
     run("dlq discard", &[&keys[2], "--reason", "a test", "--yes"]);
     assert!(run("topics delete", &[&topic.name]).out.contains("--yes"));
     assert_eq!(topic.watermarks(0), (0, 24), "nothing is deleted by a question");
+    Producer::new(&door.kafka.direct).publish(&topic.name, [records::of_type("over", EventType::GraphEnd)]);
+    assert!(run("watch", &["--thread", "over", "--until-done"]).out.contains("graph completed (thread over"));
     run("topics delete", &[&topic.name, &letters.name, "--yes"]);
     let listed = run("topics list", &[]).out;
     assert!(!listed.contains(&topic.name), "{listed}");

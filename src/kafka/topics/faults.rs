@@ -71,7 +71,7 @@ fn advice(kind: Option<ErrorType>, error: &KafkaError) -> &'static str {
 
 /// What kind of fault an error is, and what was told about it. A question that no broker answers fails by its deadline; why
 /// nobody does is known to the connection. What a broker did answer stands.
-pub(super) fn cause(error: &KafkaError, told: Option<(ErrorType, String)>) -> (Option<ErrorType>, String) {
+pub(in crate::kafka) fn cause(error: &KafkaError, told: Option<(ErrorType, String)>) -> (Option<ErrorType>, String) {
     let kind = classify_error(error);
     match told {
         Some((cause, reason)) if kind.is_none_or(follows) => (Some(cause), reason),
@@ -85,29 +85,37 @@ fn follows(kind: ErrorType) -> bool {
 }
 
 /// Whether asking again may help.
-pub(super) fn passes(kind: Option<ErrorType>, error: &KafkaError) -> bool {
+pub(in crate::kafka) fn passes(kind: Option<ErrorType>, error: &KafkaError) -> bool {
     let by_kind = kind.is_some_and(|kind| follows(kind) || kind == ErrorType::Leader);
     by_kind || error_code(error) == Some(Code::NotController)
 }
 
 /// What a client told by itself. A question only fails by its deadline, whatever the reason is; this knows more.
-#[derive(Debug, Default)]
-pub(super) struct Told(Mutex<Option<(ErrorType, String)>>);
+#[derive(Debug)]
+pub(in crate::kafka) struct Told {
+    client: &'static str,
+    told: Mutex<Option<(ErrorType, String)>>,
+}
 
 impl Told {
-    pub(super) fn take(&self) -> Option<(ErrorType, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Of a client that is called so in the log.
+    pub(in crate::kafka) const fn new(client: &'static str) -> Self {
+        Self { client, told: Mutex::new(None) }
+    }
+
+    pub(in crate::kafka) fn take(&self) -> Option<(ErrorType, String)> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 impl ClientContext for Told {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_library("topics", level, facility, message);
+        log_library(self.client, level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(kind) = classify_error(&error) else { return };
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_none() || !follows(kind) {
             *told = Some((kind, reason.chars().take(REASON_CHARS).collect()));
         }
@@ -140,7 +148,7 @@ mod tests {
 
     #[test]
     fn why_a_connection_failed_is_not_hidden_by_what_follows_from_it() {
-        let told = Told::default();
+        let told = Told::new("topics");
         for code in [Code::BrokerTransportFailure, Code::Authentication, Code::AllBrokersDown] {
             told.error(KafkaError::Global(code), &"ä".repeat(1_000));
         }

@@ -12,6 +12,8 @@ pub mod bare_reader;
 
 pub mod client;
 
+pub mod command;
+
 pub mod contract;
 
 pub mod dead_letters;

@@ -74,6 +74,12 @@ pub fn zstd(thread: &str, sequence: u64, padding: usize) -> Outgoing {
     Outgoing::new(thread, Some(compressed(&message.encode_to_vec())), Expect::Record)
 }
 
+/// A good record: one event of that type, without a number.
+pub fn of_type(thread: &str, kind: EventType) -> Outgoing {
+    let event = Event { event_type: kind.into(), node_id: String::new(), ..event(thread, 0, 0) };
+    Outgoing::new(thread, Some(plain(&of_event(event))), Expect::Record)
+}
+
 /// A good record with `count` events, numbered from `first_sequence`.
 pub fn batch(thread: &str, first_sequence: u64, count: u64) -> Outgoing {
     let events = (first_sequence..first_sequence + count).map(|sequence| event(thread, sequence, 0)).collect();

@@ -1,0 +1,58 @@
+//! Commands that read the topic and show it to people: what they share.
+//!
+//! [`place`] says where the records are and which are meant, [`source`] reads them. None of these commands joins a group or
+//! commits, so none of them disturbs a service.
+
+pub(in crate::cli) mod costs;
+
+pub(in crate::cli) mod diff;
+
+pub(in crate::cli) mod export;
+
+pub(in crate::cli) mod flamegraph;
+
+mod gather;
+
+pub(in crate::cli) mod inspect;
+
+pub(in crate::cli) mod place;
+
+pub(in crate::cli) mod profile;
+
+pub(in crate::cli) mod replay;
+
+pub(in crate::cli) mod source;
+
+pub(in crate::cli) mod tail;
+
+mod target;
+
+mod text;
+
+mod types;
+
+pub(in crate::cli) mod watch;
+
+mod watch_screen;
+
+mod watch_text;
+
+use std::io::{ErrorKind, Write};
+
+pub(super) use super::{Exit, UsageError, seam, show};
+
+/// Tells the person at the terminal something that is no result.
+pub(in crate::cli) fn note(text: &str) {
+    // Where standard error is closed nobody listens.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Writes a line of the result at once. False: nobody reads it any more (`| head`), so nothing more is to be found out.
+fn print_line(text: &str) -> anyhow::Result<bool> {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
