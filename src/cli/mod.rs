@@ -19,6 +19,8 @@ mod ingest;
 
 mod man;
 
+mod quality_exporter;
+
 mod serve;
 
 mod show;
@@ -91,6 +93,7 @@ enum Command {
     Ingest(ingest::Args),
     Dlq(dlq::Args),
     Topics(topics::Args),
+    QualityExporter(quality_exporter::Args),
     Topology(topology::Args),
     Torture(torture::Args),
     Completions(completions::Args),
@@ -159,6 +162,7 @@ fn run(command: Command, environment: &Environment) -> anyhow::Result<Exit> {
         Command::Ingest(args) => ingest::run(&args, environment),
         Command::Dlq(args) => dlq::run(&args, environment),
         Command::Topics(args) => topics::run(&args, environment),
+        Command::QualityExporter(args) => quality_exporter::run(&args, environment),
         Command::Torture(args) => torture::run(&args, environment),
         Command::Topology(args) => topology::run(&args, environment),
         Command::Completions(args) => completions::run(&args, &mut command_tree()),

@@ -54,7 +54,7 @@ fn settings() -> AuthSettings {
 }
 
 fn authenticator(settings: AuthSettings) -> Authenticator {
-    Authenticator::new(settings, Arc::new(Metrics::new().unwrap())).unwrap()
+    Authenticator::new(settings, Metrics::new().unwrap().jwks_reads).unwrap()
 }
 
 fn grant(tenants: &[&str], threads: Option<&[&str]>) -> Grant {
@@ -216,7 +216,7 @@ fn from_file(file: &tempfile::NamedTempFile) -> Result<Authenticator, JwksError>
     let jwks = Some(JwksPlace::File(file.path().to_owned()));
     Authenticator::new(
         AuthSettings { jwks, secret: Secret::default(), ..settings() },
-        Arc::new(Metrics::new().unwrap()),
+        Metrics::new().unwrap().jwks_reads,
     )
 }
 
@@ -279,8 +279,8 @@ fn a_file_without_a_usable_key_stops_the_start() {
     }
     let gone = jwks(&json!([ec("one").1]));
     let place = Some(JwksPlace::File(gone.path().with_extension("gone")));
-    let metrics = Arc::new(Metrics::new().unwrap());
-    assert!(Authenticator::new(AuthSettings { jwks: place, ..settings() }, metrics).is_err());
+    let reads = Metrics::new().unwrap().jwks_reads;
+    assert!(Authenticator::new(AuthSettings { jwks: place, ..settings() }, reads).is_err());
 }
 
 #[test]
