@@ -38,8 +38,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "actors", "board", "config", "kafka", "metrics", "pauses", "pipeline", "quality", "redis", "runs", "spans", "web",
-            "wire",
+            "actors", "board", "config", "kafka", "metrics", "pauses", "pipeline", "quality", "redis", "runs", "spans",
+            "web", "wire",
         ],
     ),
     (

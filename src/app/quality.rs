@@ -52,7 +52,7 @@ async fn run(config: &Config) -> Result<Ended, StartError> {
         rule: ObserverRule::Admitted(doors::operators(config, &auth)),
         local: address.ip().to_canonical().is_loopback(),
     };
-    let server = start(listener, exporter.pages(config, observers))?;
+    let server = start(listener, exporter.pages(config, observers)).map_err(|source| cannot_listen(config, source))?;
     exporter.log_start(config, address);
     let ended = exporter.read(config, &events)?;
     exporter.watch_lag(config, &events)?;
@@ -83,11 +83,12 @@ async fn run(config: &Config) -> Result<Ended, StartError> {
 
 fn bind(config: &Config) -> Result<TcpListener, StartError> {
     let (host, port) = (&config.quality.host, config.quality.port);
-    listen(host, port).map_err(|source| StartError::Bind {
-        address: format!("{host}:{port}"),
-        setting: "METRICS_BIND_IP and METRICS_PORT",
-        source,
-    })
+    listen(host, port).map_err(|source| cannot_listen(config, source))
+}
+
+fn cannot_listen(config: &Config, source: std::io::Error) -> StartError {
+    let address = format!("{}:{}", config.quality.host, config.quality.port);
+    StartError::Bind { address, setting: "METRICS_BIND_IP and METRICS_PORT", source }
 }
 
 /// What its threads share.

@@ -3,7 +3,9 @@
 //! The names are those under which earlier exporters published them. Label values are closed sets, whatever producers write. A
 //! value that nobody knows has no series. It must not know who counts.
 
-use prometheus::{Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+};
 
 use super::declare::{KnownGauge, Values, metrics};
 use super::{BUILD, FAULTS, KINDS, PARTITION};

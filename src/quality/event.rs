@@ -115,7 +115,7 @@ fn event(header: &Header, metrics: &Metrics) -> QualityEvent {
         model: model_names::label(tag(&["model", "model_name"])),
         category: category(tag(&["category", "query_category", "complexity"])),
         librarian: LIBRARIANS.contains(&application.as_str()),
-        issues: ISSUES.iter().copied().filter(|issue| tag(&[issue]).eq_ignore_ascii_case("true")).collect(),
+        issues: ISSUES.iter().copied().filter(|issue| tag(&[*issue]).eq_ignore_ascii_case("true")).collect(),
         session: (!header.thread_id.is_empty()).then(|| sessions::key(&header.tenant_id, &header.thread_id)),
         time_us: (header.timestamp_us > 0).then_some(header.timestamp_us),
         invalid: fields.invalid,
@@ -150,12 +150,7 @@ impl Fields<'_> {
         taken
     }
 
-    fn number(
-        &mut self,
-        field: &'static str,
-        names: &[&str],
-        range: std::ops::RangeInclusive<f64>,
-    ) -> Option<f64> {
+    fn number(&mut self, field: &'static str, names: &[&str], range: std::ops::RangeInclusive<f64>) -> Option<f64> {
         // Not a number is in no range.
         self.checked(field, names, |value| number(value).filter(|number| range.contains(number)))
     }

@@ -47,8 +47,7 @@ pub enum Status {
 
 impl Status {
     /// Every status.
-    pub const ALL: [Self; 5] =
-        [Self::Healthy, Self::Starting, Self::Reconnecting, Self::Stuck, Self::Draining];
+    pub const ALL: [Self; 5] = [Self::Healthy, Self::Starting, Self::Reconnecting, Self::Stuck, Self::Draining];
 
     /// The name in answers.
     pub const fn as_str(self) -> &'static str {
@@ -96,7 +95,12 @@ pub fn assess(facts: &Facts) -> (Status, Vec<Reason>) {
     }
     if facts.turn_age >= STUCK {
         let detail = format!("the reader has been at one turn for {} s", facts.turn_age.as_secs());
-        wrong(Status::Stuck, "reader_stuck", detail, "restart the exporter; offsets are committed after they are counted");
+        wrong(
+            Status::Stuck,
+            "reader_stuck",
+            detail,
+            "restart the exporter; offsets are committed after they are counted",
+        );
     }
     let away = if facts.uptime < STARTING { Status::Starting } else { Status::Reconnecting };
     let fault = facts.last_fault.as_ref().map(|(age, fault)| format!("; {} s ago: {fault}", age.as_secs()));

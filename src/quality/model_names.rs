@@ -84,7 +84,7 @@ pub fn label(name: &str) -> Option<&'static str> {
     }
     let words = words(name);
     let fits = |alternative: &&str| words.contains(&format!(" {alternative} "));
-    let rule = RULES.iter().find(|(_, alternatives)| alternatives.iter().any(|alternative| fits(&alternative)));
+    let rule = RULES.iter().find(|(_, alternatives)| alternatives.iter().any(fits));
     Some(rule.map_or(OTHER, |(label, _)| label))
 }
 

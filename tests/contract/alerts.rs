@@ -223,8 +223,7 @@ fn the_runbook_names_settings_metrics_and_commands_that_exist() {
         let upper = name.len() > 4 && name.contains('_') && name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
         assert!(!upper || variables.contains(name), "{span} is no setting");
         let metric = ["websocket_", "dashstream_"].iter().any(|prefix| span.starts_with(prefix));
-        let known =
-            exported().any(|metric| name == metric.name || name.starts_with(&format!("{}{{", metric.name)));
+        let known = exported().any(|metric| name == metric.name || name.starts_with(&format!("{}{{", metric.name)));
         assert!(!metric || known, "{span} is no metric");
     }
 }

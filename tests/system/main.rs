@@ -77,6 +77,8 @@ mod live_stream;
 
 mod manual_reset;
 
+mod quality_exporter;
+
 mod resume_edges;
 
 mod second_instance;

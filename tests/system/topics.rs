@@ -194,7 +194,7 @@ enum Meets {
 }
 
 /// Every command there is. Who adds one says here whether it meets Kafka, and if so has it run below.
-const COMMANDS: [(&str, Meets); 19] = [
+const COMMANDS: [(&str, Meets); 20] = [
     ("check-config", Meets::Nobody),
     ("completions", Meets::Nobody),
     ("default-config", Meets::Nobody),
@@ -207,6 +207,7 @@ const COMMANDS: [(&str, Meets); 19] = [
     ("ingest continue", Meets::Service),
     ("ingest reset", Meets::Service),
     ("man", Meets::Nobody),
+    ("quality-exporter", Meets::Kafka),
     ("serve", Meets::Kafka),
     ("topics delete", Meets::Kafka),
     ("topics describe", Meets::Kafka),
@@ -258,6 +259,15 @@ fn every_command_that_meets_kafka_takes_the_same_door() {
     run("generate", &["--count", "20", "--unlimited"]);
     assert_eq!(topic.watermarks(0), (0, 20));
 
+    let config = Config::quality_exporter(&topic);
+    let exporter = Service::start(&variables.iter().fold(config, |config, (name, value)| config.set(name, value)));
+    eventually("the exporter to have counted them", BOUND, || {
+        match exporter.metric("dashstream_exporter_messages_received_total", &[]) {
+            20.0 => Ok(()),
+            count => Err(count.to_string()),
+        }
+    });
+    drop(exporter);
     let bad = (0..3).map(|_| records::garbage("t"));
     Producer::new(&door.kafka.direct).publish(&topic.name, bad);
     let config = Config::new(&topic);
@@ -286,7 +296,7 @@ fn every_command_that_meets_kafka_takes_the_same_door() {
     let listed = run("topics list", &[]).out;
     assert!(!listed.contains(&topic.name), "{listed}");
 
-    met.insert("serve".to_owned());
+    met.extend(["serve", "quality-exporter"].map(str::to_owned));
     let meant = COMMANDS.iter().filter(|(_, meets)| *meets == Meets::Kafka).map(|(path, _)| (*path).to_owned());
     assert_eq!(met, meant.collect::<BTreeSet<_>>(), "each that meets Kafka has met it");
 }

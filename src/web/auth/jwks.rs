@@ -97,12 +97,7 @@ fn fetch(url: &str) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// When a file cannot be used at the start. An address may be away then; it is asked again.
-pub(super) fn follow(
-    place: JwksPlace,
-    refresh: Duration,
-    keys: Arc<Keys>,
-    reads: Counters,
-) -> Result<(), JwksError> {
+pub(super) fn follow(place: JwksPlace, refresh: Duration, keys: Arc<Keys>, reads: Counters) -> Result<(), JwksError> {
     let mut first = true;
     if matches!(place, JwksPlace::File(_)) {
         keys.set_public(place.read()?);

@@ -18,6 +18,8 @@ pub mod eventually;
 
 pub mod json_schema;
 
+pub mod judgements;
+
 pub mod load;
 
 pub mod producer;

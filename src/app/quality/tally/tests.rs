@@ -93,7 +93,9 @@ fn averages_are_averages_and_the_gauge_is_the_newest_and_not_the_last_read() {
         bench.record(Some(&value));
     }
     let samples = bench.samples();
-    for name in ["dashstream_quality_scores_X{dimension=\"score\"}", "dashstream_quality_score_by_model_X{model=\"o3\"}"] {
+    for name in
+        ["dashstream_quality_scores_X{dimension=\"score\"}", "dashstream_quality_score_by_model_X{model=\"o3\"}"]
+    {
         let of = |part: &str| samples[&name.replace('X', part)];
         assert_eq!((of("sum"), of("count"), of("sum") / of("count")), (45.0, 9.0, 5.0));
     }
@@ -185,7 +187,11 @@ fn sessions_end_by_silence_and_without_a_thread_at_once() {
 #[test]
 fn librarians_are_counted_apart() {
     let mut bench = Bench::new(Duration::from_secs(300));
-    let values = [("latency_ms", Value::IntValue(1_500)), ("passed", Value::BoolValue(true)), ("turn_number", Value::IntValue(4))];
+    let values = [
+        ("latency_ms", Value::IntValue(1_500)),
+        ("passed", Value::BoolValue(true)),
+        ("turn_number", Value::IntValue(4)),
+    ];
     bench.record(Some(&judged(Some(header(1, 1)), &values, &[("application_type", "librarian")])));
     bench.record(Some(&judged(Some(header(2, 1)), &values, &[("application_type", "chat")])));
     let samples = bench.samples();
