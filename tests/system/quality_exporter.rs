@@ -246,7 +246,9 @@ fn a_session_is_counted_by_silence_alone() {
 fn lag_tracks_a_known_backlog_and_a_lag_client_that_hangs_does_not_stop_the_reading() {
     let kafka = services::kafka_behind_proxy();
     let topic = Topic::create(&kafka.direct, "behind", 3);
-    let exporter = Service::start(&Config::quality_exporter(&topic).set("KAFKA_BROKERS", kafka.proxy.address()));
+    let config = Config::quality_exporter(&topic).set("KAFKA_BROKERS", kafka.proxy.address());
+    // The group waits while the reader is held up.
+    let exporter = Service::start(&config.set("DASHSTREAM_KAFKA_SESSION_TIMEOUT_MS", 120_000));
     wait_for(&exporter, LAG, 0.0);
     let producer = Producer::new(&kafka.direct);
     let publish = |count: usize| drop(producer.publish(&topic.name, (0..count).map(|_| bare("t").on_partition(0))));
@@ -260,13 +262,15 @@ fn lag_tracks_a_known_backlog_and_a_lag_client_that_hangs_does_not_stop_the_read
     });
     publish(100);
     wait_for(&exporter, JUDGED, 200.0);
+    kafka.proxy.set_for("exporter-lag", Fault::Healed);
+    wait_for(&exporter, LAG, 0.0);
 
     kafka.proxy.set_for("exporter-reader", Fault::BlackHole);
     publish(1_234);
     wait_for(&exporter, LAG, 1_234.0);
     wait_for(&exporter, "dashstream_exporter_kafka_partition_lag{partition=\"0\"}", 1_234.0);
     wait_for(&exporter, "dashstream_exporter_kafka_partition_lag{partition=\"1\"}", 0.0);
-    kafka.proxy.heal();
+    kafka.proxy.set_for("exporter-reader", Fault::Healed);
     wait_for(&exporter, LAG, 0.0);
     wait_for(&exporter, JUDGED, 1_434.0);
 }

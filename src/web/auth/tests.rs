@@ -11,6 +11,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyP
 use serde_json::json;
 
 use super::*;
+use crate::metrics::Metrics;
 use crate::pipeline::filter::{Grant, texts};
 
 const SECRET: &str = "correct horse battery staple 32 bytes";
