@@ -3,6 +3,8 @@
 mod doors;
 mod facts;
 
+pub mod quality;
+
 mod redis_tier;
 
 mod settings;
@@ -373,7 +375,7 @@ impl Service {
     }
 
     fn web(&self, config: &Config, status: &Arc<StatusSource>) -> Result<server::Web, StartError> {
-        let auth = doors::authenticator(config, &self.parts.metrics)?;
+        let auth = doors::authenticator(config, &self.parts.metrics.jwks_reads)?;
         let for_heartbeat = Arc::clone(status);
         let shared = SessionShared {
             settings: self.session_settings.clone(),

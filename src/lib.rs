@@ -11,6 +11,7 @@
 //! - [`wire`]: bytes to types and back. No IO, no clock.
 //! - [`pipeline`]: every decision, as pure functions and state machines. No actix, no clock, no log.
 //! - [`runs`]: what records say about the runs that published them, for the command line.
+//! - [`quality`]: what judgements of quality say in numbers, for the exporter.
 //! - [`kafka`]: the only place that knows rdkafka.
 //! - [`redis`]: the tier of the history that instances share; the only place that knows redis.
 //! - [`messages`], [`board`], [`pauses`]: what actors say to each other, the positions that they publish, the records at
@@ -27,6 +28,8 @@ pub mod wire;
 pub mod pipeline;
 
 pub mod runs;
+
+pub mod quality;
 
 pub mod kafka;
 

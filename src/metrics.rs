@@ -1,19 +1,21 @@
-//! Every metric of the service: name, labels, buckets and meaning, declared once.
+//! Every metric: name, labels, buckets and meaning, declared once. Those of the service are here, those of the exporter of
+//! quality in [`quality`]: each program exports its own table and no other.
 //!
 //! The registry belongs to the application and outlives every actor. A name that is registered twice stops the start.
 //! Label values are closed sets, so that a series exists before its first event. It must not know who counts.
 
 mod declare;
 
-use std::collections::HashSet;
+pub mod quality;
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    TextEncoder,
 };
 
 use declare::metrics;
-pub use declare::{Declared, Values};
+pub use declare::{Declared, KnownGauge, Values};
+/// Counters of one family.
+pub use prometheus::IntCounterVec as Counters;
 
 const LATENCY_MS: &[f64] = &[1., 2., 5., 10., 25., 50., 100., 250., 500., 1000., 2500., 5000., 10000., 30000., 60000.];
 const GAP_SIZES: &[f64] = &[1., 2., 5., 10., 25., 50., 100., 250., 500., 1000., 5000., 10000.];
@@ -111,6 +113,9 @@ const PARTITION: Values = Values::Each("partition");
 const BUILD: Values = Values::Each("build");
 
 metrics! {
+    /// All metrics of the service. One per process, shared by every actor generation.
+    Metrics();
+
     "Records" {
         /// Records judged, by outcome: each record is counted once.
         kafka_messages: IntCounterVec "websocket_kafka_messages_total" ["status": Values::Closed(&["success", "error"])];
@@ -359,28 +364,6 @@ impl Metrics {
             self.replay_gaps.with_label_values(&[mode]).inc_by(gaps);
             self.replay_gap_messages.with_label_values(&[mode]).inc_by(missing);
         }
-    }
-
-    /// Whether everything that is declared is exported; answers how many families there are. Families whose series stand
-    /// for something (a partition, the build) are exported once there is one.
-    ///
-    /// # Errors
-    /// Names the first family that is not.
-    pub fn check(&self) -> prometheus::Result<usize> {
-        let exported: HashSet<String> = self.registry.gather().iter().map(|family| family.name().to_owned()).collect();
-        let closed = |metric: &&Declared| metric.labels.iter().all(|(_, values)| matches!(values, Values::Closed(_)));
-        match Self::TABLE.iter().filter(closed).find(|metric| !exported.contains(metric.name)) {
-            Some(missing) => Err(prometheus::Error::Msg(format!("{} is declared and not exported", missing.name))),
-            None => Ok(Self::TABLE.len()),
-        }
-    }
-
-    /// The exposition text.
-    ///
-    /// # Errors
-    /// When a metric cannot be encoded.
-    pub fn encode(&self) -> prometheus::Result<String> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
 

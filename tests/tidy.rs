@@ -15,11 +15,13 @@ use std::path::{Path, PathBuf};
 /// Modules of the crate, each with those that its production code may name. `a::b` allows that one module of `a`.
 const LAYERS: &[(&str, &[&str])] = &[
     ("wire", &[]),
-    ("metrics", &[]),
+    // Label values are closed sets, and some of them are decided there.
+    ("metrics", &["quality", "runs::names"]),
     ("http_client", &[]),
     ("board", &["pipeline"]),
     ("pipeline", &["wire"]),
     ("runs", &["pipeline", "wire"]),
+    ("quality", &["runs", "wire"]),
     ("generate", &["wire"]),
     // The types of the security section live with the code that hands them to librdkafka.
     ("config", &["kafka::security", "telemetry"]),
@@ -28,12 +30,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pauses", &["pipeline"]),
     // Messages carry a handle: the queue of a session.
     ("messages", &["actors::session_queue", "board", "pipeline"]),
-    ("kafka", &["board", "config::secret", "generate", "messages", "metrics", "pauses", "pipeline"]),
+    ("kafka", &["board", "config::secret", "generate", "messages", "metrics", "pauses", "pipeline", "quality::lag"]),
     ("redis", &["board", "config::secret", "metrics", "pipeline", "wire"]),
     ("spans", &["config::secret", "http_client", "metrics", "pipeline", "telemetry"]),
     ("actors", &["board", "kafka", "messages", "metrics", "pauses", "pipeline", "redis", "spans", "telemetry", "wire"]),
     ("web", &["actors", "board", "config::secret", "http_client", "messages", "metrics", "pauses", "pipeline", "wire"]),
-    ("app", &["actors", "board", "config", "kafka", "metrics", "pauses", "pipeline", "redis", "spans", "web", "wire"]),
+    (
+        "app",
+        &[
+            "actors", "board", "config", "kafka", "metrics", "pauses", "pipeline", "quality", "redis", "runs", "spans",
+            "web", "wire",
+        ],
+    ),
     (
         "cli",
         &[
@@ -112,7 +120,7 @@ const DOORS: &[(&str, &[&str])] = &[
 ];
 
 /// Folders of pure decisions: time and chance are arguments there.
-const PURE: &[&str] = &["pipeline/", "runs/", "wire/"];
+const PURE: &[&str] = &["pipeline/", "quality/", "runs/", "wire/"];
 const IMPURE: &[&str] =
     &["Instant::now", "SystemTime::now", "fastrand::", "std::thread", "std::fs", "actix", "tokio::", "tracing::"];
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::StartError;
 use crate::config::doors::ForwardedHeader;
 use crate::config::sections::Config;
-use crate::metrics::Metrics;
+use crate::metrics::{Counters, Metrics};
 use crate::web::access::OperatorAccess;
 use crate::web::auth::{AuthSettings, Authenticator, ClaimRules, JwksPlace};
 use crate::web::client_address::{ProxyHeader, ProxyTrust};
@@ -17,7 +17,7 @@ use crate::web::server::{self, Door, Role};
 use crate::web::tls::Certificate;
 
 /// Checks tokens, if anybody has to show one.
-pub(super) fn authenticator(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<Authenticator>>, StartError> {
+pub(super) fn authenticator(config: &Config, reads: &Counters) -> Result<Option<Arc<Authenticator>>, StartError> {
     let auth = &config.auth;
     if !auth.is_on() {
         return Ok(None);
@@ -39,7 +39,7 @@ pub(super) fn authenticator(config: &Config, metrics: &Arc<Metrics>) -> Result<O
             partitions: auth.partition_claim.clone(),
         },
     };
-    Ok(Some(Arc::new(Authenticator::new(settings, Arc::clone(metrics))?)))
+    Ok(Some(Arc::new(Authenticator::new(settings, reads.clone())?)))
 }
 
 /// Who may use the routes of operators.

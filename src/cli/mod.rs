@@ -19,6 +19,8 @@ mod ingest;
 
 mod man;
 
+mod quality_exporter;
+
 mod runs;
 
 mod serve;
@@ -106,6 +108,7 @@ enum Command {
     Costs(runs::costs::Args),
     Watch(runs::watch::Args),
     Topics(topics::Args),
+    QualityExporter(quality_exporter::Args),
     Topology(topology::Args),
     Torture(torture::Args),
     Completions(completions::Args),
@@ -189,6 +192,7 @@ fn run(command: Command, environment: &Environment) -> anyhow::Result<Exit> {
         Command::Costs(args) => runs::costs::run(&args, environment),
         Command::Watch(args) => runs::watch::run(&args, environment),
         Command::Topics(args) => topics::run(&args, environment),
+        Command::QualityExporter(args) => quality_exporter::run(&args, environment),
         Command::Torture(args) => torture::run(&args, environment),
         Command::Topology(args) => topology::run(&args, environment),
         Command::Completions(args) => completions::run(&args, &mut command_tree()),

@@ -26,7 +26,16 @@ const OVERSIZED_BYTES: usize = 11 * 1024 * 1024;
 
 /// Runs the service until it is told to stop.
 pub(super) fn serve(config: &Config, options: Options) -> anyhow::Result<Exit> {
-    match app::serve(config, options)? {
+    exit(app::serve(config, options)?)
+}
+
+/// Runs the exporter of quality until it is told to stop.
+pub(super) fn quality_exporter(config: &Config) -> anyhow::Result<Exit> {
+    exit(app::quality::export(config)?)
+}
+
+fn exit(ended: Ended) -> anyhow::Result<Exit> {
+    match ended {
         Ended::Stopped => Ok(Exit::Success),
         Ended::Escalated(reason) => {
             tracing::error!(reason, "the supervisor gave up");

@@ -110,6 +110,13 @@ pub const LOG_FILTER: Form = Form {
     check: check_log_filter,
 };
 
+/// Bounds of a histogram.
+pub const BUCKETS: Form = Form {
+    allowed: "1 to 64 numbers from 0 on, each larger than the one before, separated by commas",
+    empty: None,
+    check: check_buckets,
+};
+
 const KAFKA_NAME: &str = "1 to 249 letters, digits, dots, hyphens and underscores";
 
 fn check_brokers(text: &str) -> Result<String, String> {
@@ -306,6 +313,23 @@ fn check_name(text: &str) -> Result<String, String> {
     } else {
         Err("too long, or another character".into())
     }
+}
+
+fn check_buckets(text: &str) -> Result<String, String> {
+    let bounds: Vec<&str> = text.split(',').map(str::trim).collect();
+    if bounds.len() > 64 {
+        return Err("more than 64".into());
+    }
+    let mut before = None;
+    for bound in &bounds {
+        let number = bound.parse::<f64>().ok().filter(|number| number.is_finite() && !number.is_sign_negative());
+        let number = number.ok_or("one of them is no number, or below 0")?;
+        if before.is_some_and(|before| number <= before) {
+            return Err("they do not ascend".into());
+        }
+        before = Some(number);
+    }
+    Ok(bounds.join(","))
 }
 
 fn check_otlp(text: &str) -> Result<String, String> {

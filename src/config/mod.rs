@@ -9,6 +9,8 @@ pub mod secret;
 
 pub mod doors;
 
+pub mod quality;
+
 pub mod replay;
 
 pub mod sections;

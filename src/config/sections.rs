@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::doors::{AuthConfig, ForwardedHeader, RedactConfig};
+use super::quality::QualityConfig;
 use super::replay::{RedisConfig, ReplayConfig};
 use super::secret::{Secret, SecretUrl};
 use super::units::{milliseconds, seconds};
@@ -36,6 +37,8 @@ pub struct Config {
     pub redact: RedactConfig,
     /// How actors are kept alive.
     pub supervisor: SupervisorConfig,
+    /// The exporter of quality.
+    pub quality: QualityConfig,
     /// Logs and spans.
     pub telemetry: TelemetryConfig,
 }
@@ -319,9 +322,14 @@ impl Config {
 impl WebConfig {
     /// Whether only this machine can reach the listener.
     pub fn is_loopback(&self) -> bool {
-        let address = self.host.parse::<std::net::IpAddr>();
-        address.map_or(self.host == "localhost", |address| address.to_canonical().is_loopback())
+        is_loopback(&self.host)
     }
+}
+
+/// Whether only this machine can reach a listener at this address.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let address = host.parse::<std::net::IpAddr>();
+    address.map_or(host == "localhost", |address| address.to_canonical().is_loopback())
 }
 
 impl Default for Config {

@@ -53,6 +53,13 @@ fn surroundings(config: &Config, mut rule: impl FnMut(bool, &str, &'static [&'st
          or allow this with web.allow_unauthenticated = true",
     );
     rule(
+        config.quality.is_loopback() || config.auth.is_on() || config.quality.allow_unauthenticated,
+        "quality.host",
+        &["auth.jwt_secret", "auth.jwks", "quality.allow_unauthenticated"],
+        "is open to its network, and nobody would have to say who they are: set up authentication (auth.jwt_secret or auth.jwks), \
+         or allow this with quality.allow_unauthenticated = true",
+    );
+    rule(
         web.tls_certificate.is_empty() == web.tls_key.is_empty(),
         if web.tls_key.is_empty() { "web.tls_key" } else { "web.tls_certificate" },
         &["web.tls_certificate", "web.tls_key"],
@@ -104,6 +111,12 @@ pub(super) fn check(config: &Config) -> Vec<Conflict> {
         "supervisor.backoff_max_ms",
         &["supervisor.backoff_base_ms"],
         "must be at least the first delay",
+    );
+    rule(
+        config.quality.group_id != kafka.group_id,
+        "quality.group_id",
+        &["kafka.group_id"],
+        "must be another group than that of the service, or each would take partitions away from the other",
     );
     rule(
         config.dlq_topic() != kafka.topic,

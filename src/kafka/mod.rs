@@ -46,6 +46,12 @@ pub mod membership;
 
 pub mod lag_poller;
 
+pub mod group_state;
+
+pub mod group_reader;
+
+pub mod group_lag;
+
 pub mod history;
 
 pub mod dlq_producer;

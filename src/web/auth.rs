@@ -23,7 +23,7 @@ pub use self::claims::{Access, ClaimRules};
 pub use self::jwks::{JwksError, JwksPlace};
 use self::keys::Keys;
 use crate::config::secret::Secret;
-use crate::metrics::Metrics;
+use crate::metrics::Counters;
 
 /// Begins the subprotocol that carries a token.
 pub const TOKEN_PROTOCOL: &str = "dashstream.bearer.";
@@ -89,15 +89,15 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// Reads keys from a file at once; those of an address are fetched beside.
+    /// Reads keys from a file at once; those of an address are fetched beside. `reads` counts that, by result.
     ///
     /// # Errors
     /// When the file holds no usable key.
-    pub fn new(settings: AuthSettings, metrics: Arc<Metrics>) -> Result<Self, JwksError> {
+    pub fn new(settings: AuthSettings, reads: Counters) -> Result<Self, JwksError> {
         ring_provider::install();
         let keys = Arc::new(Keys::new(&settings.secret, settings.jwks.is_some()));
         if let Some(place) = settings.jwks.clone() {
-            jwks::follow(place, settings.jwks_refresh, Arc::clone(&keys), metrics)?;
+            jwks::follow(place, settings.jwks_refresh, Arc::clone(&keys), reads)?;
         }
         Ok(Self { settings, keys })
     }

@@ -342,7 +342,7 @@ pub enum ObserverRule {
 }
 
 impl Observers {
-    fn allow(&self, request: &HttpRequest) -> Result<(), Refusal> {
+    pub(super) fn allow(&self, request: &HttpRequest) -> Result<(), Refusal> {
         let by_its_name = || !self.local || names_no_other(request.headers());
         match &self.rule {
             ObserverRule::Nobody => Err(Refusal::Elsewhere),

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use dashstream::config::table;
-use dashstream::metrics::{Metrics, Values};
+use dashstream::metrics::quality::QualityMetrics;
+use dashstream::metrics::{Declared, Metrics, Values};
 use serde_json::Value;
 
 use crate::documents::{code_spans, read};
@@ -49,6 +50,11 @@ const MUST_HAVE_AN_ALERT: [&str; 22] = [
     "dashstream_actor_restarts_total",
     "dashstream_store_misaligned_total",
 ];
+
+/// What the service and the exporter of quality export.
+fn exported() -> impl Iterator<Item = &'static Declared> {
+    Metrics::TABLE.iter().chain(QualityMetrics::TABLE)
+}
 
 /// One rule, as it is written in the file.
 #[derive(Debug)]
@@ -141,7 +147,7 @@ fn every_series_that_is_asked_for_is_declared_with_its_labels_and_values() {
             if OF_PROMETHEUS.contains(&name.as_str()) {
                 continue;
             }
-            let family = Metrics::TABLE.iter().find(|metric| {
+            let family = exported().find(|metric| {
                 let part = name.strip_prefix(metric.name);
                 part == Some("")
                     || metric.kind() == "histogram"
@@ -217,8 +223,7 @@ fn the_runbook_names_settings_metrics_and_commands_that_exist() {
         let upper = name.len() > 4 && name.contains('_') && name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
         assert!(!upper || variables.contains(name), "{span} is no setting");
         let metric = ["websocket_", "dashstream_"].iter().any(|prefix| span.starts_with(prefix));
-        let known =
-            Metrics::TABLE.iter().any(|metric| name == metric.name || name.starts_with(&format!("{}{{", metric.name)));
+        let known = exported().any(|metric| name == metric.name || name.starts_with(&format!("{}{{", metric.name)));
         assert!(!metric || known, "{span} is no metric");
     }
 }

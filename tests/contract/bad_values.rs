@@ -124,7 +124,7 @@ fn zero_and_limits_of_a_file_are_those_of_the_variables() {
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn texts_of_a_wrong_form_are_refused() {
     let long = "x".repeat(250);
-    let bad: [(&str, &[&str]); 35] = [
+    let bad: [(&str, &[&str]); 42] = [
         (
             "kafka.brokers",
             &[
@@ -184,6 +184,13 @@ fn texts_of_a_wrong_form_are_refused() {
             &[",", "10.0.0.0/33", "10.0.0.1/8", "proxy", "10.0.0.1,", "10.0.0.1;10.0.0.2", "::/129"],
         ),
         ("replay.durability", &["", "best-effort", "always", "required"]),
+        ("quality.host", &["", "0.0.0.0", "10.0.0.1", "metrics.example.com"]),
+        ("quality.group_id", &["", " ", "a\nb", "websocket-server-v4"]),
+        ("quality.latency_buckets_ms", &["", "a", "1,", "2,1", "1,1", "-1", "NaN", "inf", "1;2"]),
+        ("quality.duration_buckets_seconds", &["", "1,0.5"]),
+        ("quality.retry_buckets", &["", "-0"]),
+        ("quality.session_turn_buckets", &["", "x"]),
+        ("quality.quality_score_buckets", &["", "1e400"]),
         ("redis.topology", &["", "replicated"]),
         ("redis.nodes", &[",", "h", "h:", "h:0", "redis://h:1", "h:1;h:2", "::1:1"]),
         ("redis.sentinel_master", &["", "a b", "a/b", "ä"]),

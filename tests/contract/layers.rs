@@ -53,6 +53,9 @@ fn samples(setting: &Setting) -> Option<[(String, serde_json::Value); 2]> {
         ("kafka.topic" | "kafka.group_id" | "kafka.group_instance_id" | "kafka.cluster_id" | "dlq.topic", ..) => {
             same("one", "two")
         }
+        ("quality.host", ..) => same("localhost", "::1"),
+        ("quality.group_id", ..) => same("one", "two"),
+        (path, ..) if path.starts_with("quality.") && path.contains("buckets") => same("1,2", "0.5,1e3"),
         ("redis.sentinel_master" | "redis.key_prefix", ..) => same("one", "two:2"),
         ("redis.sentinel_password", ..) => Some(["one", "two"].map(|password| (password.into(), json!("***")))),
         ("redis.nodes", ..) => Some([

@@ -32,6 +32,8 @@ mod layers;
 
 mod metrics;
 
+mod quality;
+
 mod requirements;
 
 mod secrets;

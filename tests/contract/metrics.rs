@@ -46,12 +46,17 @@ fn labels(metric: &Declared) -> String {
 }
 
 fn page() -> String {
-    let mut page = INTRODUCTION.to_owned();
+    format!("{INTRODUCTION}{}", tables(Metrics::TABLE, "##"))
+}
+
+/// A table of metrics as one table of a page per group, under headings of this level.
+pub(crate) fn tables(declared: &[Declared], level: &str) -> String {
+    let mut page = String::new();
     let mut group = "";
-    for metric in Metrics::TABLE {
+    for metric in declared {
         if metric.group != group {
             group = metric.group;
-            write!(page, "\n## {group}\n\n| name | type | labels | meaning |\n|---|---|---|---|\n").unwrap();
+            write!(page, "\n{level} {group}\n\n| name | type | labels | meaning |\n|---|---|---|---|\n").unwrap();
         }
         writeln!(page, "| `{}` | {} | {} | {} |", metric.name, metric.kind(), labels(metric), metric.help).unwrap();
     }

@@ -79,6 +79,8 @@ mod live_stream;
 
 mod manual_reset;
 
+mod quality_exporter;
+
 mod resume_edges;
 
 mod run_commands;

@@ -195,7 +195,7 @@ enum Meets {
 }
 
 /// Every command there is. Who adds one says here whether it meets Kafka, and if so has it run below.
-const COMMANDS: [(&str, Meets); 28] = [
+const COMMANDS: [(&str, Meets); 29] = [
     ("check-config", Meets::Nobody),
     ("completions", Meets::Nobody),
     ("costs", Meets::Kafka),
@@ -214,6 +214,7 @@ const COMMANDS: [(&str, Meets); 28] = [
     ("inspect", Meets::Kafka),
     ("man", Meets::Nobody),
     ("profile", Meets::Kafka),
+    ("quality-exporter", Meets::Kafka),
     ("replay", Meets::Kafka),
     ("serve", Meets::Kafka),
     ("tail", Meets::Kafka),
@@ -292,6 +293,15 @@ fn every_command_that_meets_kafka_takes_the_same_door() {
         assert!(run(path, arguments).out.lines().count() >= 20, "{path}");
     }
 
+    let config = Config::quality_exporter(&topic);
+    let exporter = Service::start(&variables.iter().fold(config, |config, (name, value)| config.set(name, value)));
+    eventually("the exporter to have counted them", BOUND, || {
+        match exporter.metric("dashstream_exporter_messages_received_total", &[]) {
+            20.0 => Ok(()),
+            count => Err(count.to_string()),
+        }
+    });
+    drop(exporter);
     let bad = (0..3).map(|_| records::garbage("t"));
     Producer::new(&door.kafka.direct).publish(&topic.name, bad);
     let config = Config::new(&topic);
@@ -322,7 +332,7 @@ fn every_command_that_meets_kafka_takes_the_same_door() {
     let listed = run("topics list", &[]).out;
     assert!(!listed.contains(&topic.name), "{listed}");
 
-    met.insert("serve".to_owned());
+    met.extend(["serve", "quality-exporter"].map(str::to_owned));
     let meant = COMMANDS.iter().filter(|(_, meets)| *meets == Meets::Kafka).map(|(path, _)| (*path).to_owned());
     assert_eq!(met, meant.collect::<BTreeSet<_>>(), "each that meets Kafka has met it");
 }

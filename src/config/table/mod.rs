@@ -9,6 +9,8 @@ mod ingest;
 
 mod history;
 
+mod quality;
+
 mod serve;
 
 use std::ops::RangeInclusive;
@@ -27,7 +29,7 @@ pub struct Section {
 }
 
 /// Every section.
-pub static SECTIONS: [&Section; 11] = [
+pub static SECTIONS: [&Section; 12] = [
     &ingest::KAFKA,
     &ingest::SECURITY,
     &ingest::DECODE,
@@ -38,6 +40,7 @@ pub static SECTIONS: [&Section; 11] = [
     &doors::AUTH,
     &doors::REDACT,
     &serve::SUPERVISOR,
+    &quality::QUALITY,
     &serve::TELEMETRY,
 ];
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::keys::{self, Keys, PublicKey};
 use crate::http_client;
-use crate::metrics::Metrics;
+use crate::metrics::Counters;
 use crate::pipeline::backoff::Backoff;
 
 /// Bytes of a key set.
@@ -97,12 +97,7 @@ fn fetch(url: &str) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// When a file cannot be used at the start. An address may be away then; it is asked again.
-pub(super) fn follow(
-    place: JwksPlace,
-    refresh: Duration,
-    keys: Arc<Keys>,
-    metrics: Arc<Metrics>,
-) -> Result<(), JwksError> {
+pub(super) fn follow(place: JwksPlace, refresh: Duration, keys: Arc<Keys>, reads: Counters) -> Result<(), JwksError> {
     let mut first = true;
     if matches!(place, JwksPlace::File(_)) {
         keys.set_public(place.read()?);
@@ -119,11 +114,11 @@ pub(super) fn follow(
             match place.read() {
                 Ok(read) => {
                     keys.set_public(read);
-                    metrics.jwks_reads.with_label_values(&["ok"]).inc();
+                    reads.with_label_values(&["ok"]).inc();
                     failures = 0;
                 }
                 Err(error) => {
-                    metrics.jwks_reads.with_label_values(&["failed"]).inc();
+                    reads.with_label_values(&["failed"]).inc();
                     tracing::warn!(%error, "the public keys of tokens stay as they were");
                     failures = failures.saturating_add(1);
                 }

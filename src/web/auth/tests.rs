@@ -11,6 +11,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyP
 use serde_json::json;
 
 use super::*;
+use crate::metrics::Metrics;
 use crate::pipeline::filter::{Grant, texts};
 
 const SECRET: &str = "correct horse battery staple 32 bytes";
@@ -54,7 +55,7 @@ fn settings() -> AuthSettings {
 }
 
 fn authenticator(settings: AuthSettings) -> Authenticator {
-    Authenticator::new(settings, Arc::new(Metrics::new().unwrap())).unwrap()
+    Authenticator::new(settings, Metrics::new().unwrap().jwks_reads).unwrap()
 }
 
 fn grant(tenants: &[&str], threads: Option<&[&str]>) -> Grant {
@@ -216,7 +217,7 @@ fn from_file(file: &tempfile::NamedTempFile) -> Result<Authenticator, JwksError>
     let jwks = Some(JwksPlace::File(file.path().to_owned()));
     Authenticator::new(
         AuthSettings { jwks, secret: Secret::default(), ..settings() },
-        Arc::new(Metrics::new().unwrap()),
+        Metrics::new().unwrap().jwks_reads,
     )
 }
 
@@ -279,8 +280,8 @@ fn a_file_without_a_usable_key_stops_the_start() {
     }
     let gone = jwks(&json!([ec("one").1]));
     let place = Some(JwksPlace::File(gone.path().with_extension("gone")));
-    let metrics = Arc::new(Metrics::new().unwrap());
-    assert!(Authenticator::new(AuthSettings { jwks: place, ..settings() }, metrics).is_err());
+    let reads = Metrics::new().unwrap().jwks_reads;
+    assert!(Authenticator::new(AuthSettings { jwks: place, ..settings() }, reads).is_err());
 }
 
 #[test]

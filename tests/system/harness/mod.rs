@@ -22,6 +22,8 @@ pub mod eventually;
 
 pub mod json_schema;
 
+pub mod judgements;
+
 pub mod load;
 
 pub mod producer;

@@ -31,19 +31,34 @@ impl Prometheus {
         Self::scraping_without(targets, "", edit)
     }
 
+    /// As [`Prometheus::scraping`], and besides the exporter of quality at `exporter`, as the job that is called after it.
+    #[track_caller]
+    pub fn scraping_with_exporter(targets: &[&str], exporter: &str) -> Self {
+        Self::scraping_jobs(&[("dashstream", targets), ("dashstream-quality-exporter", &[exporter])], "", |rules| rules)
+    }
+
     /// As [`Prometheus::scraping`], without the series whose whole name the regular expression `lost` matches.
     #[track_caller]
     pub fn scraping_without(targets: &[&str], lost: &str, edit: impl FnOnce(String) -> String) -> Self {
+        Self::scraping_jobs(&[("dashstream", targets)], lost, edit)
+    }
+
+    #[track_caller]
+    fn scraping_jobs(jobs: &[(&str, &[&str])], lost: &str, edit: impl FnOnce(String) -> String) -> Self {
         let folder = tempfile::Builder::new().prefix("dashstream-prometheus-").tempdir().expect("a temporary folder");
         let rules = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(RULES)).expect("the rules");
         std::fs::write(folder.path().join("rules.yml"), edit(rules)).expect("a writable folder");
-        let targets: Vec<String> = targets.iter().map(|target| format!("'{target}'")).collect();
+        let job = |(name, targets): &(&str, &[&str])| {
+            let targets: Vec<String> = targets.iter().map(|target| format!("'{target}'")).collect();
+            format!(
+                "- job_name: {name}\n  static_configs: [{{targets: [{}]}}]\n  \
+                 metric_relabel_configs: [{{source_labels: [__name__], regex: '{lost}', action: drop}}]\n",
+                targets.join(", ")
+            )
+        };
         let config = format!(
-            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
-             rule_files: [rules.yml]\n\
-             scrape_configs:\n- job_name: dashstream\n  static_configs: [{{targets: [{}]}}]\n  \
-             metric_relabel_configs: [{{source_labels: [__name__], regex: '{lost}', action: drop}}]\n",
-            targets.join(", ")
+            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [rules.yml]\nscrape_configs:\n{}",
+            jobs.iter().map(job).collect::<String>()
         );
         std::fs::write(folder.path().join("prometheus.yml"), config).expect("a writable folder");
         let child = spawn(folder.path());

@@ -24,13 +24,14 @@ const LINES_SHOWN_ON_FAILURE: usize = 80;
 /// Environment of a service; nothing else of this process's environment reaches it.
 #[derive(Clone, Debug)]
 pub struct Config {
+    command: &'static str,
     variables: BTreeMap<String, String>,
 }
 
 impl Config {
     /// Reads `topic` from its own broker, commits for a group of its own, on a free port.
     pub fn new(topic: &Topic) -> Self {
-        let mut config = Self { variables: BTreeMap::new() };
+        let mut config = Self { command: "serve", variables: BTreeMap::new() };
         for name in ["PATH", "HOME", "RUST_BACKTRACE", "LLVM_PROFILE_FILE"] {
             if let Ok(value) = std::env::var(name) {
                 config.variables.insert(name.to_owned(), value);
@@ -50,6 +51,17 @@ impl Config {
             // All clients of a test come from one address.
             .set("WEBSOCKET_MAX_CONNECTIONS_PER_IP", "10000")
             .set("RUST_LOG", "info")
+    }
+
+    /// `dashstream quality-exporter` instead of the service, with a group of its own, on a free port.
+    pub fn quality_exporter(topic: &Topic) -> Self {
+        let config = Self { command: "quality-exporter", ..Self::new(topic) };
+        config
+            .unset("KAFKA_AUTO_OFFSET_RESET")
+            .set("DASHSTREAM_QUALITY_GROUP_ID", unique_name("exporter"))
+            .set("METRICS_PORT", "0")
+            .set("KAFKA_LAG_CHECK_INTERVAL_SECS", 1)
+            .set("DASHSTREAM_QUALITY_COMMIT_INTERVAL_MS", 50)
     }
 
     pub fn set(mut self, variable: &str, value: impl ToString) -> Self {
@@ -358,7 +370,7 @@ fn spawn(config: &Config, folder: &TempDir) -> io::Result<Child> {
     // process, however it ends; a test's own thread would do as well, but not one that a test starts for a moment.
     let mut command = Command::new("setpriv");
     command
-        .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_dashstream"), "serve"])
+        .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_dashstream"), config.command])
         .env_clear()
         .envs(&config.variables)
         .current_dir(folder.path().join("empty"))
