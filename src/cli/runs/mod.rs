@@ -3,15 +3,15 @@
 //! [`place`] says where the records are and which are meant, [`source`] reads them. None of these commands joins a group or
 //! commits, so none of them disturbs a service.
 
-pub(in crate::cli) mod export;
+pub(super) mod export;
 
-pub(in crate::cli) mod place;
+pub(super) mod place;
 
-pub(in crate::cli) mod replay;
+pub(super) mod replay;
 
-pub(in crate::cli) mod source;
+pub(super) mod source;
 
-pub(in crate::cli) mod tail;
+pub(super) mod tail;
 
 mod target;
 
