@@ -216,6 +216,11 @@ impl Source {
         self.told
     }
 
+    /// What was read so far.
+    pub(in crate::cli) fn told(&self) -> &Told {
+        &self.told
+    }
+
     /// Whether nothing lay behind what was read, when that was last heard.
     pub(in crate::cli) fn is_caught_up(&self) -> bool {
         self.items.is_empty() && self.reader.is_caught_up()
