@@ -79,6 +79,8 @@ mod manual_reset;
 
 mod resume_edges;
 
+mod resume_holes;
+
 mod second_instance;
 
 mod sigterm_under_load;
