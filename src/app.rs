@@ -515,7 +515,9 @@ fn history(
 
 fn registered_metrics() -> Result<Arc<Metrics>, StartError> {
     let metrics = Metrics::new()?;
-    tracing::info!(families = metrics.check()?, "metrics are registered");
+    let families = metrics.check()?;
+    let names: Vec<&str> = Metrics::TABLE.iter().map(|metric| metric.name).collect();
+    tracing::info!(families, names = names.join(" "), "metrics are registered");
     metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), status::git_sha()]).set(1);
     Ok(Arc::new(metrics))
 }

@@ -34,7 +34,21 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("redis", &["board", "config::secret", "metrics", "pipeline", "wire"]),
     ("spans", &["config::secret", "http_client", "metrics", "pipeline", "telemetry"]),
     ("actors", &["board", "kafka", "messages", "metrics", "pauses", "pipeline", "redis", "spans", "telemetry", "wire"]),
-    ("web", &["actors", "board", "config::secret", "http_client", "messages", "metrics", "pauses", "pipeline", "wire"]),
+    (
+        "web",
+        &[
+            "actors",
+            "board",
+            "config::secret",
+            "http_client",
+            "messages",
+            "metrics",
+            "pauses",
+            "pipeline",
+            "telemetry",
+            "wire",
+        ],
+    ),
     (
         "app",
         &[

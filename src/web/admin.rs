@@ -3,6 +3,7 @@
 //! Everything that was asked is in the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::web::{Bytes, Data};
 use actix_web::{HttpRequest, HttpResponse};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use super::access::{OperatorAccess, Refusal};
 use crate::actors::tiers::ManualResets;
 use crate::pauses::{Answer, Pause, Pauses};
+use crate::telemetry::RateLimited;
 
 /// Bytes of a request at most.
 pub const MAX_BODY: usize = 4 * 1024;
@@ -47,8 +49,7 @@ pub async fn continue_ingest(request: HttpRequest, body: Bytes, admin: Data<Admi
     let who = match admin.access.may_change(&request) {
         Ok(who) => who,
         Err(refusal) => {
-            tracing::warn!(peer, %refusal, "an admin request was refused");
-            return refused(&refusal);
+            return refuse(&peer, &refusal);
         }
     };
     let (answer, only) = match parse(&body) {
@@ -68,6 +69,15 @@ pub async fn continue_ingest(request: HttpRequest, body: Bytes, admin: Data<Admi
         return HttpResponse::Conflict().json(json!({"error": "not_paused", "message": message}));
     }
     HttpResponse::Ok().json(json!({"continued": answered.iter().map(|pause| shown(pause, answer)).collect::<Vec<_>>()}))
+}
+
+/// The answer to a request that may not be made, and a line in the log: whoever reaches the service can cause one.
+pub(super) fn refuse(peer: &str, refusal: &Refusal) -> HttpResponse {
+    static LINES: RateLimited = RateLimited::new(5, Duration::from_secs(10));
+    if let Some(suppressed) = LINES.admit() {
+        tracing::warn!(peer, %refusal, suppressed, "an admin request was refused");
+    }
+    refused(refusal)
 }
 
 /// The answer to a request that may not be made.
@@ -109,8 +119,6 @@ mod tests {
     use actix_web::test::{TestRequest, call_service, init_service, read_body_json};
     use actix_web::{App, web};
     use futures_util::future::BoxFuture;
-
-    use std::time::Duration;
 
     use super::*;
     use crate::board::Stream;

@@ -9,7 +9,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::admin::{Admin, refused};
+use super::admin::{Admin, refuse};
 use crate::wire::control::{cut, offset_map};
 
 /// How long Kafka may take.
@@ -28,8 +28,7 @@ pub(super) async fn reset(request: HttpRequest, body: Bytes, admin: Data<Admin>)
     let who = match admin.access.may_change(&request) {
         Ok(who) => who,
         Err(refusal) => {
-            tracing::warn!(peer, %refusal, "an admin request was refused");
-            return refused(&refusal);
+            return refuse(&peer, &refusal);
         }
     };
     let error = |error: &str, message: String| json!({"error": error, "message": message});

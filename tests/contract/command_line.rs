@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use dashstream::config::setting::Kind;
 use dashstream::config::{render, table};
+use dashstream::metrics::Metrics;
 use tempfile::tempdir;
 
 use crate::layers::file;
@@ -263,14 +264,15 @@ fn serve_tells_the_configuration_in_use_as_json_events_without_secrets() {
     let reader = std::thread::spawn(move || {
         BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
     });
-    let mut sections = Vec::new();
+    let (mut sections, mut registered) = (Vec::new(), None);
     let mut all = String::new();
-    while sections.len() < table::SECTIONS.len() {
+    while sections.len() < table::SECTIONS.len() || registered.is_none() {
         let line = received.recv_timeout(Duration::from_secs(10)).unwrap();
         let event: serde_json::Value = serde_json::from_str(&line).unwrap();
         if event["message"] == "configuration" {
             sections.push(event["section"].as_str().unwrap().to_owned());
         }
+        registered = registered.or_else(|| (event["message"] == "metrics are registered").then(|| event.clone()));
         all.push_str(&line);
     }
     let _ = child.kill();
@@ -282,4 +284,8 @@ fn serve_tells_the_configuration_in_use_as_json_events_without_secrets() {
         assert!(all.contains(told), "{told}: {all}");
     }
     assert!(all.contains("alice") && all.contains("variable KAFKA_SASL_PASSWORD") && !all.contains("Zq7"), "{all}");
+    let registered = registered.unwrap();
+    let names: Vec<&str> = registered["names"].as_str().unwrap().split(' ').collect();
+    assert_eq!(names, Metrics::TABLE.iter().map(|metric| metric.name).collect::<Vec<_>>());
+    assert_eq!(registered["families"], names.len());
 }

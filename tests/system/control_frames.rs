@@ -7,7 +7,9 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::Data;
 
 use crate::harness::eventually::{eventually, throughout};
+use crate::harness::producer::Producer;
 use crate::harness::raw::{Heard, Raw};
+use crate::harness::records;
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
@@ -179,6 +181,35 @@ fn a_flood_of_frames_is_refused_and_the_next_second_is_a_new_one() {
     throughout("the second passes", Duration::from_secs(1), || Ok(()));
     raw.say(&json!({ "type": "ping" }));
     assert_eq!(raw.hear_text()["type"], "pong");
+}
+
+#[test]
+fn resumes_that_come_too_often_are_refused_and_the_stream_goes_on() {
+    let (topic, service) = service("resumes");
+    let producer = Producer::new(services::kafka());
+    for (dialect, mut raw) in Raw::of_each_dialect(service.address()) {
+        begin(&mut raw, dialect);
+        let mut taken = 1;
+        // A slow machine spreads them over several of the spans for which they are counted.
+        let refused = loop {
+            raw.say(&json!({ "type": "resume", "from": "latest" }));
+            let answer = loop {
+                let text = raw.hear_text();
+                if text["type"] != "welcome" {
+                    break text;
+                }
+            };
+            if answer["type"] != "replay_complete" {
+                break answer;
+            }
+            taken += 1;
+            assert!(taken < 200, "{dialect}: all were taken");
+        };
+        assert_eq!((&refused["type"], &refused["code"]), (&json!("error"), &json!("rate_limited")), "{dialect}");
+        assert!(taken >= 20, "{dialect}: {taken} were taken");
+        producer.publish(&topic.name, [records::good("t", 0)]);
+        while !matches!(raw.hear(), Heard::Binary(_)) {}
+    }
 }
 
 #[test]

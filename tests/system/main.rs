@@ -83,6 +83,8 @@ mod quality_exporter;
 
 mod resume_edges;
 
+mod resume_holes;
+
 mod run_commands;
 
 mod second_instance;

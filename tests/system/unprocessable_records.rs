@@ -115,7 +115,7 @@ fn skipped_records_are_counted_lettered_committed_and_do_not_come_back() {
     for mode in MODES {
         let topic = Topic::create(services::kafka(), "skip", 1);
         let letters = topic.beside("dlq", 1);
-        let config = config(&topic, "skip", mode);
+        let config = config(&topic, "skip", mode).set("KAFKA_LAG_CHECK_INTERVAL_SECS", 1);
         let mut service = Service::start_healthy(&config);
         let mut client = Client::from(service.address(), From::Earliest);
         let mut published = publish(&topic);
@@ -135,6 +135,12 @@ fn skipped_records_are_counted_lettered_committed_and_do_not_come_back() {
         let health = &service.health()["metrics"];
         let recent = ["messages", "decode_errors", "payload_missing"].map(|what| &health[format!("{what}_last_120s")]);
         assert_eq!(recent, [&json!(15), &json!(7), &json!(1)], "{health}");
+        eventually("no lag behind them", BOUND, || {
+            match service.metrics().get(r#"websocket_kafka_consumer_lag{partition="0"}"#) {
+                Some(0.0) => Ok(()),
+                lag => Err(format!("{lag:?}")),
+            }
+        });
 
         service.signal(Signal::SIGTERM);
         assert_eq!(service.wait_for_exit(Duration::from_secs(10)).code(), Some(0));
@@ -243,8 +249,16 @@ fn a_pause_stands_still_at_every_kind_also_after_a_restart_until_an_operator_dec
 fn a_pause_keeps_browsers_connected_tells_them_and_stops_the_whole_consumer() {
     let topic = Topic::create(services::kafka(), "pause-wide", 2);
     let letters = topic.beside("dlq", 1);
-    let config = config(&topic, "pause", "best_effort").set("DASHSTREAM_WEB_HEARTBEAT_SECS", 1);
+    let config = config(&topic, "pause", "best_effort")
+        .set("DASHSTREAM_WEB_HEARTBEAT_SECS", 1)
+        .set("DASHSTREAM_KAFKA_SESSION_TIMEOUT_MS", 2_000);
     let service = Service::start_healthy(&config);
+    let owned = || service.metric("dashstream_owned_partitions", &[]);
+    eventually(
+        "the duties of both partitions",
+        BOUND,
+        || if owned() == 2.0 { Ok(()) } else { Err(owned().to_string()) },
+    );
     let client = Client::from(service.address(), From::Earliest);
     let producer = Producer::new(&topic.kafka);
     let mut published = producer.publish(&topic.name, [records::garbage("run-bad").on_partition(0)]);
@@ -253,9 +267,10 @@ fn a_pause_keeps_browsers_connected_tells_them_and_stops_the_whole_consumer() {
 
     let good = |partition| (0..200).map(move |_| records::good("run-good", 0).on_partition(partition));
     published.extend(producer.publish(&topic.name, good(0).chain(good(1))));
-    throughout("a pause", Duration::from_secs(3), || match client.received() {
-        0 if client.closed().is_none() => Ok(()),
-        records => Err(format!("{records} records, {:?}", client.closed())),
+    // Longer than the group waits for a member that it does not hear of.
+    throughout("a pause", Duration::from_secs(5), || match (client.received(), owned()) {
+        (0, 2.0) if client.closed().is_none() => Ok(()),
+        seen => Err(format!("(records, owned partitions) {seen:?}, {:?}", client.closed())),
     });
     eventually("a heartbeat that tells it", BOUND, || {
         let beats = client.texts("heartbeat");

@@ -187,6 +187,12 @@ fn operators_have_a_listener_of_their_own_and_scopes_on_it() {
     ] {
         assert_eq!(at(&operators, "POST", path, &headers).0, status, "{headers:?}");
     }
+    // Whoever reaches it can be refused as often as they like: that fills no log.
+    for path in [path, "/admin/reset"].iter().cycle().take(200) {
+        assert_eq!(at(&operators, "POST", path, &[]).0, 401);
+    }
+    let lines = service.log().lines().filter(|line| line.contains("an admin request was refused")).count();
+    assert!((1..60).contains(&lines), "{lines} lines");
 }
 
 /// A request over a plain connection: status and body.
