@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(event_type("NodeStart"), Some(EventType::NodeStart));
         assert_eq!((event_type(""), event_type("unspecified"), event_type("NODE")), (None, None, None));
         assert_eq!(event_name(4711), "EVENT_4711");
-        assert_eq!(event_names().count(), 31);
+        assert_eq!(event_names().count(), 30);
     }
 
     #[test]

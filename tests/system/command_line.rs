@@ -73,7 +73,7 @@ fn tail_shows_what_is_asked_for_and_counts_what_it_prints() {
     all.push(records::of_tenant("acme", "a", 1, true));
     publish(&topic, all);
     let tail = |arguments: &[&str]| {
-        let arguments = [&["tail", "-B", "--no-follow", "--json"], arguments].concat();
+        let arguments = [&["tail", "--no-follow", "--json"], arguments].concat();
         done(&arguments, &variables(&topic)).json()
     };
     assert_eq!(tail(&[]).len(), 15);
@@ -243,7 +243,10 @@ fn commands_side_by_side_see_everything_and_leave_a_live_group_as_it_is() {
     let service = Service::start_healthy(&config);
     let group = config.group();
     let tails = [(); 2].map(|()| Live::start_until(&["tail", "--json"], &variables(&topic), "following"));
-    let published = publish(&topic, (1..=60).map(|number| records::good(&format!("t{}", number % 7), number)));
+    let published = publish(
+        &topic,
+        (1..=60).map(|number| records::good(&format!("t{}", number % 7), number).on_partition(number as i32 % 3)),
+    );
     topic.wait_until_all_committed(group, BOUND);
     let committed = topic.committed(group);
     let expected: BTreeSet<(i64, String)> =
@@ -332,7 +335,7 @@ fn what_retention_took_before_it_was_read_is_named() {
     publish(&topic, (1..=100).map(|number| records::good("t", number)));
     topic.delete_records(0, 90);
     tail.signal(Signal::SIGCONT);
-    let note = tail.wait_for_note("retention");
+    let note = tail.wait_for_note("lost, retention");
     // Everything is shown or named, and nothing both: what was under way when the command stood still has come.
     let numbers: Vec<i64> = note
         .split(|c: char| !c.is_ascii_digit())

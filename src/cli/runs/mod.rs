@@ -3,27 +3,27 @@
 //! [`place`] says where the records are and which are meant, [`source`] reads them. None of these commands joins a group or
 //! commits, so none of them disturbs a service.
 
-pub(in crate::cli) mod costs;
+pub(super) mod costs;
 
-pub(in crate::cli) mod diff;
+pub(super) mod diff;
 
-pub(in crate::cli) mod export;
+pub(super) mod export;
 
-pub(in crate::cli) mod flamegraph;
+pub(super) mod flamegraph;
 
 mod gather;
 
-pub(in crate::cli) mod inspect;
+pub(super) mod inspect;
 
-pub(in crate::cli) mod place;
+pub(super) mod place;
 
-pub(in crate::cli) mod profile;
+pub(super) mod profile;
 
-pub(in crate::cli) mod replay;
+pub(super) mod replay;
 
-pub(in crate::cli) mod source;
+pub(super) mod source;
 
-pub(in crate::cli) mod tail;
+pub(super) mod tail;
 
 mod target;
 
@@ -31,7 +31,7 @@ mod text;
 
 mod types;
 
-pub(in crate::cli) mod watch;
+pub(super) mod watch;
 
 mod watch_screen;
 
