@@ -7,6 +7,7 @@ use super::super::make;
 use super::super::span::Took;
 use super::*;
 use crate::wire::telemetry::attribute_value::Value;
+use crate::wire::telemetry::tool_execution::ExecutionStage;
 
 fn tree(items: Vec<Item>) -> Tree {
     let mut run = Run::new("acme", "t", false);
