@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use crate::layers::file;
 
 /// Settings where zero means something, which their text must say.
-const ZERO_MEANS_SOMETHING: [&str; 3] = ["web.port", "web.workers", "replay.history_cache_bytes"];
+const ZERO_MEANS_SOMETHING: [&str; 4] = ["web.port", "web.workers", "quality.port", "replay.history_cache_bytes"];
 
 fn refusal(file: Option<&Path>, variables: &[(&str, &str)]) -> Option<String> {
     let environment: Environment = variables.iter().copied().collect();
