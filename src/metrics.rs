@@ -243,6 +243,8 @@ metrics! {
         redis_write_dropped: IntCounter "replay_buffer_redis_write_dropped_total";
         /// Writes to one partition that failed; they are tried again.
         redis_write_failures: IntCounter "replay_buffer_redis_write_failures_total";
+        /// Streams of which Redis had lost what it should have kept when more of them was written: it was flushed, or evicts.
+        redis_emptied: IntCounter "dashstream_redis_emptied_total";
         /// Chunks that were written, or were there already.
         redis_blocks: IntCounterVec "dashstream_redis_blocks_total" ["result": Values::Closed(&["written", "known"])];
         /// Bytes of the chunks that were written.

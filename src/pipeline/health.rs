@@ -61,6 +61,8 @@ pub struct Counts {
     pub lost_offsets: u64,
     /// Records that were not written to Redis because too much was waiting.
     pub redis_dropped: u64,
+    /// Streams that Redis has lost.
+    pub redis_emptied: u64,
 }
 
 impl Counts {
@@ -74,6 +76,7 @@ impl Counts {
             dlq_failures: self.dlq_failures.saturating_sub(earlier.dlq_failures),
             lost_offsets: self.lost_offsets.saturating_sub(earlier.lost_offsets),
             redis_dropped: self.redis_dropped.saturating_sub(earlier.redis_dropped),
+            redis_emptied: self.redis_emptied.saturating_sub(earlier.redis_emptied),
         }
     }
 }
@@ -352,6 +355,11 @@ fn rates(window: &Counts, found: &mut impl FnMut(Status, &'static str, String, &
         let detail = format!("{} records were not written to redis", window.redis_dropped);
         found(Status::Degraded, "redis_writes_dropped", detail, "clients get them from Kafka; see redis_unreachable");
     }
+    if window.redis_emptied > 0 {
+        let detail = format!("redis has lost {} streams of history", window.redis_emptied);
+        let hint = "clients get them from Kafka; if nobody flushed it, it evicts: see maxmemory and its policy";
+        found(Status::Degraded, "redis_emptied", detail, hint);
+    }
     if window.lost_offsets > 0 {
         let detail = format!("{} offsets were gone before they could be read", window.lost_offsets);
         found(Status::Degraded, "offsets_lost", detail, "retention is shorter than the backlog; raise it or scale out");
@@ -417,6 +425,7 @@ mod tests {
             (Facts { redis_failing: Some(redis(false)), ..fine() }, Status::Degraded, "redis_unreachable"),
             (Facts { redis_failing: Some(redis(true)), ..fine() }, Status::Degraded, "redis_unreachable"),
             (window(Counts { redis_dropped: 1, ..Counts::default() }), Status::Degraded, "redis_writes_dropped"),
+            (window(Counts { redis_emptied: 1, ..Counts::default() }), Status::Degraded, "redis_emptied"),
         ];
         for (facts, status, code) in table {
             assert_eq!(codes(&facts), (status, vec![code]), "{facts:?}");
@@ -508,6 +517,7 @@ mod tests {
             dlq_failures: 7 * by,
             lost_offsets: 8 * by,
             redis_dropped: 11 * by,
+            redis_emptied: 12 * by,
         };
         let mut samples = Samples::default();
         samples.add(at(0), counted(0));

@@ -131,6 +131,13 @@ impl Ledger {
         Some(oldest.first)
     }
 
+    /// Whether the store has to have something of what was written so far, when all that ends below `floor` is dropped now.
+    pub fn should_hold(&self, floor: i64, now_ms: i64) -> bool {
+        let age = i64::try_from(self.bounds.age_ms).unwrap_or(i64::MAX);
+        let kept = |newest: &Segment| newest.next > floor && newest.newest_ms.saturating_add(age) > now_ms;
+        self.segments.back().is_some_and(kept)
+    }
+
     /// How much of the bound that is nearest is used, from 0 to about 1.
     pub fn used_ratio(&self) -> f64 {
         let (Some(oldest), Some(newest)) = (self.segments.front(), self.segments.back()) else { return 0.0 };
@@ -161,6 +168,16 @@ mod tests {
                 kept = ledger.trim(block * 10);
             }
             assert_eq!(kept, Some(floor), "{bounds:?}");
+        }
+    }
+
+    #[test]
+    fn a_store_must_hold_what_is_neither_trimmed_nor_too_old() {
+        let mut ledger = Ledger::new(Bounds { age_ms: 40, ..WIDE }, None);
+        assert!(!ledger.should_hold(0, 0), "nothing was written");
+        ledger.add(0, 10, 1, 100);
+        for (floor, now_ms, holds) in [(0, 100, true), (9, 139, true), (10, 100, false), (0, 140, false)] {
+            assert_eq!(ledger.should_hold(floor, now_ms), holds, "{floor} {now_ms}");
         }
     }
 

@@ -143,6 +143,7 @@ impl Writer {
         blocks("written").inc_by(done.written);
         blocks("known").inc_by(done.known);
         self.metrics.redis_written_bytes.inc_by(done.bytes);
+        self.metrics.redis_emptied.inc_by(u64::from(done.emptied));
         self.ledgers.insert(batch.key.clone(), done.ledger);
     }
 }
@@ -152,6 +153,8 @@ struct Done {
     written: u64,
     known: u64,
     bytes: u64,
+    /// What was there before, and should still be, was not.
+    emptied: bool,
     ledger: Ledger,
 }
 
@@ -167,7 +170,7 @@ async fn write_one(
         Some(ledger) => ledger,
         None => Ledger::new(settings.bounds, existing(connection, batch, deadline).await?),
     };
-    let mut ledger = before;
+    let mut ledger = before.clone();
     let mut transaction = pipe();
     transaction.atomic().ignore_errors();
     for chunk in &batch.chunks {
@@ -200,15 +203,17 @@ async fn write_one(
     if !known.is_empty() {
         contradiction::check(connection, batch, &known, deadline).await?;
     }
+    let mut emptied = false;
     if written > 0 && length.is_some_and(|length| length.unsigned_abs() <= written) {
-        // Only what was written just now is there: somebody has emptied the stream.
+        // Only what was written just now is there: the rest was trimmed or has expired, or somebody has emptied the stream.
+        emptied = before.should_hold(floor, now_ms);
         ledger = Ledger::new(settings.bounds, None);
         for chunk in &batch.chunks {
             ledger.add(chunk.first, chunk.next, chunk.message().len() as u64, now_ms);
         }
         ledger.trim(now_ms);
     }
-    Ok(Done { written, known: known.len() as u64, bytes, ledger })
+    Ok(Done { written, known: known.len() as u64, bytes, emptied, ledger })
 }
 
 /// Whether an append was refused because the stream is already beyond the chunk.

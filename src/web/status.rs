@@ -114,6 +114,7 @@ impl StatusSource {
             dlq_failures: metrics.dlq_lost.get(),
             lost_offsets: sum(&metrics.lost_offsets, &["retention"]),
             redis_dropped: metrics.redis_write_dropped.get(),
+            redis_emptied: metrics.redis_emptied.get(),
         }
     }
 
@@ -209,6 +210,7 @@ impl StatusSource {
                 "dead_letters_lost_last_120s": facts.window.dlq_failures,
                 "lost_offsets_last_120s": facts.window.lost_offsets,
                 "redis_writes_dropped_last_120s": facts.window.redis_dropped,
+                "redis_streams_emptied_last_120s": facts.window.redis_emptied,
             },
             "replay_buffer": {
                 "redis_enabled": self.identity.redis.is_some(),

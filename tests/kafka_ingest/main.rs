@@ -263,6 +263,8 @@ fn new_partitions_are_read_from_their_start_and_owned() {
     let took = eventually("duties", || instance.owned().len() == 5);
     println!("owned after {took:?}");
     eventually("commits", || instance.has_committed(100));
+    let lags = || instance.metric("websocket_kafka_consumer_lag");
+    eventually("the lag of old and new ones", || lags().len() == 5 && lags().values().all(|lag| *lag == 0.0));
 }
 
 #[test]

@@ -243,7 +243,9 @@ fn a_flushed_server_is_empty_and_goes_on() {
         process.write(chunks(100, 120, 10)).await.unwrap();
         let page = process.page(0).await.unwrap();
         assert_eq!((offsets(&page, 0), page.low), ((100..120).collect(), Some(100)));
-        assert_eq!(process.metrics.redis_errors.get(), 0);
+        assert_eq!((process.metrics.redis_emptied.get(), process.metrics.redis_errors.get()), (1, 0), "it is noticed");
+        process.write(chunks(120, 130, 10)).await.unwrap();
+        assert_eq!(process.metrics.redis_emptied.get(), 1, "once");
         eventually("a time to live", || server.keys().iter().all(|(_, left)| *left > 0).then_some(()));
     });
 }

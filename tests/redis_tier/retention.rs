@@ -21,6 +21,7 @@ fn the_newest_offsets_are_kept_to_the_number() {
             let page = process.page(0).await.unwrap();
             assert_eq!((offsets(&page, 0), page.low), ((150..200).collect(), Some(150)));
             assert!(process.writer.used_ratio() > 0.9, "{}", process.writer.used_ratio());
+            assert_eq!(process.metrics.redis_emptied.get(), 0, "what was trimmed was not lost");
         }
     });
 }
@@ -65,5 +66,26 @@ fn what_is_too_old_goes_and_every_key_expires() {
         }
         eventually("the key to expire after the last write", || server.keys().is_empty().then_some(()));
         assert_eq!(process.bounds().await, None);
+        process.write(chunks(at, at + 10, 10)).await.unwrap();
+        assert_eq!(process.metrics.redis_emptied.get(), 0, "what has expired was not lost");
+    });
+}
+
+#[test]
+fn what_a_server_evicts_is_noticed_and_writing_goes_on() {
+    let server = Server::start(&["--maxmemory-policy", "allkeys-lru", "--maxmemory-samples", "64"]);
+    run(async {
+        let mut process = Process::new(&with_bounds(&server.url(), WIDE));
+        let mut at = 0;
+        // As much as it is given room for, many times over, in two streams: one is evicted for the other.
+        server.ask(&["CONFIG", "SET", "maxmemory", "6mb"]);
+        while process.metrics.redis_emptied.get() == 0 {
+            for partition in [0, 1] {
+                let _full_meanwhile = process.write(vec![chunk_of(partition, at, at + 10, 100_000)]).await;
+            }
+            at += 10;
+            assert!(at < 10_000, "nothing was evicted, or nobody noticed");
+        }
+        assert!(server.keys().iter().all(|(_, left)| *left > 0));
     });
 }

@@ -45,6 +45,7 @@ const MOVED_ELSEWHERE: &[(&str, &str)] = &[
     ("dashstream_websocket_redis_errors_total", "tests/redis_tier/faults.rs::each_refusal_has_a_name"),
     ("dashstream_redis_errors_by_type_total", "tests/redis_tier/faults.rs::each_refusal_has_a_name"),
     ("replay_buffer_redis_write_failures_total", "tests/redis_tier/faults.rs::each_refusal_has_a_name"),
+    ("dashstream_redis_emptied_total", "tests/redis_tier/coverage.rs::a_flushed_server_is_empty_and_goes_on"),
     (
         "dashstream_redis_timeouts_total",
         "tests/redis_tier/faults.rs::a_server_that_hangs_costs_its_deadline_and_nothing_else",

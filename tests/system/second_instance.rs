@@ -82,12 +82,15 @@ fn a_rebalance_is_seen_by_no_client() {
     of_third.wait_for_all(&published, BOUND);
     for client in &mut moved {
         client.reconnect(third.address());
-        // The third instance began at what was committed: below that its memory may hold nothing.
-        client.wait_for_all_but(&published, BOUND, |_, _| true);
+        // The third instance began at what was committed: what lies below that, the topic gives.
+        client.wait_for_all(&published, BOUND);
     }
 }
 
-/// A machine that runs many tests makes pauses of its own: what is promised is printed, and this is what is held.
+/// The longest that clients of the living wait for a frame, and a client of the one that comes back.
+const PROMISED: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
+/// A machine that runs many tests makes pauses of its own: the best of three takeovers is held to what is promised, and
+/// each of them to this.
 const INTERRUPTION: Duration = Duration::from_secs(20);
 
 #[test]
@@ -109,6 +112,7 @@ fn three_instances_go_on_as_one_while_each_of_them_is_killed_in_turn() {
     let once: BTreeSet<&String> = written.iter().collect();
     assert_eq!(once.len(), written.len(), "no duty is done twice while nobody goes");
 
+    let mut best = [Duration::MAX; 2];
     for killed in 0..3 {
         let (of_killed, of_living): (Vec<usize>, Vec<usize>) = (0..6).partition(|n| n % 3 == killed);
         for n in &of_living {
@@ -125,6 +129,7 @@ fn three_instances_go_on_as_one_while_each_of_them_is_killed_in_turn() {
         let longest = of_living.iter().map(|n| clients[*n].longest_pause()).max().unwrap_or_default();
         println!("clients of the living waited {longest:?} at most for a frame while {killed} was taken over");
         assert!(longest < INTERRUPTION, "{longest:?}");
+        best[0] = best[0].min(longest);
 
         // It comes back, serves what is live, and its clients come home.
         let started = Instant::now();
@@ -134,12 +139,15 @@ fn three_instances_go_on_as_one_while_each_of_them_is_killed_in_turn() {
             0 => Err("no record".to_owned()),
             _ => Ok(()),
         });
+        best[1] = best[1].min(started.elapsed());
         println!("{killed} served live data {:?} after its start", started.elapsed());
         for n in of_killed {
             clients[n].reconnect(instances[killed].address());
         }
         all_own(&instances, 1.0);
     }
+
+    assert!(best.iter().zip(&PROMISED).all(|(best, promised)| best < promised), "{best:?}, promised {PROMISED:?}");
 
     let published = load.stop();
     for client in &clients {

@@ -411,6 +411,32 @@ mod tests {
     }
 
     #[test]
+    fn a_printable_cursor_is_taken_for_positions_in_both_dialects_and_only_whole() {
+        let cursor = Cursor { epoch: 7, next_offsets: vec![(0, 0), (3, 1 << 60)] };
+        let printed = cursor.encode();
+        for dialect in [Dialect::V1, Dialect::V2] {
+            for kind in if dialect == Dialect::V1 { &["resume"][..] } else { &["hello", "resume"] } {
+                let ask = |fields: Value| {
+                    let mut frame = json!({"type": kind, "from": "cursor"});
+                    frame.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+                    parse(&frame.to_string(), dialect).map_err(|error| (error.code, error.field))
+                };
+                let asked = ask(json!({"cursor": printed}));
+                let (Ok(ClientFrame::Hello(resume)) | Ok(ClientFrame::Resume(resume))) = asked else {
+                    panic!("{asked:?}")
+                };
+                assert_eq!(resume.last_applied, [(0, -1), (3, (1 << 60) - 1)]);
+                assert_eq!(resume.epoch, Some(CursorEpoch::Tag(7)));
+                let refused = Err((ErrorCode::InvalidField, Some("cursor")));
+                assert_eq!(ask(json!({"cursor": printed, "lastOffsetsByPartition": {"0": "1"}})), refused);
+                for bad in ["", "x", &printed[1..], &format!("{printed}A")] {
+                    assert_eq!(ask(json!({"cursor": bad})), refused, "{bad}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn latest_and_earliest_ignore_the_map() {
         for from in ["latest", "earliest"] {
             let text = format!(r#"{{"type":"resume","from":"{from}","lastOffsetsByPartition":{{"0":"5"}}}}"#);

@@ -25,12 +25,13 @@ const TRIES: u32 = 3;
 /// Told on any machine that is busy enough, whatever the fault.
 const OF_BUSY_MACHINES: [&str; 2] = ["E2ELatencyHigh", "WebSocketRedisHighLatency"];
 /// Reasons that rest on figures over 120 s, or are told for a while after. That they go is shown where time can be made up.
-const OF_A_WINDOW: [&str; 6] = [
+const OF_A_WINDOW: [&str; 7] = [
     "decode_error_rate",
     "payload_missing_rate",
     "dead_letters_lost",
     "offsets_lost",
     "redis_writes_dropped",
+    "redis_emptied",
     "actor_restarted",
 ];
 /// By then such a reason has gone.
