@@ -88,6 +88,9 @@ struct Measured {
     told: Told,
 }
 
+/// What a summary tells: of its nodes, and in total.
+type Summary = (ThreadNumber, Vec<(String, Told)>, Told);
+
 /// The calls so far.
 #[derive(Clone, Debug, Default)]
 pub struct Costs {
@@ -98,7 +101,7 @@ pub struct Costs {
     /// Calls without an id that have begun and not ended, by node.
     open: HashMap<(ThreadNumber, String), Vec<usize>>,
     measured: Vec<Measured>,
-    traces: Vec<(ThreadNumber, Vec<(String, Told)>, Told)>,
+    traces: Vec<Summary>,
     seen: HashSet<(ThreadNumber, u64, Vec<u8>)>,
 }
 

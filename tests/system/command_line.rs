@@ -86,7 +86,7 @@ fn tail_shows_what_is_asked_for_and_counts_what_it_prints() {
     assert_eq!(kinds(&["--type", "NODE_END"]), ["event".to_owned()].into());
     assert_eq!(tail(&["--type", "node-end"]).len(), 7, "six single ones and one of a batch");
     assert_eq!((tail(&["--since", "1h"]).len(), tail(&["--until", "1h"]).len()), (15, 0));
-    let refused = run(&["tail", "--type", "NODE_STRAT"], &variables(&topic));
+    let refused = run(&["tail", "--type", "NODE_STAR"], &variables(&topic));
     assert!(refused.code == 64 && refused.err.contains("did you mean NODE_START?"), "{}", refused.err);
     // A reader that has seen enough is no failure, and ends the command.
     let mut followed = Live::start_until(&["tail", "-B", "-n", "15"], &variables(&topic), "following");

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::place::{Place, Which};
 use super::{Exit, UsageError, gather, note, show};
@@ -143,14 +143,11 @@ fn as_json(names: &[String; 2], found: &[Difference]) -> String {
     let differences: Vec<Value> = found
         .iter()
         .map(|found| {
-            let mut object = json!({"what": found.what, "name": found.name});
+            let told = [("what", json!(found.what)), ("name", json!(found.name))].into_iter();
             // A side that is not there is left out: `null` is a value.
-            for (side, value) in [("left", &found.left), ("right", &found.right)] {
-                if let Some(value) = value {
-                    object[side] = value.clone();
-                }
-            }
-            object
+            let sides = [("left", &found.left), ("right", &found.right)];
+            let sides = sides.into_iter().filter_map(|(side, value)| Some((side, value.clone()?)));
+            told.chain(sides).map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>().into()
         })
         .collect();
     let [left, right] = names;

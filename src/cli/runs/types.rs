@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_refused_with_the_likeliest_one() {
-        for (name, meant) in [("NODE_STRAT", "NODE_START"), ("metric", "metrics"), ("state-dif", "state_diff")] {
+        for (name, meant) in [("NODE_STAR", "NODE_START"), ("metric", "metrics"), ("state-dif", "state_diff")] {
             let refused = parse(name).unwrap_err();
             assert!(refused.ends_with(&format!("did you mean {meant}?")), "{name}: {refused}");
         }
