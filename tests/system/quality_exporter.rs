@@ -324,7 +324,7 @@ fn a_topic_that_does_not_exist_is_told_and_waited_for() {
 #[test]
 fn command_line_service_and_exporter_share_the_default_topic_and_no_group() {
     let kafka = services::kafka_behind_proxy();
-    let topic = Topic { name: "dashstream-quality".into(), kafka: kafka.direct.clone() };
+    let topic = Topic { name: "dashstream-quality".into(), kafka: kafka.direct };
     topic.create_now(2);
     let service = Service::start_healthy(&Config::new(&topic).unset("KAFKA_TOPIC").unset("KAFKA_DLQ_TOPIC"));
     let unset = ["KAFKA_TOPIC", "KAFKA_GROUP_ID", "DASHSTREAM_QUALITY_GROUP_ID"];
