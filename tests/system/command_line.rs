@@ -222,7 +222,8 @@ fn an_export_read_again_has_as_many_messages_as_were_produced_in_each_form() {
     assert!(refused.0 == 1 && refused.1.contains("--force"), "{refused:?}");
     export(&["-o", path, "--format", "jsonl", "--force"]);
     let lines = std::fs::read_to_string(path).expect("the file");
-    assert_eq!(lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")).count(), of_all);
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), of_all);
 
     let table = export(&["--format", "csv", "--thread", "run"]).out;
     // What these records say holds no line ends.

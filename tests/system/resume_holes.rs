@@ -70,8 +70,8 @@ fn services_of(topic: &Topic, log: &Log) -> [(&'static str, Service); 2] {
             let health = service.try_health()?;
             let partitions = &health["partitions"];
             let known = |(partition, end): (usize, &i64)| {
-                let known = &partitions[partition.to_string()];
-                known["stored"] == end.to_string() && known["high_watermark"] == end.to_string()
+                let (known, end) = (&partitions[partition.to_string()], end.to_string());
+                ["stored", "high_watermark"].iter().all(|position| known[position].as_str() == Some(&end))
             };
             if log.ends.iter().enumerate().all(known) { Ok(()) } else { Err(partitions.to_string()) }
         });

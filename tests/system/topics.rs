@@ -258,6 +258,18 @@ fn analyse(topic: &Topic, run: &mut dyn FnMut(&str, &[&str]) -> Ran) {
     assert_eq!(run("costs", &["--json"]).json()[0]["complete"], true);
 }
 
+/// The exporter, over the twenty records that `generate` has published.
+fn count_for_prometheus(topic: &Topic, variables: &[(&str, String)]) {
+    let config = Config::quality_exporter(topic);
+    let exporter = Service::start(&variables.iter().fold(config, |config, (name, value)| config.set(name, value)));
+    eventually("the exporter to have counted them", BOUND, || {
+        match exporter.metric("dashstream_exporter_messages_received_total", &[]) {
+            20.0 => Ok(()),
+            count => Err(count.to_string()),
+        }
+    });
+}
+
 #[test]
 fn every_command_that_meets_kafka_takes_the_same_door() {
     let mut known = BTreeMap::new();
@@ -293,15 +305,7 @@ fn every_command_that_meets_kafka_takes_the_same_door() {
         assert!(run(path, arguments).out.lines().count() >= 20, "{path}");
     }
 
-    let config = Config::quality_exporter(&topic);
-    let exporter = Service::start(&variables.iter().fold(config, |config, (name, value)| config.set(name, value)));
-    eventually("the exporter to have counted them", BOUND, || {
-        match exporter.metric("dashstream_exporter_messages_received_total", &[]) {
-            20.0 => Ok(()),
-            count => Err(count.to_string()),
-        }
-    });
-    drop(exporter);
+    count_for_prometheus(&topic, &variables);
     let bad = (0..3).map(|_| records::garbage("t"));
     Producer::new(&door.kafka.direct).publish(&topic.name, bad);
     let config = Config::new(&topic);
