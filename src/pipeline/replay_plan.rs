@@ -147,6 +147,20 @@ impl Line {
         }
     }
 
+    /// Nobody can be asked now, as if both tiers had failed.
+    pub fn give_up(&mut self) {
+        for tier in [&mut self.redis, &mut self.kafka] {
+            if tier.answers == Answers::Yes {
+                tier.answers = Answers::NotNow;
+            }
+        }
+    }
+
+    /// Whether there is something to do for it before a tier that failed is asked again.
+    pub fn goes_on(&self, patience: Patience) -> bool {
+        !matches!(self.next(patience), Next::Wait)
+    }
+
     /// What to do next, without regard to other partitions.
     fn next(&self, patience: Patience) -> Next {
         let (cursor, low) = (self.cursor, self.until);

@@ -183,7 +183,7 @@ impl World {
                     job.retry();
                     true
                 }
-                Turned::Moved => true,
+                Turned::Moved | Turned::Elsewhere => true,
             };
             if goes_on {
                 self.jobs.push(job);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::harness::bare_reader::BareReader;
 use crate::harness::client::{Client, From, Options};
 use crate::harness::eventually::eventually;
+use crate::harness::load::Load;
 use crate::harness::producer::{Producer, Published};
 use crate::harness::raw::{Heard, Raw};
 use crate::harness::records;
@@ -137,6 +138,41 @@ fn a_backlog_of_exactly_the_limit_is_complete_and_one_more_is_capped() {
         publish(&topic, 1, 1);
         assert_eq!(v1.hear_type("cursor")["offset"], backlog.to_string(), "then it is live, without a repetition");
     }
+}
+
+#[test]
+fn a_catch_up_ends_though_more_comes_meanwhile_than_its_pages_hold() {
+    const PAGE: u64 = 20;
+    let topic = Topic::create(services::kafka(), "outrun", 4);
+    let before = publish(&topic, 4, 1_000);
+    let config = without_memory(&topic)
+        .set("DASHSTREAM_REPLAY_PAGE_RECORDS", PAGE)
+        .set("REPLAY_BUFFER_MEMORY_SIZE", 200)
+        .set("REPLAY_MAX_TOTAL", 10_000_000)
+        .unset("REDIS_URL");
+    let service = Service::start_healthy(&config);
+    let load = Load::start(&topic, 500);
+    let client = Client::from(service.address(), From::Earliest);
+    let v1 = V1Client::connect(service.address(), Some(&json!({ "type": "resume", "from": "earliest" })));
+    // It is live while more comes, not after: what it has is no older than a moment.
+    eventually("both to be live", BOUND, || match service.metric("dashstream_sessions", &[r#"state="live""#]) {
+        2.0 => Ok(()),
+        live => Err(format!("{live}, {} records", client.received())),
+    });
+    let complete = client.texts("replay_complete");
+    assert_eq!((complete.len(), &complete[0]["capped"]), (1, &json!(false)));
+    let meanwhile = client.received() - before.len() as u64;
+    assert!(meanwhile > PAGE, "{meanwhile} records came meanwhile");
+    let progress = client.texts("replay_progress");
+    let left = |text: &Value| text["remaining"].as_str().and_then(|left| left.parse::<u64>().ok()).expect("a number");
+    assert!(progress.len() as u64 >= before.len() as u64 / PAGE, "{} pages", progress.len());
+    let closer =
+        |pair: &[Value]| left(&pair[1]) <= left(&pair[0]) && pair[1]["percent"].as_u64() >= pair[0]["percent"].as_u64();
+    assert!(progress.windows(2).all(closer), "progress goes one way");
+    let mut published = before;
+    published.extend(load.stop());
+    client.wait_for_all(&published, BOUND);
+    v1.wait_for_all(&published, BOUND);
 }
 
 /// How long a replay of everything takes.

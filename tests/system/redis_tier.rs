@@ -12,6 +12,7 @@ use crate::harness::producer::Producer;
 use crate::harness::redis_streams::RedisStreams;
 use crate::harness::service::{Config, Service};
 use crate::harness::topic::Topic;
+use crate::harness::v1_client::V1Client;
 use crate::harness::{records, services, unique_name};
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -226,6 +227,41 @@ fn troubles_of_redis_are_told_and_pass() {
     assert_eq!(health["replay_buffer"]["redis_enabled"], json!(true), "{health}");
     assert!(health["replay_buffer"]["redis_write_dropped"].as_u64() > Some(0), "{health}");
     assert_eq!(service.metric("dashstream_actor_restarts_total", &[]), 0.0);
+}
+
+#[test]
+fn who_comes_back_while_redis_hangs_or_is_gone_is_given_everything_within_the_budget() {
+    const BUDGET: Duration = Duration::from_secs(20);
+    let topic = Topic::create(services::kafka(), "redis-resume", 2);
+    let redis = services::redis_behind_proxy();
+    let (config, streams) = config(&topic, &redis.url);
+    // Nearly all of it has left memory, and Redis has it.
+    let config = config.set("REPLAY_BUFFER_MEMORY_SIZE", 50).set("REPLAY_TIMEOUT_SECS", BUDGET.as_secs());
+    let service = Service::start_healthy(&config);
+    let records = (0..2_000).map(|at| records::good(&format!("t{}", at % 9), at / 9 + 1));
+    let published = Producer::new(&topic.kafka).publish(&topic.name, records);
+    topic.wait_until_all_committed(config.group(), BOUND);
+    eventually("everything in Redis", BOUND, || streams.compare(&published));
+    let timeouts = || service.metric("dashstream_redis_timeouts_total", &[r#"operation="read""#]);
+    assert_eq!(timeouts(), 0.0);
+    for hangs in [true, false] {
+        if hangs {
+            redis.proxy.black_hole();
+        } else {
+            redis.proxy.cut();
+        }
+        let asked = Instant::now();
+        let client = Client::from(service.address(), From::Earliest);
+        let v1 = V1Client::connect(service.address(), Some(&json!({ "type": "resume", "from": "earliest" })));
+        client.wait_for_all(&published, BOUND);
+        v1.wait_for_all(&published, BOUND);
+        println!("all of it after {:?}, hangs: {hangs}", asked.elapsed());
+        assert!(asked.elapsed() < BUDGET, "{:?}", asked.elapsed());
+        assert_eq!(client.texts("error"), Vec::<serde_json::Value>::new());
+        v1.look(|seen| assert!(seen.texts.iter().all(|text| text["type"] == "replay_complete"), "{:?}", seen.texts));
+    }
+    assert!(timeouts() > 0.0, "Redis was asked");
+    assert_eq!(service.metric("websocket_replay_timeouts_total", &[]), 0.0);
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! Clients that are slower than the stream are set back to pulling, and lose nothing; one that reads nothing is closed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dashstream::wire::stream::GapReason;
 use serde_json::json;
 
 use crate::harness::client::{Client, From, Options, Reading};
 use crate::harness::eventually::{eventually, throughout};
 use crate::harness::producer::{Producer, Published};
+use crate::harness::raw::{Heard, Raw};
 use crate::harness::records;
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
@@ -127,4 +130,99 @@ fn a_client_that_reads_nothing_is_closed_after_the_send_timeout_and_comes_back()
     stopped.wait_until_closed(BOUND);
     stopped.reconnect(service.address());
     stopped.wait_for_all(&all, BOUND);
+}
+
+/// Small queues, another policy, and time enough that nobody is closed for a reason of its own.
+fn with_policy(topic: &Topic, policy: &str) -> Config {
+    small_queues(topic)
+        .set("DASHSTREAM_WEB_SLOW_CLIENT", policy)
+        .set("WEBSOCKET_SEND_TIMEOUT_SECS", 300)
+        .set("DASHSTREAM_WEB_IDLE_TIMEOUT_SECS", 300)
+}
+
+/// Publishes until so many clients were too slow; the sockets take some before anything is queued.
+fn publish_until_demoted(service: &Service, producer: &Producer, topic: &Topic, demotions: f64) -> Published {
+    let (mut all, mut sequence) = (Published::default(), 0);
+    eventually("clients to be too slow", BOUND, || {
+        all.extend(publish(producer, topic, sequence..sequence + 2_000));
+        sequence += 2_000;
+        match service.metric("dashstream_session_demotions_total", &[]) {
+            demoted if demoted >= demotions => Ok(()),
+            demoted => Err(format!("{demoted} after {sequence} records")),
+        }
+    });
+    all.extend(publish(producer, topic, sequence..sequence + 2_000));
+    all
+}
+
+/// Reads on to the end: per partition each record in order, or a gap that is named. How many offsets were in gaps.
+fn read_v1_to(raw: &mut Raw, ends: &BTreeMap<i32, i64>) -> i64 {
+    let mut next: BTreeMap<i32, i64> = ends.keys().map(|partition| (*partition, 0)).collect();
+    let mut skipped = 0;
+    while next != *ends {
+        let text = match raw.hear() {
+            Heard::Text(text) => text,
+            Heard::Binary(_) => continue,
+            Heard::Closed(closed) => panic!("closed at {next:?}: {closed:?}"),
+        };
+        let partition = text["partition"].as_i64().and_then(|partition| i32::try_from(partition).ok());
+        let next = next.get_mut(&partition.expect("a partition")).expect("a known one");
+        if text["type"] == "gap" {
+            assert_eq!(text["reason"], "skipped_to_live", "{text}");
+            let count = text["count"].as_i64().expect("a number");
+            (*next, skipped) = (*next + count, skipped + count);
+        } else {
+            assert_eq!((&text["type"], &text["offset"]), (&json!("cursor"), &json!(next.to_string())), "{text}");
+            *next += 1;
+        }
+    }
+    skipped
+}
+
+#[test]
+fn slow_clients_that_shall_skip_are_told_what_they_missed_and_are_live_again() {
+    let topic = Topic::create(services::kafka(), "skip-to-live", 2);
+    let service = Service::start_healthy(&with_policy(&topic, "skip_to_live"));
+    let slow = Client::connect(service.address(), Options { receive_buffer: Some(4096), ..Options::default() });
+    slow.read(Reading::Stopped);
+    let mut v1 = Raw::v1(service.address());
+    v1.say(&json!({ "type": "resume", "from": "latest" }));
+    v1.hear_type("replay_complete");
+
+    // Neither reads now.
+    let producer = Producer::new(services::kafka());
+    let mut all = publish_until_demoted(&service, &producer, &topic, 2.0);
+    slow.read(Reading::Fast);
+    slow.wait_until("the end of the stream", BOUND, |ledger| ledger.has_reached_the_end_of(&all));
+    let gaps = slow.look(|ledger| ledger.gaps.clone());
+    assert!(!gaps.is_empty() && gaps.iter().all(|gap| gap.reason == GapReason::SkippedToLive), "{gaps:?}");
+    let last = all.ends();
+    let skipped_v1 = read_v1_to(&mut v1, &last);
+    assert!(skipped_v1 > 0);
+
+    // From there on they are live, and miss nothing.
+    let more = publish(&producer, &topic, 1_000_000..1_000_100);
+    all.extend(more);
+    slow.wait_for_all_but(&all, BOUND, |partition, offset| gaps.iter().any(|gap| gap.contains(partition, offset)));
+    assert_eq!(slow.look(|ledger| ledger.gaps.clone()), gaps);
+    assert_eq!(service.metric("dashstream_sessions", &[r#"state="live""#]), 2.0);
+    let skipped = gaps.iter().map(|gap| gap.next - gap.first).sum::<i64>() + skipped_v1;
+    assert_eq!(service.metric("websocket_replay_gap_messages_total", &[]), skipped as f64, "and it is counted");
+}
+
+#[test]
+fn a_slow_client_that_shall_be_closed_is_told_by_its_code_and_comes_back_with_its_cursor() {
+    let topic = Topic::create(services::kafka(), "closed-as-slow", 2);
+    let service = Service::start_healthy(&with_policy(&topic, "disconnect"));
+    let mut slow = Client::connect(service.address(), Options { receive_buffer: Some(4096), ..Options::default() });
+    slow.read(Reading::Stopped);
+
+    let all = publish_until_demoted(&service, &Producer::new(services::kafka()), &topic, 1.0);
+    slow.read(Reading::Fast);
+    let closed = slow.wait_until_closed(BOUND);
+    assert_eq!((closed.code, closed.reason.as_str()), (Some(4001), "slow_client"));
+    assert_eq!(slow.look(|ledger| ledger.gaps.len()), 0, "what came before the end was whole");
+    slow.reconnect(service.address());
+    slow.wait_for_all(&all, BOUND);
+    assert_eq!(service.metric("dashstream_sessions_closed_total", &[r#"reason="slow_client""#]), 1.0);
 }

@@ -32,6 +32,8 @@ pub struct Job {
 pub enum Turned {
     /// Records, a gap, or the knowledge where to look instead.
     Moved,
+    /// A tier failed, and another one may have what it was asked for: that is for the next page.
+    Elsewhere,
     /// No tier had anything to say.
     Stuck,
     /// The session is not served here any more.
@@ -96,7 +98,7 @@ impl Job {
     ) -> Turned {
         let queue = Arc::clone(&self.asked.queue);
         let Some(mut feeder) = self.open(&queue, board, now) else { return Turned::Over };
-        let mut moved = false;
+        let (mut moved, mut elsewhere) = (false, false);
         let mut pages = Vec::with_capacity(answers.len());
         for (step, answer) in steps.iter().zip(answers) {
             match (*step, answer) {
@@ -108,9 +110,11 @@ impl Job {
                     let Some(line) = self.lines.iter_mut().find(|line| line.partition == partition) else { continue };
                     // Also an empty answer brings the plan on: it tells where not to look.
                     moved |= answer.is_ok();
+                    let failed = matches!(answer, Err(TierError::Timeout | TierError::Unavailable(_)));
                     if line.answered(source, until, &answer) {
                         pages.extend(answer.map(|page| VecDeque::from(page.chunks)));
                     }
+                    elsewhere |= failed && line.goes_on(self.patience);
                 }
                 (Step::Read { .. }, None) => {}
             }
@@ -120,12 +124,21 @@ impl Job {
         let (gaps, missing) = feeder.take_thread_gaps();
         metrics.lost_of_threads(gaps, missing);
         feeder.wake();
-        if moved { Turned::Moved } else { Turned::Stuck }
+        match (moved, elsewhere) {
+            (true, _) => Turned::Moved,
+            (false, true) => Turned::Elsewhere,
+            (false, false) => Turned::Stuck,
+        }
     }
 
     /// Tiers that failed are asked again.
     pub fn retry(&mut self) {
         self.lines.iter_mut().for_each(Line::retry);
+    }
+
+    /// It was nobody's turn in time: no tier is asked for this page.
+    pub fn give_up(&mut self) {
+        self.lines.iter_mut().for_each(Line::give_up);
     }
 
     /// The budget is spent without a page. A client that can ask on is told and keeps its cursor; for one that cannot, the
