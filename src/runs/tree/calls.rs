@@ -132,7 +132,7 @@ impl Builder {
         if self.loose.len() >= MAX_LOOSE {
             let spans = &self.tree.spans;
             self.loose.retain(|index| spans.get(*index).is_some_and(|span| span.status == SpanStatus::Unfinished));
-            self.loose.drain(..self.loose.len() / 2);
+            self.loose.drain(..self.loose.len().saturating_sub(MAX_LOOSE / 2));
         }
         self.loose.push(index);
     }
