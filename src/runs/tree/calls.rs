@@ -9,6 +9,9 @@ use crate::runs::span::{Span, SpanKind, SpanStatus};
 use crate::wire::telemetry::EventType;
 use crate::wire::telemetry::tool_execution::ExecutionStage;
 
+/// So many calls without an id can be under way.
+const MAX_LOOSE: usize = 1_000;
+
 impl Builder {
     /// The call that the event belongs to; begun now when it is new.
     pub(super) fn llm(&mut self, note: &Note, event: &EventFact) -> Option<&mut Span> {
@@ -27,7 +30,7 @@ impl Builder {
         });
         match event.request.is_empty() {
             false => drop(self.requests.insert(event.request.clone(), index)),
-            true if known.is_none() => self.is_loose(index),
+            true if known.is_none() => self.keep_loose(index),
             true => {}
         }
         self.place(index, &event.node);
@@ -107,7 +110,7 @@ impl Builder {
         });
         match call.is_empty() {
             false => drop(self.calls.insert(call.to_owned(), index)),
-            true if known.is_none() => self.is_loose(index),
+            true if known.is_none() => self.keep_loose(index),
             true => {}
         }
         index
@@ -124,10 +127,13 @@ impl Builder {
         self.loose.iter().rev().copied().find(|index| self.tree.spans.get(*index).is_some_and(fits))
     }
 
-    /// A call without an id is found again by where it belongs, as long as it has not ended.
-    fn is_loose(&mut self, index: usize) {
-        let spans = &self.tree.spans;
-        self.loose.retain(|index| spans.get(*index).is_some_and(|span| span.status == SpanStatus::Unfinished));
+    /// A call without an id is found again by where it belongs, as long as it has not ended. Of very many the last.
+    fn keep_loose(&mut self, index: usize) {
+        if self.loose.len() >= MAX_LOOSE {
+            let spans = &self.tree.spans;
+            self.loose.retain(|index| spans.get(*index).is_some_and(|span| span.status == SpanStatus::Unfinished));
+            self.loose.drain(..self.loose.len().saturating_sub(MAX_LOOSE / 2));
+        }
         self.loose.push(index);
     }
 
