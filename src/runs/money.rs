@@ -5,6 +5,8 @@
 
 /// Decimal places of a dollar that are kept.
 const PLACES: usize = 12;
+/// A dollar.
+const ONE: u128 = 1_000_000_000_000;
 /// Decimal places of a price per million tokens.
 const PRICE_PLACES: usize = 6;
 
@@ -35,7 +37,6 @@ impl Money {
 impl std::fmt::Display for Money {
     /// All digits that there are, and at least two places.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const ONE: u128 = 10_u128.pow(PLACES as u32);
         let places = format!("{:012}", self.0 % ONE);
         write!(f, "{}.{:0<2}", self.0 / ONE, places.trim_end_matches('0'))
     }

@@ -110,7 +110,7 @@ fn a_missing_change_is_said_and_a_checkpoint_heals_it() {
     let chain = Chain::of(&run(lost.clone()));
     assert!(reason(&chain).contains("a change before it is missing"), "{}", reason(&chain));
     let later = diff(4, vec![set("/d", &json!(4))], Vec::new());
-    let chain = Chain::of(&run([lost.clone(), vec![later.clone()]].concat()));
+    let chain = Chain::of(&run([lost.clone(), vec![later]].concat()));
     assert!(reason(&chain).starts_with("the state before this patch is not known (the hash"), "{}", reason(&chain));
     let healed = Chain::of(&run([lost, vec![checkpoint(5, 1, &three)]].concat()));
     assert_eq!(healed.current(), &Known::State(three, Sure::Verified));

@@ -89,7 +89,7 @@ impl Threads {
     /// The last `count` by the time of their last message, the newest last, and how many more there are.
     pub fn latest(&self, count: usize) -> (Vec<&Thread>, u64) {
         let mut all: Vec<&Thread> = self.threads.values().collect();
-        all.sort_by(|a, b| (a.end_us, a.turn).cmp(&(b.end_us, b.turn)));
+        all.sort_by_key(|thread| (thread.end_us, thread.turn));
         let left = all.len().saturating_sub(count);
         (all.split_off(left), self.left_out.saturating_add(left as u64))
     }

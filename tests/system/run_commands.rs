@@ -423,7 +423,7 @@ fn texts_of_xml(xml: &str) -> Vec<String> {
         }
         let end = rest[at..].find('>').expect("a tag ends") + at;
         let tag = &rest[at + 1..end];
-        assert!(tag.matches('"').count() % 2 == 0 && !tag.contains('<'), "{tag}");
+        assert!(tag.matches('"').count().is_multiple_of(2) && !tag.contains('<'), "{tag}");
         let name = tag.trim_start_matches('/').split([' ', '/', '\n']).next().expect("a name").to_owned();
         if tag.starts_with('/') {
             assert_eq!(open.pop(), Some(name));

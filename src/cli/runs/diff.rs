@@ -143,14 +143,12 @@ fn as_json(names: &[String; 2], found: &[Difference]) -> String {
     let differences: Vec<Value> = found
         .iter()
         .map(|found| {
-            let mut object = json!({"what": found.what, "name": found.name});
+            let own = [("what", json!(found.what)), ("name", json!(found.name))].map(Some);
             // A side that is not there is left out: `null` is a value.
-            for (side, value) in [("left", &found.left), ("right", &found.right)] {
-                if let Some(value) = value {
-                    object[side] = value.clone();
-                }
-            }
-            object
+            let sides =
+                [("left", &found.left), ("right", &found.right)].map(|(side, value)| Some((side, value.clone()?)));
+            let fields = own.into_iter().chain(sides).flatten();
+            Value::Object(fields.map(|(name, value)| (name.to_owned(), value)).collect())
         })
         .collect();
     let [left, right] = names;
