@@ -88,8 +88,12 @@ struct Measured {
     told: Told,
 }
 
-/// What a summary tells: of its nodes, and in total.
-type Summary = (ThreadNumber, Vec<(String, Told)>, Told);
+#[derive(Clone, Debug)]
+struct Traced {
+    thread: ThreadNumber,
+    nodes: Vec<(String, Told)>,
+    total: Told,
+}
 
 /// The calls so far.
 #[derive(Clone, Debug, Default)]
@@ -101,7 +105,7 @@ pub struct Costs {
     /// Calls without an id that have begun and not ended, by node.
     open: HashMap<(ThreadNumber, String), Vec<usize>>,
     measured: Vec<Measured>,
-    traces: Vec<Summary>,
+    traces: Vec<Traced>,
     seen: HashSet<(ThreadNumber, u64, Vec<u8>)>,
 }
 
@@ -222,7 +226,8 @@ impl Costs {
         if self.is_new(thread, item) {
             let nodes = trace.nodes_executed.iter().map(|record| (record.node.clone(), Told::of_record(record)));
             let nodes = nodes.filter(|(_, told)| told.is_counted()).collect();
-            self.traces.push((thread, nodes, Told::of_total(trace.total_tokens)));
+            let total = Told::of_total(trace.total_tokens);
+            self.traces.push(Traced { thread, nodes, total });
         }
     }
 
@@ -281,7 +286,7 @@ impl Costs {
     }
 
     fn add_traces(&self, entries: &mut Vec<Entry>, used: &Used) {
-        for (thread, nodes, total) in &self.traces {
+        for Traced { thread, nodes, total } in &self.traces {
             for (node, told) in nodes.iter().filter(|(node, _)| !used.of_node(*thread, node).0) {
                 entries.push(self.entry(*thread, node, "", Source::Trace, *told));
             }

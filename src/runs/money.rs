@@ -5,8 +5,8 @@
 
 /// Decimal places of a dollar that are kept.
 const PLACES: usize = 12;
-/// So many of them are a dollar.
-const DOLLAR: u128 = 1_000_000_000_000;
+/// A dollar.
+const ONE: u128 = 1_000_000_000_000;
 /// Decimal places of a price per million tokens.
 const PRICE_PLACES: usize = 6;
 
@@ -37,8 +37,8 @@ impl Money {
 impl std::fmt::Display for Money {
     /// All digits that there are, and at least two places.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let places = format!("{:012}", self.0 % DOLLAR);
-        write!(f, "{}.{:0<2}", self.0 / DOLLAR, places.trim_end_matches('0'))
+        let places = format!("{:012}", self.0 % ONE);
+        write!(f, "{}.{:0<2}", self.0 / ONE, places.trim_end_matches('0'))
     }
 }
 

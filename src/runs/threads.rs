@@ -30,6 +30,8 @@ pub struct Thread {
     pub end_us: Option<i64>,
     /// How many there are, repeated sends among them.
     pub messages: u64,
+    /// When the message was made that decided how it stands.
+    decided_us: Option<i64>,
     turn: u64,
 }
 
@@ -57,25 +59,18 @@ impl Threads {
             known.start_us = Some(known.start_us.map_or(time, |start| start.min(time)));
             known.end_us = Some(known.end_us.map_or(time, |end| end.max(time)));
         }
-        match &item.body {
-            Body::Event(event) => {
-                let kind = EventType::try_from(event.event_type).unwrap_or_default();
-                let is_alert = event.attributes.contains_key("alert_type");
-                known.status = match kind {
-                    EventType::GraphStart | EventType::HumanResume => Status::Running,
-                    EventType::GraphEnd => Status::Completed,
-                    EventType::GraphError if !is_alert => Status::Failed,
-                    EventType::HumanInterrupt => Status::Waiting,
-                    _ => known.status,
-                };
-                if let Some(graph) = super::fact::text(&event.attributes, "graph_name") {
-                    graph.clone_into(&mut known.graph);
-                }
-            }
-            Body::ExecutionTrace(trace) if !known.status.is_over() => {
-                known.status = if trace.completed { Status::Completed } else { Status::Failed };
-            }
-            _ => {}
+        // A start that is sent once more after the end does not begin anything.
+        let signal = signal(&item.body).filter(|_| time_us(item).is_none_or(|time| known.decided_us <= Some(time)));
+        if let Some(status) =
+            signal.filter(|(_, is_summary)| !is_summary || !known.status.is_over()).map(|(status, _)| status)
+        {
+            known.status = status;
+            known.decided_us = time_us(item).or(known.decided_us);
+        }
+        if let Body::Event(event) = &item.body
+            && let Some(graph) = super::fact::text(&event.attributes, "graph_name")
+        {
+            graph.clone_into(&mut known.graph);
         }
         if self.threads.len() > KEPT * 2 {
             self.thin_out();
@@ -97,6 +92,25 @@ impl Threads {
         all.sort_by_key(|thread| (thread.end_us, thread.turn));
         let left = all.len().saturating_sub(count);
         (all.split_off(left), self.left_out.saturating_add(left as u64))
+    }
+}
+
+/// How a run stands by this message, and whether that is only the summary at its end; `None` when it does not say.
+fn signal(body: &Body) -> Option<(Status, bool)> {
+    match body {
+        Body::Event(event) => {
+            let is_alert = event.attributes.contains_key("alert_type");
+            let status = match EventType::try_from(event.event_type).ok()? {
+                EventType::GraphStart | EventType::HumanResume => Status::Running,
+                EventType::GraphEnd => Status::Completed,
+                EventType::GraphError if !is_alert => Status::Failed,
+                EventType::HumanInterrupt => Status::Waiting,
+                _ => return None,
+            };
+            Some((status, false))
+        }
+        Body::ExecutionTrace(trace) => Some((if trace.completed { Status::Completed } else { Status::Failed }, true)),
+        _ => None,
     }
 }
 
@@ -124,6 +138,22 @@ mod tests {
         assert_eq!(more, 0);
         let (found, more) = threads.latest(1);
         assert_eq!((found[0].thread.as_str(), more), ("late", 1));
+    }
+
+    #[test]
+    fn a_start_that_is_sent_again_after_the_end_does_not_begin_anew() {
+        let mut threads = Threads::default();
+        let (start, end) = (make::event(1, 10, EventType::GraphStart, ""), make::event(2, 20, EventType::GraphEnd, ""));
+        let again = make::event(1, 30, EventType::GraphStart, "");
+        for (item, status) in [
+            (&start, Status::Running),
+            (&end, Status::Completed),
+            (&start, Status::Completed),
+            (&again, Status::Running),
+        ] {
+            threads.touch("t", item);
+            assert_eq!(threads.latest(1).0[0].status, status);
+        }
     }
 
     #[test]

@@ -143,11 +143,12 @@ fn as_json(names: &[String; 2], found: &[Difference]) -> String {
     let differences: Vec<Value> = found
         .iter()
         .map(|found| {
-            let told = [("what", json!(found.what)), ("name", json!(found.name))].into_iter();
+            let own = [("what", json!(found.what)), ("name", json!(found.name))].map(Some);
             // A side that is not there is left out: `null` is a value.
-            let sides = [("left", &found.left), ("right", &found.right)];
-            let sides = sides.into_iter().filter_map(|(side, value)| Some((side, value.clone()?)));
-            told.chain(sides).map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>().into()
+            let sides =
+                [("left", &found.left), ("right", &found.right)].map(|(side, value)| Some((side, value.clone()?)));
+            let fields = own.into_iter().chain(sides).flatten();
+            Value::Object(fields.map(|(name, value)| (name.to_owned(), value)).collect())
         })
         .collect();
     let [left, right] = names;
