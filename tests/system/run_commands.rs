@@ -267,7 +267,7 @@ fn inspect_prints_what_was_produced() {
     assert_eq!(message["header"]["timestamp_us"], (START_US + 7_000).to_string());
     assert_eq!(
         (&message["event"]["event_type"], &message["event"]["node_id"]),
-        (&json!("NODE_START"), &json!("write"))
+        (&json!("EVENT_TYPE_NODE_START"), &json!("write"))
     );
 
     let unknown = dashstream(&topic, &["inspect", "nobody"]);

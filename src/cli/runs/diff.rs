@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::place::{Place, Which};
 use super::{Exit, UsageError, gather, note, show};
