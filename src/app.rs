@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use self::facts::{Standstill, actor_facts, holds_all, stands_at};
+pub use self::redis_tier::redis_settings;
 pub use self::settings::{connection, judge_settings};
 use self::settings::{
     history_settings, identity, ingest_settings, letter_context, restart_settings, session_settings, spans,

@@ -73,7 +73,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "wire::telemetry",
         ],
     ),
-    ("torture", &["wire"]),
+    ("torture", &["generate", "kafka", "pipeline", "redis", "wire"]),
     ("lib", &[]),
     ("main", &[]),
 ];
@@ -81,6 +81,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Libraries, and `std` parts, that have a door: the only paths below `src` whose production code may name them.
 const DOORS: &[(&str, &[&str])] = &[
     ("rdkafka", &["kafka/"]),
+    ("nix", &["torture/"]),
     ("deadpool_redis", &["redis/"]),
     ("redis", &[]),
     ("rustls", &["http_client.rs", "redis/connect.rs", "web/"]),
@@ -122,7 +123,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("anyhow", &["cli/"]),
     ("figment", &["config/"]),
     ("toml_edit", &["config/"]),
-    ("socket2", &["web/"]),
+    ("socket2", &["torture/proxy", "web/"]),
     ("actix_tls", &["web/server.rs"]),
     ("ring", &["web/auth/"]),
     ("jsonwebtoken", &["web/auth.rs", "web/auth/"]),
@@ -130,7 +131,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rust_embed", &["web/assets.rs"]),
     ("std::env", &["config/environment.rs", "main.rs"]),
     ("std::net::TcpStream", &["actors/sessions.rs", "web/"]),
-    ("std::fs", &["config/", "cli/", "kafka/identity.rs", "web/auth/jwks.rs", "web/tls.rs"]),
+    ("std::fs", &["config/", "cli/", "kafka/identity.rs", "torture/instance.rs", "web/auth/jwks.rs", "web/tls.rs"]),
 ];
 
 /// Folders of pure decisions: time and chance are arguments there.

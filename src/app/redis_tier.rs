@@ -24,12 +24,11 @@ const BACKOFF: Backoff = Backoff { base: Duration::from_millis(100), max: Durati
 
 /// Everything about Redis, when an address is set.
 pub(super) fn parts(config: &Config, links: &Links, metrics: &Arc<Metrics>) -> Option<RedisParts> {
-    if config.redis.url.is_empty() {
+    let Some(settings) = redis_settings(config) else {
         // Nobody is down who was never meant to be there.
         let _ = metrics.actor_up.remove_label_values(&["RedisWriter"]);
         return None;
-    }
-    let settings = settings(config);
+    };
     let limits = RedisQueueLimits {
         durability: match config.replay.durability {
             Durability::BestEffort => ReplayDurability::BestEffort,
@@ -50,9 +49,10 @@ pub(super) fn parts(config: &Config, links: &Links, metrics: &Arc<Metrics>) -> O
     Some(RedisParts { settings, writer })
 }
 
-fn settings(config: &Config) -> RedisSettings {
+/// Where Redis is, when an address is set.
+pub fn redis_settings(config: &Config) -> Option<RedisSettings> {
     let redis = &config.redis;
-    RedisSettings {
+    (!redis.url.is_empty()).then(|| RedisSettings {
         url: redis.url.clone(),
         topology: match redis.topology {
             RedisTopology::Standalone => Topology::Standalone,
@@ -67,7 +67,7 @@ fn settings(config: &Config) -> RedisSettings {
         response_timeout: redis.response_timeout,
         pool_size: redis.pool_size,
         bounds: bounds(config),
-    }
+    })
 }
 
 /// The reader of what was written.

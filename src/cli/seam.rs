@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, demo, generate, print};
 use crate::actors::topology::EDGES;
 use crate::app::{self, Ended, Options};
-pub(super) use crate::app::{connection, judge_settings};
+pub(super) use crate::app::{connection, judge_settings, redis_settings};
 use crate::config::Config;
 use crate::config::load::Loaded;
 use crate::generate::GeneratorSettings;

@@ -18,6 +18,22 @@ impl Environment {
         Self(std::env::vars_os().collect())
     }
 
+    /// The file of this program, to run it once more.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn program() -> std::io::Result<std::path::PathBuf> {
+        std::env::current_exe()
+    }
+
+    /// The same variables and these.
+    #[must_use]
+    pub fn with(&self, variables: &[(&str, &str)]) -> Self {
+        let mut all = self.0.clone();
+        all.extend(variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))));
+        Self(all)
+    }
+
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
         self.0.get(OsStr::new(name)).map(OsString::as_os_str)

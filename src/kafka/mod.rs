@@ -64,6 +64,8 @@ pub mod topics;
 
 pub mod load_producer;
 
+pub mod placed_load;
+
 pub mod demo_broker;
 
 mod mock_ffi;

@@ -5,6 +5,8 @@
 
 pub(super) mod faults;
 
+pub mod stage;
+
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication};
@@ -28,6 +30,7 @@ const RETRIES: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long the brokers may take to make a topic known, or forgotten.
 const SETTLE: Duration = Duration::from_secs(15);
+
 /// A topic in the list of all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedTopic {

@@ -22,3 +22,5 @@ mod contradiction;
 pub mod writer;
 
 pub mod reader;
+
+pub mod forget;

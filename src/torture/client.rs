@@ -12,8 +12,9 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
+use super::crowd::Verdict;
 use super::ledger::{Ledger, Violation};
-use super::{Goal, Settings, Shared};
+use super::{Goal, Settings, Shared, Telling};
 
 type Socket = WebSocketStream<tokio::net::TcpStream>;
 
@@ -61,18 +62,23 @@ pub(super) struct Client {
     socket: Option<Socket>,
     reported: Instant,
     ask_on: Option<Instant>,
+    /// Records that were counted.
+    counted: u64,
+    /// A promise was broken to it: what it holds since then is not all.
+    broken: bool,
 }
 
 impl Client {
     pub(super) fn new(number: u32, settings: &Settings, shared: Shared) -> Self {
         let random = Rng::with_seed(settings.seed ^ (u64::from(number) << 32));
         let (ledger, settings) = (Ledger::default(), settings.clone());
-        Self { number, settings, shared, random, ledger, socket: None, reported: Instant::now(), ask_on: None }
+        let (reported, ask_on) = (Instant::now(), None);
+        Self { number, settings, shared, random, ledger, socket: None, reported, ask_on, counted: 0, broken: false }
     }
 
-    /// Behaves in one way after the other until `end`.
+    /// Behaves in one way after the other until `end`, or until it is over for all.
     pub(super) async fn misbehave(&mut self, end: Instant) {
-        while Instant::now() < end {
+        while Instant::now() < end && !self.shared.lock().at_an_end {
             let (conduct, name) = CONDUCTS.get(self.random.usize(..CONDUCTS.len())).copied().unwrap_or(CONDUCTS[0]);
             let until = end.min(Instant::now() + Duration::from_millis(self.random.u64(200..3_000)));
             self.shared.count(name);
@@ -126,6 +132,26 @@ impl Client {
         }
     }
 
+    /// Behaves well until it has all that was published.
+    pub(super) async fn face(&mut self, verdict: &Verdict) {
+        let deadline = Instant::now() + self.settings.patience;
+        while !self.broken
+            && !self.shared.lock().abandoned
+            && let Err(why) = verdict.judge(self.number, self.is_from_the_start(), &self.ledger)
+        {
+            if Instant::now() >= deadline {
+                self.shared.violation(self.number, &why);
+                break;
+            }
+            self.read(deadline.min(Instant::now() + PAUSE), Duration::ZERO).await;
+        }
+        self.count_gaps();
+    }
+
+    fn is_from_the_start(&self) -> bool {
+        self.settings.telling == Telling::AgainstTheTruth && !self.number.is_multiple_of(2)
+    }
+
     /// Reads until then, connecting as often as it takes; waits after each frame.
     async fn read(&mut self, until: Instant, pause: Duration) {
         while Instant::now() < until {
@@ -140,6 +166,7 @@ impl Client {
                     self.shared.violation(self.number, &violation);
                     // It begins anew: one broken promise is told once.
                     self.ledger = Ledger::default();
+                    (self.counted, self.broken) = (0, true);
                     self.socket = None;
                 }
             }
@@ -162,7 +189,7 @@ impl Client {
                     let text: Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
                     let resets = self.ledger.resets.len();
                     self.ledger.text(&text)?;
-                    for reset in self.ledger.resets.split_off(resets) {
+                    for reset in self.ledger.resets.iter().skip(resets).cloned() {
                         let epoch = self.ledger.epoch_of(reset.partition).unwrap_or_default();
                         self.shared.lock().reset(reset, epoch);
                     }
@@ -189,26 +216,39 @@ impl Client {
         Ok(End::Connection)
     }
 
-    /// Holds what came against what other clients got.
+    /// Holds what came against what other clients got, or keeps it for the truth.
     fn compare(&mut self) -> Result<(), Violation> {
         let mut state = self.shared.lock();
-        for (place, record) in std::mem::take(&mut self.ledger.records) {
-            state.report.records += 1;
-            let epoch = self.ledger.epoch_of(place.0).unwrap_or_default();
-            if !state.compare(epoch, place, record) {
-                return Err(format!("another client got another record at {place:?}"));
+        state.report.records += self.ledger.received - self.counted;
+        self.counted = self.ledger.received;
+        if self.settings.telling == Telling::AgainstEachOther {
+            for (place, record) in std::mem::take(&mut self.ledger.records) {
+                let epoch = self.ledger.epoch_of(place.0).unwrap_or_default();
+                if !state.compare(epoch, place, record) {
+                    return Err(format!("another client got another record at {place:?}"));
+                }
             }
-        }
-        for gap in &self.ledger.gaps {
-            *state.report.gaps.entry(gap.reason.as_str_name().to_owned()).or_default() += 1;
         }
         for (partition, next) in self.ledger.cursor() {
             let epoch = self.ledger.epoch_of(*partition).unwrap_or_default();
             state.has_come(epoch, *partition, *next);
+            if *next > 0 {
+                state.known.entry(self.number).or_default().insert(*partition);
+            }
         }
         drop(state);
-        self.ledger.forget();
+        if self.settings.telling == Telling::AgainstEachOther {
+            self.count_gaps();
+            self.ledger.forget();
+        }
         Ok(())
+    }
+
+    fn count_gaps(&self) {
+        let mut state = self.shared.lock();
+        for gap in &self.ledger.gaps {
+            *state.report.gaps.entry(gap.reason.as_str_name().to_owned()).or_default() += 1;
+        }
     }
 
     /// Says what is due: what was applied, and that it wants more.
@@ -232,7 +272,8 @@ impl Client {
         let last = self.ledger.last_offsets();
         if last.is_empty() {
             // Known partitions at offset 0: their start is where it is.
-            let from = if self.ledger.cursor().is_empty() { "latest" } else { "earliest" };
+            let is_new = self.ledger.cursor().is_empty() && !self.is_from_the_start();
+            let from = if is_new { "latest" } else { "earliest" };
             return json!({ "type": kind, "from": from, "client": NAME });
         }
         let epoch = self.ledger.cursor_epoch();

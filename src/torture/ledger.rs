@@ -76,6 +76,8 @@ pub struct Ledger {
     pub gaps: Vec<Range<GapReason>>,
     /// Offsets that started again.
     pub resets: Vec<Reset>,
+    /// Records of before a reset, with the epoch in which they came.
+    pub ended: Vec<(String, (i32, i64), Fingerprint)>,
     /// What was found about the producer's numbering.
     pub findings: Vec<((i32, i64), Finding)>,
     /// Frames and records over all connections, resets included.
@@ -132,6 +134,7 @@ impl Ledger {
     /// Forgets what lies behind, but not the positions: for clients that look at it as it comes.
     pub fn forget(&mut self) {
         self.records.clear();
+        self.ended.clear();
         self.skips.clear();
         self.gaps.clear();
         self.findings.clear();
@@ -238,6 +241,10 @@ impl Ledger {
                 }
                 cursor => Err(format!("reset by retention to {next_offset}, cursor {cursor:?}")),
             };
+        }
+        if let Some(epoch) = self.epochs.get(&partition) {
+            let records = self.records.range((partition, i64::MIN)..=(partition, i64::MAX));
+            self.ended.extend(records.map(|(place, record)| (epoch.clone(), *place, *record)));
         }
         self.records.retain(|(of, _), _| *of != partition);
         self.skips.retain(|range| range.partition != partition);

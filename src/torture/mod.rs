@@ -1,13 +1,31 @@
-//! Clients that misbehave by plan and hold every frame against the promise: for users against their own service.
+//! Breaks the service and what it stands on by plan, and holds every frame that clients get against the promise: for users
+//! against their own service or cluster, and for the tests.
 //!
-//! They can only do what clients do: stop reading, read slowly, leave without a word, come back with their cursor, at this
-//! instance or another. It must not know how the service works.
+//! Clients ([`run`]) do what clients can do: stop reading, read slowly, leave without a word, come back with their cursor,
+//! at this instance or another. A [`scenario`] breaks processes, networks, Redis and the topic besides. It must not know how
+//! the service works.
 
 pub mod ledger;
 
+pub mod truth;
+
+pub mod plan;
+
+pub mod proxy;
+
+pub mod scenario;
+
+pub mod instance;
+
+mod surroundings;
+
+mod load;
+
 mod client;
 
-use std::collections::BTreeMap;
+mod crowd;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +54,17 @@ pub struct Settings {
     pub patience: Duration,
     /// A bearer token.
     pub token: Option<String>,
+    /// What they are held against.
+    pub telling: Telling,
+}
+
+/// What clients are held against, besides the promise itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// What others of them got. All begin at the end, and remember little.
+    AgainstEachOther,
+    /// All that was published. Every second one begins at the start, and they remember everything.
+    AgainstTheTruth,
 }
 
 /// What came of it.
@@ -68,6 +97,14 @@ struct State {
     logs: BTreeMap<String, Log>,
     /// The epoch that the last reset began; before any, the one that was seen first.
     newest: Option<String>,
+    /// The epoch that has ended, although nobody may have been told.
+    over: Option<String>,
+    /// Per client the partitions of which it has applied something.
+    known: BTreeMap<u32, BTreeSet<i32>>,
+    /// Clients stop to misbehave.
+    at_an_end: bool,
+    /// Nobody wants to know any more.
+    abandoned: bool,
 }
 
 /// What is known of the topic in one epoch: after it was made anew, other records lie at the same offsets.
@@ -96,10 +133,14 @@ impl Shared {
     }
 
     fn violation(&self, client: u32, what: &str) {
+        self.broken(format!("client {client}: {what}"));
+    }
+
+    fn broken(&self, promise: String) {
         let mut state = self.lock();
         state.report.violations += 1;
         if state.report.told.len() < MAX_TOLD {
-            state.report.told.push(format!("client {client}: {what}"));
+            state.report.told.push(promise);
         }
     }
 }

@@ -9,8 +9,8 @@ use dashstream::pipeline::page::TierError;
 use dashstream::redis::fault::Fault;
 use dashstream::redis::settings::RedisSettings;
 
-use crate::proxy::Proxy;
 use crate::support::{Process, Server, chunk, chunks, offsets, request, run, settings};
+use dashstream::torture::proxy::Proxy;
 
 const DEADLINE: Duration = Duration::from_millis(700);
 /// Far above the deadline: machines are busy. Far below a hang.
@@ -21,7 +21,7 @@ fn hasty(url: &str) -> RedisSettings {
 }
 
 fn behind_proxy(server: &Server) -> (Proxy, String) {
-    let proxy = Proxy::start();
+    let proxy = Proxy::start().expect("a free port");
     proxy.forward_to(&format!("127.0.0.1:{}", server.port));
     let url = format!("redis://{}", proxy.address());
     (proxy, url)

@@ -12,10 +12,6 @@
     reason = "a test fails by panicking, and is no library"
 )]
 
-#[allow(dead_code, reason = "a toolbox that belongs to the system tests")]
-#[path = "../system/harness/proxy.rs"]
-mod proxy;
-
 mod coverage;
 mod faults;
 mod retention;

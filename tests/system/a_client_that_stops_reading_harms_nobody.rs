@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::client::{Client, From, Options, Reading};
+use crate::harness::contract::Judged as _;
 use crate::harness::producer::{Producer, Published};
 use crate::harness::records;
 use crate::harness::service::{Config, Service};

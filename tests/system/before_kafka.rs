@@ -8,12 +8,12 @@ use crate::harness::client::{Client, From, Options};
 use crate::harness::eventually::within;
 use crate::harness::load::Mix;
 use crate::harness::producer::Producer;
-use crate::harness::proxy::Proxy;
 use crate::harness::raw::Raw;
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
 use crate::harness::v1_client::V1Client;
+use dashstream::torture::proxy::Proxy;
 
 const BOUND: Duration = Duration::from_secs(60);
 
@@ -22,7 +22,7 @@ fn clients_that_come_before_kafka_wait_are_told_and_are_served_when_it_is_there(
     let topic = Topic::create(services::kafka(), "early", 2);
     let published = Producer::new(services::kafka()).publish(&topic.name, Mix::new(vec![0, 1]).take(500));
     // A connection to the bootstrap address hangs until the test says where it leads.
-    let proxy = Proxy::start();
+    let proxy = Proxy::start().expect("a free port");
     let config = Config::new(&topic)
         .set("KAFKA_BROKERS", proxy.address())
         .set("REDIS_URL", "redis://127.0.0.1:1")

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::client::{Client, From, Options, Reading};
+use crate::harness::contract::Judged as _;
 use crate::harness::eventually::eventually;
 use crate::harness::producer::Producer;
 use crate::harness::records;

@@ -12,10 +12,10 @@ use serde_json::json;
 
 use self::stage::{Fault, NOTHING_TO_END, Stage};
 use crate::harness::client::Reading;
-use crate::harness::proxy::{Fault as Network, Proxy};
 use crate::harness::records::{self, Expect, Outgoing};
 use crate::harness::service::Config;
 use crate::harness::{services, unique_name};
+use dashstream::torture::proxy::{Fault as Network, Proxy};
 
 /// Bytes of a session's queue, and of the queue to Redis: full at once.
 const SMALL: usize = 64 * 1024;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use dashstream::wire::stream::SkipReason;
 
 use crate::harness::client::{Client, From, Options};
-use crate::harness::contract::{Fingerprint, Ledger};
+use crate::harness::contract::{Fingerprint, Judged as _, Ledger};
 use crate::harness::eventually::eventually;
 use crate::harness::producer::{Producer, Published, Sent};
 use crate::harness::raw::Raw;

@@ -13,14 +13,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
-use crate::harness::contract::{Ledger, Violation};
+use crate::harness::contract::{Judged as _, Ledger, Violation};
 use crate::harness::eventually::{eventually, throughout, within};
 use crate::harness::load::{Load, Mix};
 use crate::harness::producer::{Producer, Published};
-use crate::harness::proxy::Proxy;
 use crate::harness::records::{self, Expect};
 use crate::harness::topic::Topic;
 use crate::harness::{services, unique_name};
+use dashstream::torture::proxy::Proxy;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -114,7 +114,7 @@ fn the_judge_holds_a_reconnect_against_the_cursor() {
     reconnected(12, &[]).expect("goes on at the cursor");
     let after_reset = reconnected(0, &[reset]).expect("a reset explains another start");
     assert_eq!((after_reset.resets.len(), after_reset.records.len()), (1, 1), "records of the old log are gone");
-    let ended = after_reset.compare_ended(&Published::default());
+    let ended = Published::default().truth().compare_ended(&after_reset);
     assert!(ended.is_err_and(|error| error.contains("e1")), "what came before the reset was never published");
     for from in [0, 10, 11, 13] {
         assert!(reconnected(from, &[]).is_err(), "a start at {from} instead of 12 was not noticed");
@@ -315,7 +315,7 @@ fn answered(stream: &mut TcpStream, wait: Duration) -> bool {
 
 #[test]
 fn a_black_hole_holds_back_and_loses_nothing() {
-    let proxy = Proxy::start();
+    let proxy = Proxy::start().expect("a free port");
     proxy.forward_to(&echo());
     let mut old = TcpStream::connect(proxy.address()).expect("the proxy accepts");
     old.write_all(b"hello").expect("it takes bytes");
@@ -339,7 +339,7 @@ fn a_black_hole_holds_back_and_loses_nothing() {
 
 #[test]
 fn a_delay_delays_and_a_throttle_throttles() {
-    let proxy = Proxy::start();
+    let proxy = Proxy::start().expect("a free port");
     proxy.forward_to(&echo());
     let mut stream = TcpStream::connect(proxy.address()).expect("the proxy accepts");
     let mut round_trip = |bytes: usize| {

@@ -9,10 +9,10 @@ use crate::harness::client::{Client, From};
 use crate::harness::eventually::{eventually, within};
 use crate::harness::load::Mix;
 use crate::harness::producer::Producer;
-use crate::harness::proxy::Fault;
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
+use dashstream::torture::proxy::Fault;
 
 const BOUND: Duration = Duration::from_secs(60);
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);

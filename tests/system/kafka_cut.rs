@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use crate::harness::client::{Client, From};
 use crate::harness::eventually::{eventually, throughout, within};
 use crate::harness::load::Load;
-use crate::harness::proxy::Fault;
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
+use dashstream::torture::proxy::Fault;
 
 const BOUND: Duration = Duration::from_secs(60);
 const TOLD_WITHIN: Duration = Duration::from_secs(15);

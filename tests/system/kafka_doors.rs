@@ -9,11 +9,11 @@ use crate::harness::client::{Client, From};
 use crate::harness::dead_letters;
 use crate::harness::eventually::eventually;
 use crate::harness::producer::Producer;
-use crate::harness::proxy::Proxy;
 use crate::harness::records;
 use crate::harness::service::{Config, Service};
 use crate::harness::services::{self, SecureKafka};
 use crate::harness::topic::Topic;
+use dashstream::torture::proxy::Proxy;
 
 const BOUND: Duration = Duration::from_secs(60);
 const EXIT_BOUND: Duration = Duration::from_secs(10);
@@ -150,7 +150,7 @@ fn a_broker_that_has_only_an_address_of_ipv6_is_entered_by_every_client_of_the_s
         return;
     }
     // It advertises that address alone to those who come by it.
-    let kafka = services::kafka_behind(Proxy::start_on(Ipv6Addr::LOCALHOST.into()));
+    let kafka = services::kafka_behind(Proxy::start_on(Ipv6Addr::LOCALHOST.into()).expect("a free port"));
     let topic = Topic::create(&kafka.direct, "ipv6", 2);
     let brokers = kafka.proxy.address();
     assert!(brokers.starts_with("[::1]:"), "{brokers}");

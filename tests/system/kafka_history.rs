@@ -28,12 +28,12 @@ use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 
 use crate::harness::eventually::eventually;
 use crate::harness::producer::{Producer, Published};
-use crate::harness::proxy::Fault;
 use crate::harness::records::{self, Expect, Outgoing};
 use crate::harness::services;
 use crate::harness::topic::Topic;
 use crate::harness::{runtime, unique_name};
 use crate::ingest_support::Instance;
+use dashstream::torture::proxy::Fault;
 
 const BOUND: Duration = Duration::from_secs(60);
 /// A deadline that is not what is tested.

@@ -7,11 +7,11 @@ use crate::harness::client::{Client, From};
 use crate::harness::eventually::{eventually, throughout};
 use crate::harness::load::Load;
 use crate::harness::producer::Producer;
-use crate::harness::proxy::Fault;
 use crate::harness::records;
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
+use dashstream::torture::proxy::Fault;
 
 const BOUND: Duration = Duration::from_secs(60);
 /// Many, so that each look is work.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::client::{Client, From};
-use crate::harness::contract::Ledger;
+use crate::harness::contract::{Judged as _, Ledger};
 use crate::harness::eventually::eventually;
 use crate::harness::load::Load;
 use crate::harness::service::{Config, Service};

@@ -10,6 +10,7 @@ use prost::Message as _;
 use serde_json::json;
 
 use crate::harness::client::{Client, From, Options, Reading, SUBPROTOCOL};
+use crate::harness::contract::Judged as _;
 use crate::harness::eventually::eventually;
 use crate::harness::producer::Producer;
 use crate::harness::records::{self, Expect, Outgoing};

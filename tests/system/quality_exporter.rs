@@ -12,11 +12,11 @@ use serde_json::Value as Json;
 use crate::harness::eventually::{eventually, within};
 use crate::harness::judgements::{bare, judgement, of_every_kind, of_scope};
 use crate::harness::producer::Producer;
-use crate::harness::proxy::Fault;
 use crate::harness::records;
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
+use dashstream::torture::proxy::Fault;
 
 const BOUND: Duration = Duration::from_secs(60);
 const EXIT_WITHIN: Duration = Duration::from_secs(10);

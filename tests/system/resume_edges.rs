@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::client::{Client, From};
+use crate::harness::contract::Judged as _;
 use crate::harness::eventually::eventually;
 use crate::harness::producer::{Producer, Published};
 use crate::harness::raw::{Heard, Raw};

@@ -10,7 +10,7 @@ use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use serde_json::{Value, json};
 
 use crate::harness::client::Client;
-use crate::harness::contract::Fingerprint;
+use crate::harness::contract::{Fingerprint, Judged as _};
 use crate::harness::eventually::eventually;
 use crate::harness::producer::Producer;
 use crate::harness::raw::{Heard, Raw};

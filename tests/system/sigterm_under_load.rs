@@ -12,12 +12,12 @@ use crate::harness::dead_letters;
 use crate::harness::eventually::eventually;
 use crate::harness::load::Load;
 use crate::harness::producer::Producer;
-use crate::harness::proxy::Fault;
 use crate::harness::records;
 use crate::harness::service::{Config, Service};
 use crate::harness::services;
 use crate::harness::topic::Topic;
 use crate::harness::v1_client::V1Client;
+use dashstream::torture::proxy::Fault;
 
 const BOUND: Duration = Duration::from_secs(60);
 const EXIT_WITHIN: Duration = Duration::from_secs(10);

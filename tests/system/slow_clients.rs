@@ -7,6 +7,7 @@ use dashstream::wire::stream::GapReason;
 use serde_json::json;
 
 use crate::harness::client::{Client, From, Options, Reading};
+use crate::harness::contract::Judged as _;
 use crate::harness::eventually::{eventually, throughout};
 use crate::harness::producer::{Producer, Published};
 use crate::harness::raw::{Heard, Raw};

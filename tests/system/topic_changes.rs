@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::harness::client::{Client, From};
-use crate::harness::contract::Range;
+use crate::harness::contract::{Judged as _, Range};
 use crate::harness::eventually::eventually;
 use crate::harness::load::{Load, Mix};
 use crate::harness::producer::{Producer, Published};

@@ -223,7 +223,7 @@ const COMMANDS: [(&str, Meets); 29] = [
     ("topics ensure", Meets::Kafka),
     ("topics list", Meets::Kafka),
     ("topology", Meets::Nobody),
-    ("torture", Meets::Service),
+    ("torture", Meets::Kafka),
     ("watch", Meets::Kafka),
 ];
 
@@ -298,6 +298,8 @@ fn every_command_that_meets_kafka_takes_the_same_door() {
     assert!(listed.contains(&json!({"topic": topic.name, "partitions": 1, "replicas": 1})), "{listed:?}");
     assert_eq!(run("topics describe", &["--json"]).json()[1]["topic"], letters.name);
     run("generate", &["--count", "20", "--unlimited"]);
+    let scenario = ["--scenarios", "1", "--only", "suspend-service,slow-kafka", "--instances", "1", "--clients", "2"];
+    assert!(run("torture", &scenario).out.contains("left out: slow-kafka: needs a listener"));
     assert_eq!(topic.watermarks(0), (0, 20));
     analyse(&topic, &mut run);
     for (path, arguments) in READERS {

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::client::{Client, From};
+use crate::harness::contract::Judged as _;
 use crate::harness::dead_letters::{self, Letter};
 use crate::harness::eventually::{eventually, throughout};
 use crate::harness::producer::{Producer, Published, Sent};

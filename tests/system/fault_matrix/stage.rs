@@ -12,10 +12,10 @@ use crate::harness::client::{Client, Options};
 use crate::harness::eventually::{eventually, throughout, within};
 use crate::harness::producer::Producer;
 use crate::harness::prometheus::Prometheus;
-use crate::harness::proxy::Proxy;
 use crate::harness::records::{self, Outgoing};
 use crate::harness::service::{Config, Service};
 use crate::harness::topic::Topic;
+use dashstream::torture::proxy::Proxy;
 
 const BOUND: Duration = Duration::from_secs(60);
 /// How soon after its cause a fault is told by health, by every metric and by every alert whose condition needs no longer.

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-use super::contract::Ledger;
+use super::contract::{Judged as _, Ledger};
 use super::eventually::eventually;
 use super::producer::Published;
 use super::runtime;

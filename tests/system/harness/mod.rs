@@ -30,8 +30,6 @@ pub mod producer;
 
 pub mod prometheus;
 
-pub mod proxy;
-
 pub mod raw;
 
 pub mod redis_streams;

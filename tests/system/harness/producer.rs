@@ -8,6 +8,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dashstream::torture::ledger::Fingerprint;
+use dashstream::torture::truth::{Expected, Truth};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
@@ -45,6 +47,15 @@ impl Published {
 
     pub fn extend(&mut self, other: Published) {
         self.records.extend(other.records);
+    }
+
+    /// What clients have to be told of it.
+    pub fn truth(&self) -> Truth {
+        let expected = |sent: &Sent| match (sent.expect, &sent.value) {
+            (Expect::Skip(reason), _) => Expected::Skip(reason),
+            (Expect::Record, value) => Expected::Record(Fingerprint::of(value.as_deref().unwrap_or_default())),
+        };
+        Truth { expected: self.records.iter().map(|(place, sent)| (*place, expected(sent))).collect() }
     }
 
     /// Records that clients must get.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 
-use super::proxy::Proxy;
+use dashstream::torture::proxy::Proxy;
 
 /// The shared broker, `host:port`. Starts it at the first call.
 pub fn kafka() -> &'static str {
@@ -49,7 +49,7 @@ impl KafkaBehindProxy {
 
 /// Starts a broker behind a fault proxy. It ends when the value is dropped.
 pub fn kafka_behind_proxy() -> KafkaBehindProxy {
-    kafka_behind(Proxy::start())
+    kafka_behind(Proxy::start().expect("a free port"))
 }
 
 /// Starts a broker behind a proxy that was made for it.
@@ -96,7 +96,7 @@ pub struct RedisBehindProxy {
 
 pub fn redis_behind_proxy() -> RedisBehindProxy {
     let upstream = redis().strip_prefix("redis://").expect("DASHSTREAM_TEST_REDIS is redis://host:port");
-    let proxy = Proxy::start();
+    let proxy = Proxy::start().expect("a free port");
     proxy.forward_to(upstream);
     RedisBehindProxy { url: format!("redis://{}", proxy.address()), proxy }
 }

@@ -1,0 +1,139 @@
+//! An instance of the service as a process of its own: started, killed by signal 9, stopped, its wall clock set.
+//!
+//! Clients reach it through a proxy, so that its address outlives it. What it says goes to a file.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::proxy::Proxy;
+
+/// Ends a process with the one that began it; of util-linux.
+const LEASH: &str = "/usr/bin/setpriv";
+/// What the service says once it listens.
+const LISTENING: &str = "listening on http://";
+
+/// How instances are started.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The program.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Variables besides those of this process's environment.
+    pub variables: Vec<(String, String)>,
+    /// Variables of this process's environment that it must not see.
+    pub hidden: Vec<&'static str>,
+    /// The library that shows it another wall clock.
+    pub clock: Option<PathBuf>,
+}
+
+/// One instance, running or not.
+#[derive(Debug)]
+pub(super) struct Instance {
+    program: Program,
+    variables: Vec<(String, String)>,
+    log: PathBuf,
+    /// Holds the difference to the real time, as the library reads it.
+    clock: PathBuf,
+    child: Child,
+    /// Before it, for clients.
+    pub door: Proxy,
+    listens: bool,
+    /// Bytes of the log that are of runs before this one.
+    before: usize,
+}
+
+impl Instance {
+    /// Starts one that is called `name`; it leaves its log in `folder`.
+    pub(super) fn start(
+        program: &Program,
+        variables: Vec<(String, String)>,
+        name: &str,
+        folder: &Path,
+    ) -> io::Result<Self> {
+        let (log, clock) = (folder.join(format!("{name}.log")), folder.join(format!("{name}.clock")));
+        fs::write(&clock, "+0")?;
+        let child = spawn(program, &variables, &log, &clock)?;
+        let door = Proxy::start()?;
+        Ok(Self { program: program.clone(), variables, log, clock, child, door, listens: false, before: 0 })
+    }
+
+    /// Kills it by signal 9 and starts it again.
+    pub(super) fn restart(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.listens = false;
+        self.before = fs::read(&self.log)?.len();
+        self.child = spawn(&self.program, &self.variables, &self.log, &self.clock)?;
+        Ok(())
+    }
+
+    /// Whether it listens by now; then clients are let in.
+    pub(super) fn listens(&mut self) -> io::Result<bool> {
+        if !self.listens {
+            let said = fs::read(&self.log)?;
+            let said = String::from_utf8_lossy(said.get(self.before..).unwrap_or_default());
+            if let Some(address) = said.lines().find_map(|line| line.strip_prefix(LISTENING)) {
+                self.door.forward_to(address.trim());
+                self.listens = true;
+            }
+        }
+        Ok(self.listens)
+    }
+
+    /// Lets it stand still, or go on.
+    pub(super) fn signal(&self, signal: Signal) {
+        // One that has just ended is found out by who asks whether it runs.
+        let _ = i32::try_from(self.child.id()).map(|id| kill(Pid::from_raw(id), signal));
+    }
+
+    /// Sets its wall clock apart from the real time: `+3h`, `-2d`, `+0`. It sees that within a second.
+    pub(super) fn set_clock(&self, difference: &str) -> io::Result<()> {
+        fs::write(&self.clock, difference)
+    }
+
+    /// How it ended, if it did by itself.
+    pub(super) fn ended(&mut self) -> io::Result<Option<String>> {
+        Ok(self.child.try_wait()?.map(|status| status.to_string()))
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_file(&self.clock);
+    }
+}
+
+fn spawn(program: &Program, variables: &[(String, String)], log: &Path, clock: &Path) -> io::Result<Child> {
+    let out = OpenOptions::new().create(true).append(true).open(log)?;
+    let mut command = match fs::exists(LEASH) {
+        Ok(true) => {
+            let mut leashed = Command::new(LEASH);
+            leashed.args(["--pdeathsig", "KILL", "--"]).arg(&program.path);
+            leashed
+        }
+        _ => Command::new(&program.path),
+    };
+    let variables = program.variables.iter().chain(variables);
+    command.args(&program.arguments).envs(variables.map(|(name, value)| (name, value)));
+    for name in &program.hidden {
+        command.env_remove(name);
+    }
+    if let Some(library) = &program.clock {
+        command
+            .env("LD_PRELOAD", library)
+            .env("FAKETIME_TIMESTAMP_FILE", clock)
+            .env("FAKETIME_CACHE_DURATION", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    }
+    // A group of its own: an interrupt from the terminal is for the one who runs the scenario.
+    command.process_group(0).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn()
+}
