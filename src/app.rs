@@ -148,7 +148,7 @@ pub fn serve(config: &Config, options: Options) -> Result<Ended, StartError> {
 }
 
 async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
-    let (events, mut next_event) = mpsc::channel(16);
+    let (events, next_event) = mpsc::channel(16);
     let mut doors = doors::bind(config)?;
     let port = doors.first().and_then(|door| door.listener.local_addr().ok()).map_or(config.web.port, |at| at.port());
     let mut service = Service::new(config, port, &events)?;
@@ -176,13 +176,7 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
         doors::announce(role, encrypted, &addresses);
     }
     service.tick(config, &status);
-    signals(events);
-    let event = next_event.recv().await.unwrap_or(Event::Signal("nobody is left"));
-    let why = match &event {
-        Event::Signal(name) => (*name).to_owned(),
-        Event::Escalated(reason) | Event::Refused(reason) => reason.clone(),
-    };
-    tracing::info!(why, "stopping");
+    let ended = told_to_end(events, next_event).await;
     service.draining.store(true, Ordering::Release);
     let budget = config.web.shutdown_timeout.mul_f64(STOP_SHARE);
     let stopped = service.stop(budget, &supervisor, &handles);
@@ -192,11 +186,20 @@ async fn run(config: &Config, options: Options) -> Result<Ended, StartError> {
     serving.iter().for_each(tokio::task::JoinHandle::abort);
     service.parts.spans.finish(LAST_SPANS).await;
     tracing::info!("stopped");
-    Ok(match event {
-        Event::Signal(_) => Ended::Stopped,
-        Event::Escalated(reason) => Ended::Escalated(reason),
-        Event::Refused(reason) => Ended::Refused(reason),
-    })
+    Ok(ended)
+}
+
+/// Waits for what ends the run. From then on further signals change nothing.
+async fn told_to_end(events: mpsc::Sender<Event>, mut next_event: mpsc::Receiver<Event>) -> Ended {
+    signals(events);
+    let event = next_event.recv().await.unwrap_or(Event::Signal("nobody is left"));
+    let (why, ended) = match event {
+        Event::Signal(name) => (name.to_owned(), Ended::Stopped),
+        Event::Escalated(reason) => (reason.clone(), Ended::Escalated(reason)),
+        Event::Refused(reason) => (reason.clone(), Ended::Refused(reason)),
+    };
+    tracing::info!(why, "stopping");
+    ended
 }
 
 fn signals(events: mpsc::Sender<Event>) {

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::tally::{Tally, TallySettings};
 use super::settings::{connection, judge_settings};
-use super::{Ended, Event, StartError, doors, signals};
+use super::{Ended, Event, StartError, doors, told_to_end};
 use crate::actors::supervisor::install_panic_hook;
 use crate::config::quality::bounds;
 use crate::config::sections::{AutoOffsetReset, Config};
@@ -43,7 +43,7 @@ pub fn export(config: &Config) -> Result<Ended, StartError> {
 }
 
 async fn run(config: &Config) -> Result<Ended, StartError> {
-    let (events, mut next_event) = mpsc::channel(16);
+    let (events, next_event) = mpsc::channel(16);
     let listener = bind(config)?;
     let address = listener.local_addr()?;
     let exporter = Exporter::new(config)?;
@@ -59,13 +59,7 @@ async fn run(config: &Config) -> Result<Ended, StartError> {
     let handle = server.handle();
     let serving = actix::spawn(server);
     doors::announce(crate::web::server::Role::All, false, &[address]);
-    signals(events);
-    let event = next_event.recv().await.unwrap_or(Event::Signal("nobody is left"));
-    let why = match &event {
-        Event::Signal(name) => (*name).to_owned(),
-        Event::Escalated(reason) | Event::Refused(reason) => reason.clone(),
-    };
-    tracing::info!(why, "stopping");
+    let told = told_to_end(events, next_event).await;
     exporter.draining.store(true, Ordering::Release);
     exporter.stop.stop();
     if tokio::time::timeout(LAST_COMMIT, ended).await.is_err() {
@@ -74,11 +68,7 @@ async fn run(config: &Config) -> Result<Ended, StartError> {
     let _ = tokio::time::timeout(GOODBYE, handle.stop(true)).await;
     serving.abort();
     tracing::info!("stopped");
-    Ok(match event {
-        Event::Signal(_) => Ended::Stopped,
-        Event::Escalated(reason) => Ended::Escalated(reason),
-        Event::Refused(reason) => Ended::Refused(reason),
-    })
+    Ok(told)
 }
 
 fn bind(config: &Config) -> Result<TcpListener, StartError> {
@@ -182,10 +172,6 @@ impl Exporter {
 
     fn health(&self, asked_every: Duration) -> Value {
         let (status, reasons) = self.assess(asked_every);
-        let reasons: Vec<_> = reasons
-            .iter()
-            .map(|reason| json!({"code": reason.code, "detail": reason.detail, "hint": reason.hint}))
-            .collect();
         let kafka = self.state.status();
         let fault = kafka.last_fault.map(|(age, fault)| json!({"fault": fault, "seconds_ago": age.as_secs()}));
         json!({

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -13,14 +13,12 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::group_reader::GroupSettings;
 use super::group_state::{AskingContext, GroupState};
-use super::monitor::serve_events;
+use super::monitor::serve_until;
 use super::settings::ASK;
 use super::stop::Stop;
 use super::watermarks::known_watermarks;
 use crate::quality::lag::{Look, behind};
 
-/// The longest that the stop signal waits between looks.
-const TURN: Duration = Duration::from_millis(100);
 /// Until something is known, and while nothing answers, looks are as often as this.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -57,23 +55,11 @@ impl GroupLag {
             let read = self.state.positions();
             let known = looked.as_ref().is_ok_and(|lags| !lags.is_empty() && lags.keys().eq(read.keys()));
             self.show(&looked, known, &mut shown);
-            if self.pause(&client, if known { self.interval } else { self.interval.min(SOON) }) {
+            let wait = if known { self.interval } else { self.interval.min(SOON) };
+            if serve_until(&self.stop, &client, wait) {
                 return Ok(());
             }
         }
-    }
-
-    /// Waits, and tells faults of connections as they come; true when stopped.
-    fn pause(&self, client: &BaseConsumer<AskingContext>, wait: Duration) -> bool {
-        let end = Instant::now() + wait;
-        while !self.stop.is_stopped() {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            serve_events(client, left.min(TURN));
-        }
-        true
     }
 
     /// The lag of each partition of which it can be told. Blocks, at most six times [`ASK`].

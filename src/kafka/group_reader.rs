@@ -16,6 +16,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use super::connection::KafkaConnection;
 use super::group_state::GroupState;
 use super::monitor::log_library;
+use super::settings::join_group;
 use super::stop::Stop;
 use crate::pipeline::backoff::Backoff;
 
@@ -84,17 +85,8 @@ pub struct GroupReader {
 impl GroupSettings {
     fn reading_config(&self) -> rdkafka::ClientConfig {
         let mut config = self.connection.client_config("reader");
-        let session_ms = self.session_timeout.as_millis();
+        join_group(&mut config, &self.group, self.session_timeout);
         config
-            .set("group.id", &self.group)
-            .set("group.protocol", "classic")
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", session_ms.to_string())
-            .set("heartbeat.interval.ms", (session_ms / 5).max(100).to_string())
-            .set("max.poll.interval.ms", "300000")
-            // Committed by hand: what the library commits by itself, it does not tell about.
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", if self.from_earliest { "earliest" } else { "latest" })
             .set("queued.min.messages", "10000")
             .set("queued.max.messages.kbytes", "16384")

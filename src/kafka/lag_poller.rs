@@ -11,7 +11,7 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
 use super::connection::KafkaConnection;
-use super::monitor::{KafkaMonitor, MonitorContext, serve_events};
+use super::monitor::{KafkaMonitor, MonitorContext, serve_until};
 use super::stop::Stop;
 use super::watermarks::{Watermarks, known_watermarks};
 use crate::board::{Board, PartitionBoard};
@@ -20,8 +20,6 @@ use crate::pipeline::lag::{LagTracker, Look, catching_up};
 
 /// The longest that one request of a look may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest that the stop signal waits between looks.
-const TURN: Duration = Duration::from_millis(100);
 /// Bounds that were seen this many intervals ago are not known any more.
 const STALE_INTERVALS: u32 = 3;
 
@@ -81,23 +79,10 @@ impl LagPoller {
             // Nothing is there to look at yet: look again soon.
             let wait =
                 if partitions.is_empty() { self.interval.min(Duration::from_millis(200)) } else { self.interval };
-            if self.pause(&client, wait) {
+            if serve_until(&self.stop, &client, wait) {
                 return Ok(());
             }
         }
-    }
-
-    /// Waits, and tells faults of connections as they come; true when stopped.
-    fn pause(&self, client: &BaseConsumer<MonitorContext>, wait: Duration) -> bool {
-        let end = Instant::now() + wait;
-        while !self.stop.is_stopped() {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            serve_events(client, left.min(TURN));
-        }
-        true
     }
 
     fn metrics(&self) -> &Metrics {

@@ -12,11 +12,14 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
 use super::errors::{ErrorType, classify_error};
+use super::stop::Stop;
 use crate::metrics::Metrics;
 use crate::pipeline::flood::Flood;
 
 /// At most one log line per type of fault in this time.
 const LOG_EVERY: Duration = Duration::from_secs(10);
+/// The longest that a stop signal waits for a client that is served.
+const TURN: Duration = Duration::from_millis(100);
 /// Longer texts of brokers are cut.
 const REASON_CHARS: usize = 300;
 
@@ -169,6 +172,19 @@ pub(super) fn serve_events<C: ConsumerContext>(client: &BaseConsumer<C>, wait: D
         // An error that is returned was taken in by the context.
         let _ = client.poll(Duration::from_millis(whole));
     }
+}
+
+/// As [`serve_events`], and ends when stopped; true then.
+pub(super) fn serve_until<C: ConsumerContext>(stop: &Stop, client: &BaseConsumer<C>, wait: Duration) -> bool {
+    let end = Instant::now() + wait;
+    while !stop.is_stopped() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        serve_events(client, left.min(TURN));
+    }
+    true
 }
 
 /// Passes a line of librdkafka on. What matters comes as an error as well, so its lines are for debugging.

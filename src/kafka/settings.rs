@@ -96,18 +96,10 @@ impl IngestSettings {
     /// The member of the group: owns duties, commits, never reads.
     pub(super) fn member_config(&self, identity: &str) -> ClientConfig {
         let mut config = self.connection.client_config("member");
-        let session_ms = self.session_timeout.as_millis();
+        join_group(&mut config, &self.group, self.session_timeout);
         config
             .set("client.id", identity)
-            .set("group.id", &self.group)
             .set("group.instance.id", &self.instance_id)
-            .set("group.protocol", "classic")
-            .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", session_ms.to_string())
-            .set("heartbeat.interval.ms", (session_ms / 5).max(100).to_string())
-            .set("max.poll.interval.ms", "300000")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
             // It never fetches, so the position that it would start from does not matter; this one needs no answer.
             .set("auto.offset.reset", "latest")
             .set("queued.max.messages.kbytes", "64")
@@ -121,4 +113,19 @@ impl IngestSettings {
         config.set("topic.metadata.refresh.interval.ms", "-1");
         config
     }
+}
+
+/// What every member of a group is told. `session_timeout`: after what silence the group gives it up.
+pub(super) fn join_group(config: &mut ClientConfig, group: &str, session_timeout: Duration) {
+    let session_ms = session_timeout.as_millis();
+    config
+        .set("group.id", group)
+        .set("group.protocol", "classic")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", session_ms.to_string())
+        .set("heartbeat.interval.ms", (session_ms / 5).max(100).to_string())
+        .set("max.poll.interval.ms", "300000")
+        // Committed by hand: what the library commits by itself, it does not tell about.
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false");
 }

@@ -67,7 +67,7 @@ impl Status {
 }
 
 /// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Reason {
     /// Its name.
     pub code: &'static str,
