@@ -1,4 +1,5 @@
-//! Kafka to settled with a Redis that is well, hangs or is dead, beside the same without Redis.
+//! Kafka to settled with a Redis that is well, slow, full, evicts, is flushed, hangs or is dead, beside the same without
+//! Redis.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,38 +18,128 @@
 mod common;
 
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use common::figures::{grouped, verdict};
 use common::ingest::{Ingest, ingest};
 use common::kafka::{Kafka, Load};
-use common::redis::{Hung, Server, free_port};
+use common::redis::{Hung, Server, Slow, free_port};
 use common::{Result, setting};
 use dashstream::kafka::load_producer::Pace;
+use deadpool_redis::redis::{RedisError, cmd, pipe};
 use tokio_util::sync::CancellationToken;
+
+/// How much later the answers of a slow Redis come.
+const DELAY: Duration = Duration::from_millis(50);
+/// A small part of what a run writes.
+const SMALL: &str = "32mb";
+/// How often a Redis is flushed.
+const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
 fn main() -> Result<()> {
     let kafka = Kafka::start()?;
     let count: u64 = setting("BENCH_RECORDS", 500_000);
     println!("redis_faults: {} preloaded records of 1 KiB, Kafka to settled, best_effort", grouped(count as f64));
-    let (server, hung) = (Server::start()?, Hung::start()?);
-    let dead = format!("redis://127.0.0.1:{}", free_port()?);
     // Before and after: the first reading may still meet a busy disk.
     let before = measured(&kafka, count, "without Redis", None)?;
-    let well = measured(&kafka, count, "Redis is well", Some(&server.url))?;
-    let hangs = measured(&kafka, count, "it hangs", Some(&hung.url))?;
-    let is_dead = measured(&kafka, count, "it is dead", Some(&dead))?;
-    let after = measured(&kafka, count, "without Redis", None)?;
-    let written: u64 = deadpool_redis::redis::cmd("DBSIZE").query(&mut server.client()?)?;
-    let accepted = hung.stop();
-    if written == 0 || accepted == 0 {
-        return Err(format!("Redis was not used: {written} keys, {accepted} connections to the hung one").into());
+    let faults: [(&str, f64, Fault); 7] = [
+        // One that takes what it is sent, or some of it, takes its share of the machine.
+        ("well", 0.6, well),
+        ("slow", 0.6, slow),
+        ("full", 0.6, full),
+        ("evicting", 0.6, evicting),
+        ("flushed", 0.6, flushed),
+        ("hung", 0.85, hung),
+        ("dead", 0.85, dead),
+    ];
+    let mut rates = Vec::new();
+    for (name, limit, fault) in faults {
+        rates.push((name, limit, fault(&|url| measured(&kafka, count, name, Some(url)))?.rate));
     }
+    let after = measured(&kafka, count, "without Redis", None)?;
     let without = before.rate.max(after.rate);
-    // One that is well takes its share of the machine: what it writes, and what is written to it.
-    verdict("of the rate without Redis: well", well.rate / without, 0.6, false);
-    verdict("of the rate without Redis: hung", hangs.rate / without, 0.85, false);
-    verdict("of the rate without Redis: dead", is_dead.rate / without, 0.85, false);
+    for (name, limit, rate) in rates {
+        verdict(&format!("of the rate without Redis: {name}"), rate / without, limit, false);
+    }
     Ok(())
+}
+
+/// Measures with the Redis of an address.
+type Measure<'a> = &'a dyn Fn(&str) -> Result<Ingest>;
+
+/// Measures with a fault of its own; fails when that did not happen.
+type Fault = fn(Measure<'_>) -> Result<Ingest>;
+
+fn well(measure: Measure<'_>) -> Result<Ingest> {
+    let server = Server::start()?;
+    let measured = measure(&server.url)?;
+    happened("streams were written", cmd("DBSIZE").query(&mut server.client()?)?)?;
+    Ok(measured)
+}
+
+fn slow(measure: Measure<'_>) -> Result<Ingest> {
+    let server = Server::start()?;
+    let slow = Slow::start(&server, DELAY)?;
+    let measured = measure(slow.url())?;
+    let (connections, answers) = slow.stop();
+    happened("connections were delayed", connections as u64)?;
+    happened(&format!("pieces of answers came {} ms later", DELAY.as_millis()), answers)?;
+    Ok(measured)
+}
+
+fn full(measure: Measure<'_>) -> Result<Ingest> {
+    let server = Server::start_with(&["--maxmemory", SMALL, "--maxmemory-policy", "noeviction"])?;
+    let measured = measure(&server.url)?;
+    happened("commands were refused, out of memory", server.info("errorstats", "errorstat_OOM:count=")?)?;
+    Ok(measured)
+}
+
+fn evicting(measure: Measure<'_>) -> Result<Ingest> {
+    let server = Server::start_with(&["--maxmemory", SMALL, "--maxmemory-policy", "allkeys-lru"])?;
+    let measured = measure(&server.url)?;
+    happened("keys were evicted", server.info("stats", "evicted_keys:")?)?;
+    Ok(measured)
+}
+
+fn flushed(measure: Measure<'_>) -> Result<Ingest> {
+    let server = Server::start()?;
+    let mut client = server.client()?;
+    let over = AtomicBool::new(false);
+    let (measured, flushes) = std::thread::scope(|scope| {
+        let flushing = scope.spawn(|| {
+            let mut flushes = 0;
+            while !over.load(Ordering::Relaxed) {
+                let (keys, _): (u64, String) = pipe().cmd("DBSIZE").cmd("FLUSHALL").query(&mut client)?;
+                // One that takes nothing away is no fault.
+                flushes += u64::from(keys > 0);
+                std::thread::sleep(FLUSH_EVERY);
+            }
+            Ok::<u64, RedisError>(flushes)
+        });
+        let measured = measure(&server.url);
+        over.store(true, Ordering::Relaxed);
+        (measured, flushing.join().expect("no panic"))
+    });
+    happened("flushes took something away", flushes?)?;
+    measured
+}
+
+fn hung(measure: Measure<'_>) -> Result<Ingest> {
+    let hung = Hung::start()?;
+    let measured = measure(hung.url())?;
+    happened("connections were accepted and never answered", hung.stop() as u64)?;
+    Ok(measured)
+}
+
+fn dead(measure: Measure<'_>) -> Result<Ingest> {
+    measure(&format!("redis://127.0.0.1:{}", free_port()?))
+}
+
+/// A fault that did not happen was not measured.
+fn happened(what: &str, times: u64) -> Result<()> {
+    println!("        {} {what}", grouped(times as f64));
+    if times == 0 { Err(format!("none of these: {what}").into()) } else { Ok(()) }
 }
 
 /// A topic of its own each: group and history begin anew.
