@@ -129,7 +129,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["web/auth.rs", "web/auth/"]),
     ("regex", &["pipeline/redact.rs", "config/forms.rs", "app.rs"]),
     ("rust_embed", &["web/assets.rs"]),
-    ("schemars", &["actors/topology.rs", "pipeline/health.rs", "web/health.rs"]),
+    ("schemars", &["actors/topology.rs", "pipeline/verdict.rs", "web/health.rs"]),
     ("std::env", &["config/environment.rs", "main.rs"]),
     ("std::net::TcpStream", &["actors/sessions.rs", "web/"]),
     ("std::fs", &["config/", "cli/", "kafka/identity.rs", "torture/instance.rs", "web/auth/jwks.rs", "web/tls.rs"]),

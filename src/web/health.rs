@@ -13,7 +13,8 @@ use crate::actors::supervisor::ChildStatus;
 use crate::actors::topology::ActorName;
 use crate::board::{Cell, PartitionBoard};
 use crate::pipeline::decode::Kind;
-use crate::pipeline::health::{Facts, KAFKA_LOST, Reason, StandsAt, Status};
+use crate::pipeline::health::{Facts, KAFKA_LOST, StandsAt};
+use crate::pipeline::verdict::{Reason, Status};
 
 /// After this long without a record the topic counts as idle, which is no fault.
 const IDLE: Duration = Duration::from_secs(60);
@@ -65,11 +66,11 @@ pub struct Full {
 pub struct Figures {
     /// Records judged, whatever came of them.
     pub kafka_messages_received: u64,
-    /// Of these, the ones that cannot be processed.
+    /// Of kafka_messages_received, the ones that cannot be processed.
     pub kafka_errors: u64,
-    /// The same: every such record is an error of decoding.
+    /// As kafka_errors: every such record is an error of decoding.
     pub decode_errors: u64,
-    /// Of these, the ones without a payload.
+    /// Of kafka_errors, the ones without a payload.
     pub payload_missing: u64,
     /// Faults of Kafka, the network or the Kafka clients; never of a record.
     pub infrastructure_errors: u64,
@@ -112,15 +113,15 @@ pub struct Figures {
 pub struct ReplayBuffer {
     /// Whether there is a Redis tier.
     pub redis_enabled: bool,
-    /// Whether it does what it should. Not without Redis.
+    /// Whether Redis does what it should; false without Redis.
     pub redis_up: bool,
     /// Pages of history that Redis could give from the cursor on.
     pub redis_hits: u64,
-    /// Pages that it could not.
+    /// Pages of history that Redis could not give.
     pub redis_misses: u64,
-    /// Records that were not written because too much was waiting.
+    /// Records that were not written to Redis because too much was waiting.
     pub redis_write_dropped: u64,
-    /// Writes to one partition that failed; they are tried again.
+    /// Writes of one partition to Redis that failed; they are tried again.
     pub redis_write_failures: u64,
     /// How long Redis keeps a record. Null without Redis.
     pub redis_message_ttl_secs: Option<u64>,
@@ -131,7 +132,7 @@ pub struct ReplayBuffer {
     /// Records in the memory window.
     #[schemars(range(min = 0))]
     pub memory_buffer_size: i64,
-    /// Their bytes.
+    /// Bytes in the memory window.
     #[schemars(range(min = 0))]
     pub memory_buffer_bytes: i64,
     /// The most records that the memory window may hold.

@@ -17,8 +17,9 @@ use crate::actors::sessions::Sessions;
 use crate::actors::supervisor::SupervisorState;
 use crate::board::Board;
 use crate::metrics::Metrics;
-use crate::pipeline::health::{self, Counts, Facts, Judged, Reason, Samples, Status};
+use crate::pipeline::health::{self, Counts, Facts, Judged, Samples};
 use crate::pipeline::retention::Bounds;
+use crate::pipeline::verdict::{Reason, Status};
 
 /// What never changes while the process runs.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use dashstream::metrics::Values;
-use dashstream::pipeline::health::{Code, Status};
+use dashstream::pipeline::verdict::{Code, Status};
 use dashstream::web::health::{Brief, Health};
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
