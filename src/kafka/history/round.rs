@@ -36,6 +36,8 @@ const AHEAD_SHARE: usize = 4;
 const ID_WAIT: Duration = Duration::from_secs(1);
 /// So often it is asked for.
 const ID_TRIES: u32 = 3;
+/// So many records are taken, when they are there already, before it is looked again who waits: that goes over all partitions.
+const AT_ONCE: usize = 100;
 
 /// So long nothing may come in a round that holds others up.
 const QUIET: Duration = Duration::from_millis(500);
@@ -139,10 +141,14 @@ impl<'a> Round<'a> {
                 self.cut_short = true;
                 return;
             }
-            match self.poll(left.min(TURN)) {
-                Some(Ok(message)) => self.take(&message),
-                Some(Err(error)) => self.trouble(&error),
-                None => {}
+            let mut wait = left.min(TURN);
+            for _ in 0..AT_ONCE {
+                match self.poll(wait) {
+                    Some(Ok(message)) => self.take(&message),
+                    Some(Err(error)) => self.trouble(&error),
+                    None => break,
+                }
+                wait = Duration::ZERO;
             }
         }
     }
