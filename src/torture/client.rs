@@ -24,6 +24,8 @@ const RECEIVE_BUFFER: u32 = 16 * 1024;
 const CONNECT: Duration = Duration::from_secs(10);
 /// Between tries to connect, and before a client asks on.
 const PAUSE: Duration = Duration::from_millis(500);
+/// How long it behaves well before it looks whether it still has to.
+const CALM: Duration = Duration::from_millis(200);
 /// Between reports of what was applied.
 const REPORT: Duration = Duration::from_millis(200);
 
@@ -61,6 +63,8 @@ pub(super) struct Client {
     ledger: Ledger,
     socket: Option<Socket>,
     reported: Instant,
+    /// Frames that had come by then.
+    reported_frames: u64,
     ask_on: Option<Instant>,
     /// Records that were counted.
     counted: u64,
@@ -79,6 +83,10 @@ impl Client {
     /// Behaves in one way after the other until `end`, or until it is over for all.
     pub(super) async fn misbehave(&mut self, end: Instant) {
         while Instant::now() < end && !self.shared.lock().at_an_end {
+            if self.shared.lock().calm {
+                self.read(Instant::now() + CALM, Duration::ZERO).await;
+                continue;
+            }
             let (conduct, name) = CONDUCTS.get(self.random.usize(..CONDUCTS.len())).copied().unwrap_or(CONDUCTS[0]);
             let until = end.min(Instant::now() + Duration::from_millis(self.random.u64(200..3_000)));
             self.shared.count(name);
@@ -175,7 +183,13 @@ impl Client {
 
     async fn frames(&mut self, until: Instant, pause: Duration) -> Result<End, Violation> {
         while let Some(socket) = &mut self.socket {
-            let message = match tokio::time::timeout_at(until.into(), socket.next()).await {
+            // Who was parked, or has not said what it applied, may be told nothing before it speaks.
+            let due = until.min(Instant::now() + REPORT);
+            let message = match tokio::time::timeout_at(due.into(), socket.next()).await {
+                Err(_) if due < until => {
+                    self.speak().await;
+                    continue;
+                }
                 Err(_) => return Ok(End::Time),
                 Ok(Some(Ok(message))) => message,
                 Ok(None | Some(Err(_))) => return Ok(End::Connection),
@@ -257,8 +271,11 @@ impl Client {
         if self.ask_on.is_some_and(|due| due <= Instant::now()) {
             self.ask_on = None;
             say = Some(self.hello("resume"));
-        } else if self.reported.elapsed() >= REPORT && self.ledger.is_welcomed() {
-            self.reported = Instant::now();
+        } else if self.reported.elapsed() >= REPORT
+            && self.reported_frames != self.ledger.frames
+            && self.ledger.is_welcomed()
+        {
+            (self.reported, self.reported_frames) = (Instant::now(), self.ledger.frames);
             say = Some(json!({ "type": "applied", "offsets": self.ledger.last_offsets() }));
         }
         if let (Some(say), Some(socket)) = (say, &mut self.socket) {

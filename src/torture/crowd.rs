@@ -110,6 +110,11 @@ impl Crowd {
         }
     }
 
+    /// Lets them behave well, or badly again.
+    pub(super) fn calm(&self, calm: bool) {
+        self.shared.lock().calm = calm;
+    }
+
     /// Whether some have come to these ends, all of them together.
     pub(super) fn has_come_to(&self, ends: &BTreeMap<i32, i64>) -> Result<(), String> {
         let state = self.shared.lock();

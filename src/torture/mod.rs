@@ -101,6 +101,8 @@ struct State {
     over: Option<String>,
     /// Per client the partitions of which it has applied something.
     known: BTreeMap<u32, BTreeSet<i32>>,
+    /// Clients behave well for a while.
+    calm: bool,
     /// Clients stop to misbehave.
     at_an_end: bool,
     /// Nobody wants to know any more.

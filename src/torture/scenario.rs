@@ -266,8 +266,9 @@ impl<'a> Scenario<'a> {
         Ok(listening)
     }
 
-    /// Waits until the clients have come as far as the topic reaches now: all is well.
+    /// Waits until the clients, who behave well meanwhile, have come as far as the topic reaches now: all is well.
     fn all_flows(&mut self) -> Result<(), ScenarioError> {
+        self.crowd.calm(true);
         // A moment of it, so that every partition has got something.
         self.pause(Duration::from_millis(300))?;
         let ends = self.stage.around.ends(self.topic)?;
@@ -278,7 +279,9 @@ impl<'a> Scenario<'a> {
             }
             let _ = scenario.all_listen()?;
             Ok(scenario.crowd.has_come_to(&ends))
-        })
+        })?;
+        self.crowd.calm(false);
+        Ok(())
     }
 
     fn step(&mut self, step: &Step) -> Result<(), ScenarioError> {

@@ -49,7 +49,7 @@ pub(super) struct Scenarios {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=1_000), requires = "scenarios", allow_negative_numbers = true)]
     partitions: i32,
     /// Records per second
-    #[arg(long, default_value_t = 1_000.0, value_parser = rate, requires = "scenarios", allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 500.0, value_parser = rate, requires = "scenarios", allow_negative_numbers = true)]
     rate: f64,
     /// Where instances leave their logs. Otherwise a folder of its own, which stays only when a promise was broken
     #[arg(long, value_name = "FOLDER", requires = "scenarios")]
