@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Arbiter};
 use actix_web::dev::ServerHandle;
-use serde_json::json;
 use tokio::sync::mpsc;
 
 use self::facts::{Standstill, actor_facts, holds_all, stands_at};
@@ -341,28 +340,13 @@ impl Service {
                 ..Facts::default()
             }
         };
-        let state = self.state.clone();
         StatusSource::new(
             self.identity.clone(),
             self.parts.board.clone(),
             Arc::clone(&self.parts.metrics),
             self.parts.sessions.clone(),
+            self.state.clone(),
             facts,
-            move || {
-                state
-                    .children()
-                    .iter()
-                    .map(|child| {
-                        json!({
-                            "name": child.name,
-                            "up": child.up,
-                            "generation": child.generation,
-                            "restarts": child.restarts,
-                            "last_reason": child.last_reason,
-                        })
-                    })
-                    .collect()
-            },
         )
     }
 

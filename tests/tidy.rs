@@ -128,6 +128,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["web/auth.rs", "web/auth/"]),
     ("regex", &["pipeline/redact.rs", "config/forms.rs", "app.rs"]),
     ("rust_embed", &["web/assets.rs"]),
+    ("schemars", &["actors/topology.rs", "pipeline/verdict.rs", "web/health.rs"]),
     ("std::env", &["config/environment.rs", "main.rs"]),
     ("std::net::TcpStream", &["actors/sessions.rs", "web/"]),
     ("std::fs", &["config/", "cli/", "kafka/identity.rs", "web/auth/jwks.rs", "web/tls.rs"]),

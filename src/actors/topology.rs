@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr};
+use schemars::JsonSchema;
 
 use super::decode_policy::{DecodePolicy, DecodePolicyDeps};
 use super::dlq_publisher::{self, DlqPublisher, DlqPublisherDeps, DlqRetry};
@@ -84,6 +85,43 @@ pub const EDGES: &[Edge] = &[
     edge("ClientSession", "browser", "frames", "128 KiB socket buffer"),
     edge("Kafka", "LagMonitor", "watermarks", "one poll at a time"),
 ];
+
+/// The supervised actors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum ActorName {
+    /// Reads the topic, and commits.
+    KafkaIngest,
+    /// Judges records.
+    DecodePolicy,
+    /// Checks sequence numbers.
+    SequenceTracker,
+    /// Holds the memory window, and fans out.
+    ReplayStore,
+    /// Writes dead letters.
+    DlqPublisher,
+    /// Looks how far ingest is behind.
+    LagMonitor,
+    /// Writes history to Redis.
+    RedisWriter,
+    /// Reads history for sessions that are behind the memory window.
+    History,
+}
+
+impl ActorName {
+    /// The name in health, metrics and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::KafkaIngest => "KafkaIngest",
+            Self::DecodePolicy => "DecodePolicy",
+            Self::SequenceTracker => "SequenceTracker",
+            Self::ReplayStore => "ReplayStore",
+            Self::DlqPublisher => "DlqPublisher",
+            Self::LagMonitor => "LagMonitor",
+            Self::RedisWriter => "RedisWriter",
+            Self::History => "History",
+        }
+    }
+}
 
 /// The addresses that outlive every generation.
 #[derive(Clone, Debug, Default)]
@@ -209,8 +247,9 @@ pub fn groups(parts: &Parts) -> Vec<GroupSpec> {
 
 type Start = Box<dyn FnMut(StartContext) -> Result<Running, StartError> + Send>;
 
-fn child(name: &'static str, thread: &'static str, parts: &Parts, start: Start) -> ChildSpec {
-    ChildSpec { name, policy: Policy::Permanent, heartbeat: Some(parts.restarts.heartbeat), thread, start }
+fn child(name: ActorName, thread: &'static str, parts: &Parts, start: Start) -> ChildSpec {
+    let heartbeat = Some(parts.restarts.heartbeat);
+    ChildSpec { name: name.as_str(), policy: Policy::Permanent, heartbeat, thread, start }
 }
 
 fn replay_store(parts: &Parts) -> ChildSpec {
@@ -236,7 +275,7 @@ fn replay_store(parts: &Parts) -> ChildSpec {
         all.links.leave.publish(&addr);
         Ok(Running::of(&addr))
     };
-    child("ReplayStore", "pipeline", parts, Box::new(start))
+    child(ActorName::ReplayStore, "pipeline", parts, Box::new(start))
 }
 
 fn sequence_tracker(parts: &Parts) -> ChildSpec {
@@ -254,7 +293,7 @@ fn sequence_tracker(parts: &Parts) -> ChildSpec {
         all.links.decoded.publish(&addr);
         Ok(Running::of(&addr))
     };
-    child("SequenceTracker", "pipeline", parts, Box::new(start))
+    child(ActorName::SequenceTracker, "pipeline", parts, Box::new(start))
 }
 
 fn decode_policy(parts: &Parts) -> ChildSpec {
@@ -284,7 +323,7 @@ fn decode_policy(parts: &Parts) -> ChildSpec {
         all.links.ingested.publish(&addr);
         Ok(Running::of(&addr))
     };
-    child("DecodePolicy", "pipeline", parts, Box::new(start))
+    child(ActorName::DecodePolicy, "pipeline", parts, Box::new(start))
 }
 
 fn kafka_ingest(parts: &Parts) -> ChildSpec {
@@ -296,7 +335,7 @@ fn kafka_ingest(parts: &Parts) -> ChildSpec {
         all.links.drain_ingest.publish(&addr);
         Ok(Running::of(&addr))
     };
-    child("KafkaIngest", "ingest", parts, Box::new(start))
+    child(ActorName::KafkaIngest, "ingest", parts, Box::new(start))
 }
 
 fn dlq_publisher(parts: &Parts) -> ChildSpec {
@@ -314,7 +353,7 @@ fn dlq_publisher(parts: &Parts) -> ChildSpec {
         all.links.drain_letters.publish(&addr);
         Ok(Running::of(&addr))
     };
-    child("DlqPublisher", "side", parts, Box::new(start))
+    child(ActorName::DlqPublisher, "side", parts, Box::new(start))
 }
 
 fn redis_writer(parts: &Parts, redis: &RedisParts) -> ChildSpec {
@@ -329,7 +368,7 @@ fn redis_writer(parts: &Parts, redis: &RedisParts) -> ChildSpec {
         Ok(Running::of(&addr))
     };
     // A thread of its own: what it waits for keeps nobody else waiting.
-    child("RedisWriter", "redis", parts, Box::new(start))
+    child(ActorName::RedisWriter, "redis", parts, Box::new(start))
 }
 
 fn history(parts: &Parts) -> ChildSpec {
@@ -340,7 +379,7 @@ fn history(parts: &Parts) -> ChildSpec {
         all.links.history.publish(&addr);
         Ok(Running::of(&addr))
     };
-    child("History", "history", parts, Box::new(start))
+    child(ActorName::History, "history", parts, Box::new(start))
 }
 
 fn lag_monitor(parts: &Parts) -> ChildSpec {
@@ -350,5 +389,5 @@ fn lag_monitor(parts: &Parts) -> ChildSpec {
         let addr = LagMonitor::start_in_arbiter(&life.arbiter, |_| LagMonitor::new(lag, life.pulse, life.guard));
         Ok(Running::of(&addr))
     };
-    child("LagMonitor", "side", parts, Box::new(start))
+    child(ActorName::LagMonitor, "side", parts, Box::new(start))
 }

@@ -14,7 +14,7 @@ pub(super) fn stands_at(pauses: &Pauses) -> Vec<StandsAt> {
     let stands = |pause: &Pause| StandsAt {
         partition: pause.partition,
         offset: pause.offset,
-        kind: pause.kind.as_str(),
+        kind: pause.kind,
         ours: pause.ours,
         since: pause.since.elapsed(),
     };

@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::decode::Kind;
+use super::verdict::{Code, Reason, Status};
+
 /// Span of the windowed figures.
 pub const WINDOW: Duration = Duration::from_secs(120);
 /// Below this many records in the window an error rate says nothing.
@@ -157,7 +160,7 @@ pub struct StandsAt {
     /// Its offset.
     pub offset: i64,
     /// What is wrong with it.
-    pub kind: &'static str,
+    pub kind: Kind,
     /// Whether this instance owns the partition, so that its operator decides.
     pub ours: bool,
     /// For how long.
@@ -188,72 +191,25 @@ pub struct RedisFailing {
     pub required: bool,
 }
 
-/// The verdict on the service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Status {
-    /// Everything works.
-    Healthy,
-    /// It works, but something is lost, late or failing.
-    Degraded,
-    /// It has not begun to read.
-    Starting,
-    /// Kafka cannot be reached.
-    Reconnecting,
-    /// Ingest waits for an operator.
-    Paused,
-    /// It is stopping.
-    Draining,
-}
-
-impl Status {
-    /// The value in `/health`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Degraded => "degraded",
-            Self::Starting => "starting",
-            Self::Reconnecting => "reconnecting",
-            Self::Paused => "paused",
-            Self::Draining => "draining",
-        }
-    }
-
-    /// Whether new clients should be sent here.
-    pub const fn is_ready(self) -> bool {
-        matches!(self, Self::Healthy | Self::Degraded | Self::Paused)
-    }
-}
-
-/// Why the status is what it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason {
-    /// For machines; a closed set.
-    pub code: &'static str,
-    /// For people: what is the case.
-    pub detail: String,
-    /// What to look at or do.
-    pub hint: &'static str,
-}
-
 /// The rule. The worst finding gives the status, all are told.
 pub fn assess(facts: &Facts) -> (Status, Vec<Reason>) {
     let mut status = Status::Healthy;
     let mut reasons = Vec::new();
-    let mut found = |at_least: Status, code, detail: String, hint| {
+    let mut found = |at_least: Status, code: Code, detail: String, hint| {
         status = status.max(at_least);
         reasons.push(Reason { code, detail, hint });
     };
     if facts.draining {
-        found(Status::Draining, "draining", "the service is stopping".into(), "clients reconnect elsewhere");
+        found(Status::Draining, Code::Draining, "the service is stopping".into(), "clients reconnect elsewhere");
     }
     for StandsAt { partition, offset, kind, ours, .. } in &facts.stands_at {
-        let record = format!("partition {partition}, offset {offset} ({kind})");
+        let record = format!("partition {partition}, offset {offset} ({})", kind.as_str());
         if *ours {
             let hint = "inspect the dead letter, then: dashstream ingest continue --retry or --set-aside";
-            found(Status::Paused, "paused", format!("ingest stands still at {record}"), hint);
+            found(Status::Paused, Code::Paused, format!("ingest stands still at {record}"), hint);
         } else {
             let hint = "decide at the instance that owns the partition; this one follows";
-            found(Status::Paused, "waiting_for_owner", format!("waiting at {record}"), hint);
+            found(Status::Paused, Code::WaitingForOwner, format!("waiting at {record}"), hint);
         }
     }
     if let Some(DeadLettersBlocked { since, letters, partitions }) = &facts.dead_letters_blocked {
@@ -261,7 +217,7 @@ pub fn assess(facts: &Facts) -> (Status, Vec<Reason>) {
         let detail =
             format!("{letters} dead letters cannot be written for {seconds} s; partitions {partitions:?} hold");
         let hint = "check that the dead-letter topic exists and takes records; it goes on by itself";
-        found(Status::Degraded, "dead_letters_blocked", detail, hint);
+        found(Status::Degraded, Code::DeadLettersBlocked, detail, hint);
     }
     kafka(facts, &mut found);
     if let Some(RedisFailing { since, fault, error, required }) = &facts.redis_failing {
@@ -271,59 +227,59 @@ pub fn assess(facts: &Facts) -> (Status, Vec<Reason>) {
         } else {
             "clients are served from memory and Kafka; it goes on by itself"
         };
-        found(Status::Degraded, "redis_unreachable", detail, hint);
+        found(Status::Degraded, Code::RedisUnreachable, detail, hint);
     }
     if let Some(since) = facts.credit_exhausted.filter(|since| *since >= Duration::from_secs(5)) {
         let detail = format!("the bytes in flight have been at their limit for {} s", since.as_secs());
-        found(Status::Degraded, "pipeline_full", detail, "a stage does not keep up; see dashstream_in_flight_bytes");
+        found(Status::Degraded, Code::PipelineFull, detail, "a stage does not keep up; see dashstream_in_flight_bytes");
     }
     if !facts.stuck.is_empty() {
         let detail = format!("partitions {:?} lie behind and do not move", facts.stuck);
-        found(Status::Degraded, "partition_stuck", detail, "see websocket_kafka_consumer_lag and the log");
+        found(Status::Degraded, Code::PartitionStuck, detail, "see websocket_kafka_consumer_lag and the log");
     }
     for actor in &facts.actors {
         if !actor.up {
             let detail = format!("{} is down", actor.name);
-            found(Status::Degraded, "actor_down", detail, "it is being restarted; see the log for the cause");
+            found(Status::Degraded, Code::ActorDown, detail, "it is being restarted; see the log for the cause");
         } else if let Some(ago) = actor.restarted.filter(|ago| *ago < RESTART_TOLD) {
             let detail = format!("{} was restarted {} s ago", actor.name, ago.as_secs());
-            found(Status::Degraded, "actor_restarted", detail, "see the log for the cause");
+            found(Status::Degraded, Code::ActorRestarted, detail, "see the log for the cause");
         }
     }
     rates(&facts.window, &mut found);
     (status, reasons)
 }
 
-fn kafka(facts: &Facts, found: &mut impl FnMut(Status, &'static str, String, &'static str)) {
+fn kafka(facts: &Facts, found: &mut impl FnMut(Status, Code, String, &'static str)) {
     match facts.kafka_contact {
         None if facts.uptime < KAFKA_LOST => {
-            found(Status::Starting, "kafka_connecting", "no answer from Kafka yet".into(), "wait a moment");
+            found(Status::Starting, Code::KafkaConnecting, "no answer from Kafka yet".into(), "wait a moment");
         }
         None => found(
             Status::Reconnecting,
-            "kafka_unreachable",
+            Code::KafkaUnreachable,
             "Kafka has never answered".into(),
             "check KAFKA_BROKERS, the network and the security settings",
         ),
         Some(ago) if ago >= KAFKA_LOST => {
             let detail = format!("no answer from Kafka for {} s", ago.as_secs());
-            found(Status::Reconnecting, "kafka_unreachable", detail, "check the brokers and the network");
+            found(Status::Reconnecting, Code::KafkaUnreachable, detail, "check the brokers and the network");
         }
         Some(_) if facts.topic_missing => found(
             Status::Reconnecting,
-            "topic_missing",
+            Code::TopicMissing,
             "the topic does not exist".into(),
             "create it, or check KAFKA_TOPIC; reading begins by itself",
         ),
         Some(_) if !facts.reading => {
-            found(Status::Starting, "reading_positions", "finding where to read".into(), "wait a moment");
+            found(Status::Starting, Code::ReadingPositions, "finding where to read".into(), "wait a moment");
         }
         Some(_) => {
             if let Some(since) = facts.not_member.filter(|since| *since >= JOIN_TOLERATED) {
                 let detail = format!("not a member of the consumer group for {} s", since.as_secs());
                 found(
                     Status::Degraded,
-                    "not_in_group",
+                    Code::NotInGroup,
                     detail,
                     "clients are served, but this instance commits nothing and writes no dead letters; see the log",
                 );
@@ -332,7 +288,7 @@ fn kafka(facts: &Facts, found: &mut impl FnMut(Status, &'static str, String, &'s
     }
 }
 
-fn rates(window: &Counts, found: &mut impl FnMut(Status, &'static str, String, &'static str)) {
+fn rates(window: &Counts, found: &mut impl FnMut(Status, Code, String, &'static str)) {
     // What is caught up with may be so much that new bad records drown in it, and so little that it drowns in new ones.
     let worst = |bad: fn(&Judged) -> u64| {
         let groups = [("new records", window.new), ("records", window.all)];
@@ -341,33 +297,50 @@ fn rates(window: &Counts, found: &mut impl FnMut(Status, &'static str, String, &
     };
     if let Some(share) = worst(|group| group.payload_missing) {
         let detail = format!("{share} had no payload");
-        found(Status::Degraded, "payload_missing_rate", detail, "a producer sends null values; see the dead letters");
+        found(Status::Degraded, Code::PayloadMissingRate, detail, "a producer sends null values; see the dead letters");
     }
     if let Some(share) = worst(|group| group.decode_errors.saturating_sub(group.payload_missing)) {
         let detail = format!("{share} could not be decoded");
-        found(Status::Degraded, "decode_error_rate", detail, "see websocket_decode_errors_total and the dead letters");
+        found(
+            Status::Degraded,
+            Code::DecodeErrorRate,
+            detail,
+            "see websocket_decode_errors_total and the dead letters",
+        );
     }
     if window.dlq_failures > 0 {
         let detail = format!("{} dead letters were lost", window.dlq_failures);
-        found(Status::Degraded, "dead_letters_lost", detail, "check that the dead-letter topic exists and is writable");
+        found(
+            Status::Degraded,
+            Code::DeadLettersLost,
+            detail,
+            "check that the dead-letter topic exists and is writable",
+        );
     }
     if window.redis_dropped > 0 {
         let detail = format!("{} records were not written to redis", window.redis_dropped);
-        found(Status::Degraded, "redis_writes_dropped", detail, "clients get them from Kafka; see redis_unreachable");
+        found(Status::Degraded, Code::RedisWritesDropped, detail, "clients get them from Kafka; see redis_unreachable");
     }
     if window.redis_emptied > 0 {
         let detail = format!("redis has lost {} streams of history", window.redis_emptied);
         let hint = "clients get them from Kafka; if nobody flushed it, it evicts: see maxmemory and its policy";
-        found(Status::Degraded, "redis_emptied", detail, hint);
+        found(Status::Degraded, Code::RedisEmptied, detail, hint);
     }
     if window.lost_offsets > 0 {
         let detail = format!("{} offsets were gone before they could be read", window.lost_offsets);
-        found(Status::Degraded, "offsets_lost", detail, "retention is shorter than the backlog; raise it or scale out");
+        found(
+            Status::Degraded,
+            Code::OffsetsLost,
+            detail,
+            "retention is shorter than the backlog; raise it or scale out",
+        );
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn fine() -> Facts {
@@ -388,7 +361,7 @@ mod tests {
         Counts { all: judged(messages, decode_errors, payload_missing), ..Counts::default() }
     }
 
-    fn codes(facts: &Facts) -> (Status, Vec<&'static str>) {
+    fn codes(facts: &Facts) -> (Status, Vec<Code>) {
         let (status, reasons) = assess(facts);
         (status, reasons.iter().map(|reason| reason.code).collect())
     }
@@ -402,39 +375,43 @@ mod tests {
     fn each_fault_alone_has_its_own_reason() {
         let secs = Duration::from_secs;
         let window = |counts| Facts { window: counts, ..fine() };
-        let stands = |ours| StandsAt { partition: 2, offset: 7, kind: "internal", ours, since: secs(9) };
+        let stands = |ours| StandsAt { partition: 2, offset: 7, kind: Kind::Internal, ours, since: secs(9) };
         let blocked = DeadLettersBlocked { since: secs(3), letters: 5, partitions: vec![0, 2] };
         let redis = |required| RedisFailing { since: secs(1), fault: "timeout", error: "no answer".into(), required };
         let table = [
-            (Facts { draining: true, ..fine() }, Status::Draining, "draining"),
-            (Facts { stands_at: vec![stands(true)], ..fine() }, Status::Paused, "paused"),
-            (Facts { stands_at: vec![stands(false)], ..fine() }, Status::Paused, "waiting_for_owner"),
-            (Facts { dead_letters_blocked: Some(blocked), ..fine() }, Status::Degraded, "dead_letters_blocked"),
-            (Facts { kafka_contact: None, uptime: secs(2), ..fine() }, Status::Starting, "kafka_connecting"),
-            (Facts { kafka_contact: None, ..fine() }, Status::Reconnecting, "kafka_unreachable"),
-            (Facts { kafka_contact: Some(secs(10)), ..fine() }, Status::Reconnecting, "kafka_unreachable"),
-            (Facts { topic_missing: true, ..fine() }, Status::Reconnecting, "topic_missing"),
-            (Facts { reading: false, ..fine() }, Status::Starting, "reading_positions"),
-            (Facts { stuck: vec![3], ..fine() }, Status::Degraded, "partition_stuck"),
-            (Facts { not_member: Some(secs(20)), ..fine() }, Status::Degraded, "not_in_group"),
-            (Facts { credit_exhausted: Some(secs(5)), ..fine() }, Status::Degraded, "pipeline_full"),
-            (window(all(100, 2, 0)), Status::Degraded, "decode_error_rate"),
-            (window(all(100, 30, 30)), Status::Degraded, "payload_missing_rate"),
-            (window(Counts { dlq_failures: 1, ..Counts::default() }), Status::Degraded, "dead_letters_lost"),
-            (window(Counts { lost_offsets: 1, ..Counts::default() }), Status::Degraded, "offsets_lost"),
-            (Facts { redis_failing: Some(redis(false)), ..fine() }, Status::Degraded, "redis_unreachable"),
-            (Facts { redis_failing: Some(redis(true)), ..fine() }, Status::Degraded, "redis_unreachable"),
-            (window(Counts { redis_dropped: 1, ..Counts::default() }), Status::Degraded, "redis_writes_dropped"),
-            (window(Counts { redis_emptied: 1, ..Counts::default() }), Status::Degraded, "redis_emptied"),
+            (Facts { draining: true, ..fine() }, Status::Draining, Code::Draining),
+            (Facts { stands_at: vec![stands(true)], ..fine() }, Status::Paused, Code::Paused),
+            (Facts { stands_at: vec![stands(false)], ..fine() }, Status::Paused, Code::WaitingForOwner),
+            (Facts { dead_letters_blocked: Some(blocked), ..fine() }, Status::Degraded, Code::DeadLettersBlocked),
+            (Facts { kafka_contact: None, uptime: secs(2), ..fine() }, Status::Starting, Code::KafkaConnecting),
+            (Facts { kafka_contact: None, ..fine() }, Status::Reconnecting, Code::KafkaUnreachable),
+            (Facts { kafka_contact: Some(secs(10)), ..fine() }, Status::Reconnecting, Code::KafkaUnreachable),
+            (Facts { topic_missing: true, ..fine() }, Status::Reconnecting, Code::TopicMissing),
+            (Facts { reading: false, ..fine() }, Status::Starting, Code::ReadingPositions),
+            (Facts { stuck: vec![3], ..fine() }, Status::Degraded, Code::PartitionStuck),
+            (Facts { not_member: Some(secs(20)), ..fine() }, Status::Degraded, Code::NotInGroup),
+            (Facts { credit_exhausted: Some(secs(5)), ..fine() }, Status::Degraded, Code::PipelineFull),
+            (window(all(100, 2, 0)), Status::Degraded, Code::DecodeErrorRate),
+            (window(all(100, 30, 30)), Status::Degraded, Code::PayloadMissingRate),
+            (window(Counts { dlq_failures: 1, ..Counts::default() }), Status::Degraded, Code::DeadLettersLost),
+            (window(Counts { lost_offsets: 1, ..Counts::default() }), Status::Degraded, Code::OffsetsLost),
+            (Facts { redis_failing: Some(redis(false)), ..fine() }, Status::Degraded, Code::RedisUnreachable),
+            (Facts { redis_failing: Some(redis(true)), ..fine() }, Status::Degraded, Code::RedisUnreachable),
+            (window(Counts { redis_dropped: 1, ..Counts::default() }), Status::Degraded, Code::RedisWritesDropped),
+            (window(Counts { redis_emptied: 1, ..Counts::default() }), Status::Degraded, Code::RedisEmptied),
         ];
+        let mut told = BTreeSet::from([Code::ActorDown, Code::ActorRestarted]);
         for (facts, status, code) in table {
             assert_eq!(codes(&facts), (status, vec![code]), "{facts:?}");
+            told.insert(code);
         }
+        let all = schemars::schema_for!(Code);
+        assert_eq!(Some(told.len()), all.get("oneOf").and_then(|all| Some(all.as_array()?.len())), "{told:?}");
         let actor = |up, restarted| ActorFacts { name: "DecodePolicy", up, restarted };
         let down = Facts { actors: vec![actor(false, None)], ..fine() };
-        assert_eq!(codes(&down), (Status::Degraded, vec!["actor_down"]));
+        assert_eq!(codes(&down), (Status::Degraded, vec![Code::ActorDown]));
         let restarted = Facts { actors: vec![actor(true, Some(secs(3)))], ..fine() };
-        assert_eq!(codes(&restarted), (Status::Degraded, vec!["actor_restarted"]));
+        assert_eq!(codes(&restarted), (Status::Degraded, vec![Code::ActorRestarted]));
         let long_ago = Facts { actors: vec![actor(true, Some(secs(60)))], ..fine() };
         assert_eq!(codes(&long_ago), (Status::Healthy, vec![]));
     }

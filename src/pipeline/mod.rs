@@ -36,6 +36,8 @@ pub mod page;
 
 pub mod replay_plan;
 
+pub mod verdict;
+
 pub mod window;
 
 pub mod write_order;

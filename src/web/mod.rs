@@ -20,6 +20,8 @@ pub mod assets;
 
 pub mod status;
 
+pub mod health;
+
 pub mod quality;
 
 pub mod server;

@@ -6,16 +6,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::access::{OperatorAccess, Refusal};
 use super::admin::refused;
+use super::health::{Brief, Health};
 use super::origin::names_no_other;
 use crate::actors::sessions::Sessions;
+use crate::actors::supervisor::SupervisorState;
 use crate::board::Board;
 use crate::metrics::Metrics;
-use crate::pipeline::health::{self, Counts, Facts, Judged, Reason, Samples, StandsAt, Status};
+use crate::pipeline::health::{self, Counts, Facts, Judged, Samples};
 use crate::pipeline::retention::Bounds;
+use crate::pipeline::verdict::{Reason, Status};
 
 /// What never changes while the process runs.
 #[derive(Clone, Debug)]
@@ -52,8 +56,8 @@ pub struct StatusSource {
     pub started: Instant,
     /// Gathers the facts that live elsewhere (Kafka, actors, credit); the window is filled in here.
     pub facts: Box<dyn Fn() -> Facts + Send + Sync>,
-    /// State of every actor, for `/health`.
-    pub actors: Box<dyn Fn() -> Value + Send + Sync>,
+    /// State of every actor.
+    pub actors: SupervisorState,
     samples: Mutex<Samples>,
 }
 
@@ -77,8 +81,8 @@ impl StatusSource {
         board: Board,
         metrics: Arc<Metrics>,
         sessions: Sessions,
+        actors: SupervisorState,
         facts: impl Fn() -> Facts + Send + Sync + 'static,
-        actors: impl Fn() -> Value + Send + Sync + 'static,
     ) -> Self {
         Self {
             identity,
@@ -87,12 +91,12 @@ impl StatusSource {
             sessions,
             started: Instant::now(),
             facts: Box::new(facts),
-            actors: Box::new(actors),
+            actors,
             samples: Mutex::default(),
         }
     }
 
-    fn counts(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         let metrics = &self.metrics;
         let sum = |family: &prometheus::IntCounterVec, values: &[&str]| {
             values.iter().map(|value| family.with_label_values(&[value]).get()).sum::<u64>()
@@ -139,10 +143,10 @@ impl StatusSource {
         let (status, reasons, _) = self.assess();
         let reasons: Vec<_> =
             reasons.iter().map(|reason| json!({"code": reason.code, "detail": reason.detail})).collect();
-        json!({"status": status.as_str(), "reasons": reasons})
+        json!({"status": status, "reasons": reasons})
     }
 
-    fn last_message_age(&self) -> Option<Duration> {
+    pub(super) fn last_message_age(&self) -> Option<Duration> {
         let last = self
             .board
             .partitions()
@@ -152,92 +156,6 @@ impl StatusSource {
             .filter(|last| *last > 0)?;
         let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).ok()?;
         Some(Duration::from_millis(now.saturating_sub(last).max(0).cast_unsigned()))
-    }
-
-    fn partitions(&self) -> Value {
-        let partitions: Map<String, Value> = self
-            .board
-            .partitions()
-            .iter()
-            .map(|board| {
-                let cell = |cell: &crate::board::Cell| cell.get().map(|offset| offset.to_string());
-                let positions = json!({
-                    "fetched": cell(&board.fetched),
-                    "settled": cell(&board.settled),
-                    "committed": cell(&board.committed),
-                    "window_low": cell(&board.window_low),
-                    "stored": cell(&board.stored),
-                    "high_watermark": cell(&board.high_watermark),
-                    "owned": board.duty_term.load(std::sync::atomic::Ordering::Relaxed) != 0,
-                });
-                (board.partition.to_string(), positions)
-            })
-            .collect();
-        partitions.into()
-    }
-
-    fn health(&self) -> Value {
-        let (status, reasons, facts) = self.assess();
-        let counts = self.counts();
-        let clients = self.sessions.len();
-        let age = self.last_message_age();
-        let named: u64 = self.metrics.replay_gap_messages.with_label_values(&["partition"]).get();
-        let reasons: Vec<_> = reasons
-            .iter()
-            .map(|reason| json!({"code": reason.code, "detail": reason.detail, "hint": reason.hint}))
-            .collect();
-        json!({
-            "status": status.as_str(),
-            "reasons": reasons,
-            "metrics": {
-                "kafka_messages_received": counts.all.messages,
-                "kafka_errors": counts.all.decode_errors,
-                "decode_errors": counts.all.decode_errors,
-                "payload_missing": counts.all.payload_missing,
-                "infrastructure_errors": counts.infrastructure_errors,
-                "connected_clients": clients,
-                "uptime_seconds": self.started.elapsed().as_secs(),
-                "last_kafka_message_ago_seconds": age.map(|age| age.as_secs()),
-                "dropped_messages": named,
-                "send_failed": counts.send_failed,
-                "send_timeout": counts.send_timeout,
-                "messages_last_120s": facts.window.all.messages,
-                "decode_errors_last_120s": facts.window.all.decode_errors,
-                "payload_missing_last_120s": facts.window.all.payload_missing,
-                "infrastructure_errors_last_120s": facts.window.infrastructure_errors,
-                "send_failed_last_120s": facts.window.send_failed,
-                "send_timeout_last_120s": facts.window.send_timeout,
-                "dead_letters_lost_last_120s": facts.window.dlq_failures,
-                "lost_offsets_last_120s": facts.window.lost_offsets,
-                "redis_writes_dropped_last_120s": facts.window.redis_dropped,
-                "redis_streams_emptied_last_120s": facts.window.redis_emptied,
-            },
-            "replay_buffer": {
-                "redis_enabled": self.identity.redis.is_some(),
-                "redis_up": self.metrics.redis_up.get() == 1,
-                "redis_hits": self.metrics.redis_hits.get(),
-                "redis_misses": self.metrics.redis_misses.get(),
-                "redis_write_dropped": self.metrics.redis_write_dropped.get(),
-                "redis_write_failures": self.metrics.redis_write_failures.get(),
-                "redis_message_ttl_secs": self.identity.redis.map(|redis| redis.age_ms / 1_000),
-                "redis_max_sequences": self.identity.redis.map(|redis| redis.offsets),
-                "memory_hits": self.metrics.memory_hits.get(),
-                "memory_buffer_size": self.metrics.window_records.get(),
-                "memory_buffer_bytes": self.metrics.window_bytes.get(),
-                "max_memory_size": self.identity.window_records,
-            },
-            "kafka_status": match (facts.kafka_contact, age) {
-                (None, _) => "not_connected",
-                (Some(ago), _) if ago >= health::KAFKA_LOST => "not_connected",
-                (Some(_), None) => "waiting_for_messages",
-                (Some(_), Some(age)) if age > Duration::from_secs(60) => "no_recent_messages",
-                (Some(_), Some(_)) => "connected",
-            },
-            "websocket_status": if clients == 0 { "no_clients".to_owned() } else { format!("{clients}_clients_connected") },
-            "paused": facts.stands_at.iter().map(paused).collect::<Vec<_>>(),
-            "actors": (self.actors)(),
-            "partitions": self.partitions(),
-        })
     }
 
     fn version(&self) -> Value {
@@ -277,34 +195,22 @@ pub fn git_sha() -> &'static str {
     option_env!("GIT_COMMIT_SHA").unwrap_or("unknown")
 }
 
-fn paused(stands_at: &StandsAt) -> Value {
-    let StandsAt { partition, offset, kind, ours, since } = stands_at;
-    json!({
-        "partition": partition,
-        "offset": offset.to_string(),
-        "kind": kind,
-        "decided_by": if *ours { "operator" } else { "owner" },
-        "seconds": since.as_secs(),
-    })
-}
-
-fn json_response(value: &Value) -> HttpResponse {
+fn json_response(value: &impl Serialize) -> HttpResponse {
     HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(value)
 }
 
 /// `GET /health`: always 200; the status is in the body. Who may not see what others do gets no more than that.
 pub async fn health(request: HttpRequest, source: Data<StatusSource>, view: Data<Observers>) -> HttpResponse {
-    if view.allow(&request).is_ok() {
-        return json_response(&source.health());
-    }
-    let (status, _, _) = source.assess();
-    json_response(&json!({"status": status.as_str()}))
+    json_response(&match view.allow(&request) {
+        Ok(()) => Health::Full(Box::new(source.full())),
+        Err(_) => Health::Brief(Brief { status: source.assess().0 }),
+    })
 }
 
 /// `GET /ready`: 200 when new clients should be sent here, else 503.
 pub async fn ready(source: Data<StatusSource>) -> HttpResponse {
     let (status, _, _) = source.assess();
-    let body = json!({"ready": status.is_ready(), "status": status.as_str()});
+    let body = json!({"ready": status.is_ready(), "status": status});
     if status.is_ready() {
         json_response(&body)
     } else {

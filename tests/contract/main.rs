@@ -28,6 +28,9 @@ mod golden;
 
 mod health;
 
+#[path = "../system/harness/json_schema.rs"]
+mod json_schema;
+
 mod layers;
 
 mod metrics;

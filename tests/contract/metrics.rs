@@ -63,9 +63,13 @@ pub(crate) fn tables(declared: &[Declared], level: &str) -> String {
     page
 }
 
+/// What the table says about a metric.
+pub(crate) fn declared(name: &str) -> &'static Declared {
+    Metrics::TABLE.iter().find(|metric| metric.name == name).unwrap()
+}
+
 fn values(name: &str, label: &str) -> BTreeSet<&'static str> {
-    let metric = Metrics::TABLE.iter().find(|metric| metric.name == name).unwrap();
-    match metric.labels.iter().find(|(found, _)| *found == label) {
+    match declared(name).labels.iter().find(|(found, _)| *found == label) {
         Some((_, Values::Closed(values))) => values.iter().copied().collect(),
         other => panic!("{name} {label}: {other:?}"),
     }
