@@ -77,7 +77,19 @@ impl Client {
         let random = Rng::with_seed(settings.seed ^ (u64::from(number) << 32));
         let (ledger, settings) = (Ledger::default(), settings.clone());
         let (reported, ask_on) = (Instant::now(), None);
-        Self { number, settings, shared, random, ledger, socket: None, reported, ask_on, counted: 0, broken: false }
+        Self {
+            number,
+            settings,
+            shared,
+            random,
+            ledger,
+            socket: None,
+            reported,
+            reported_frames: 0,
+            ask_on,
+            counted: 0,
+            broken: false,
+        }
     }
 
     /// Behaves in one way after the other until `end`, or until it is over for all.
