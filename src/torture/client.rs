@@ -65,6 +65,8 @@ pub(super) struct Client {
     reported: Instant,
     /// Frames that had come by then.
     reported_frames: u64,
+    /// Losses of all connections, when this one was opened.
+    cuts: u64,
     ask_on: Option<Instant>,
     /// Records that were counted.
     counted: u64,
@@ -86,6 +88,7 @@ impl Client {
             socket: None,
             reported,
             reported_frames: 0,
+            cuts: 0,
             ask_on,
             counted: 0,
             broken: false,
@@ -195,6 +198,9 @@ impl Client {
 
     async fn frames(&mut self, until: Instant, pause: Duration) -> Result<End, Violation> {
         while let Some(socket) = &mut self.socket {
+            if self.shared.lock().cuts != self.cuts {
+                return Ok(End::Connection);
+            }
             // Who was parked, or has not said what it applied, may be told nothing before it speaks.
             let due = until.min(Instant::now() + REPORT);
             let message = match tokio::time::timeout_at(due.into(), socket.next()).await {
@@ -310,7 +316,14 @@ impl Client {
     }
 
     async fn connect(&mut self) -> bool {
-        let address = self.random.choice(&self.settings.addresses).cloned().unwrap_or_default();
+        let address = {
+            let mut state = self.shared.lock();
+            self.cuts = state.cuts;
+            match self.random.choice(&mut state.addresses) {
+                Some(address) => address.clone(),
+                None => return false,
+            }
+        };
         let opened = tokio::time::timeout(CONNECT, open(&address, self.settings.token.as_deref())).await;
         let Ok(Ok(mut socket)) = opened else { return false };
         self.ledger.connected();

@@ -110,6 +110,16 @@ impl Crowd {
         }
     }
 
+    /// Tells them where the instances are now.
+    pub(super) fn find(&self, addresses: Vec<String>) {
+        self.shared.lock().addresses = addresses;
+    }
+
+    /// Lets all of them lose their connections at once.
+    pub(super) fn cut(&self) {
+        self.shared.lock().cuts += 1;
+    }
+
     /// Lets them behave well, or badly again.
     pub(super) fn calm(&self, calm: bool) {
         self.shared.lock().calm = calm;

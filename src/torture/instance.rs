@@ -1,6 +1,6 @@
 //! An instance of the service as a process of its own: started, killed by signal 9, stopped, its wall clock set.
 //!
-//! Clients reach it through a proxy, so that its address outlives it. What it says goes to a file.
+//! It takes another port each time. What it says goes to a file.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -10,8 +10,6 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-use super::proxy::Proxy;
 
 /// Ends a process with the one that began it; of util-linux.
 const LEASH: &str = "/usr/bin/setpriv";
@@ -42,9 +40,8 @@ pub(super) struct Instance {
     /// Holds the difference to the real time, as the library reads it.
     clock: PathBuf,
     child: Child,
-    /// Before it, for clients.
-    pub door: Proxy,
-    listens: bool,
+    /// Where it listens, once that is known.
+    address: Option<String>,
     /// Bytes of the log that are of runs before this one.
     before: usize,
 }
@@ -60,31 +57,28 @@ impl Instance {
         let (log, clock) = (folder.join(format!("{name}.log")), folder.join(format!("{name}.clock")));
         fs::write(&clock, "+0")?;
         let child = spawn(program, &variables, &log, &clock)?;
-        let door = Proxy::start()?;
-        Ok(Self { program: program.clone(), variables, log, clock, child, door, listens: false, before: 0 })
+        Ok(Self { program: program.clone(), variables, log, clock, child, address: None, before: 0 })
     }
 
     /// Kills it by signal 9 and starts it again.
     pub(super) fn restart(&mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
-        self.listens = false;
+        self.address = None;
         self.before = fs::read(&self.log)?.len();
         self.child = spawn(&self.program, &self.variables, &self.log, &self.clock)?;
         Ok(())
     }
 
-    /// Whether it listens by now; then clients are let in.
-    pub(super) fn listens(&mut self) -> io::Result<bool> {
-        if !self.listens {
+    /// Where it listens, `host:port`; `None`: not yet.
+    pub(super) fn address(&mut self) -> io::Result<Option<&str>> {
+        if self.address.is_none() {
             let said = fs::read(&self.log)?;
             let said = String::from_utf8_lossy(said.get(self.before..).unwrap_or_default());
-            if let Some(address) = said.lines().find_map(|line| line.strip_prefix(LISTENING)) {
-                self.door.forward_to(address.trim());
-                self.listens = true;
-            }
+            let address = said.lines().find_map(|line| line.strip_prefix(LISTENING));
+            self.address = address.map(|address| address.trim().to_owned());
         }
-        Ok(self.listens)
+        Ok(self.address.as_deref())
     }
 
     /// Lets it stand still, or go on.

@@ -101,6 +101,10 @@ struct State {
     over: Option<String>,
     /// Per client the partitions of which it has applied something.
     known: BTreeMap<u32, BTreeSet<i32>>,
+    /// `host:port` of the instances that listen.
+    addresses: Vec<String>,
+    /// How often all connections were lost at once.
+    cuts: u64,
     /// Clients behave well for a while.
     calm: bool,
     /// Clients stop to misbehave.
@@ -195,6 +199,7 @@ impl State {
 /// Lets the clients misbehave, and tells what came of it.
 pub async fn run(settings: &Settings) -> Report {
     let shared = Shared::default();
+    shared.lock().addresses.clone_from(&settings.addresses);
     let end = Instant::now() + settings.lasts;
     let mut clients: Vec<Client> =
         (0..settings.clients).map(|number| Client::new(number, settings, shared.clone())).collect();

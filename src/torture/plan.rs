@@ -30,7 +30,7 @@ pub enum Fault {
     SlowRedis,
     /// Redis forgets everything.
     FlushRedis,
-    /// Connections of clients are reset, new ones refused.
+    /// All clients lose their connections at once, and come back at once.
     CutClients,
     /// The topic gains a partition.
     MorePartitions,

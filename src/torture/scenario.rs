@@ -205,9 +205,9 @@ impl<'a> Scenario<'a> {
             let name = format!("{seed}-{number}");
             instances.push(Instance::start(&program, variables(stage, topic, number), &name, &settings.folder)?);
         }
-        let doors = instances.iter().map(|instance| instance.door.address()).collect();
         let crowd = Crowd::start(Settings {
-            addresses: doors,
+            // They are told once instances listen.
+            addresses: Vec::new(),
             clients: settings.clients,
             seed,
             lasts: Duration::ZERO,
@@ -252,9 +252,10 @@ impl<'a> Scenario<'a> {
     }
 
     fn all_listen(&mut self) -> Result<Result<(), String>, ScenarioError> {
-        let mut listening = Ok(());
+        let (mut listening, mut addresses) = (Ok(()), Vec::new());
         for (number, instance) in self.instances.iter_mut().enumerate() {
-            if instance.listens()? {
+            if let Some(address) = instance.address()? {
+                addresses.push(address.to_owned());
                 continue;
             }
             if let Some(status) = instance.ended()? {
@@ -263,6 +264,7 @@ impl<'a> Scenario<'a> {
             }
             listening = Err(format!("instance {number} does not"));
         }
+        self.crowd.find(addresses);
         Ok(listening)
     }
 
@@ -308,7 +310,7 @@ impl<'a> Scenario<'a> {
             Fault::HangRedis => around.redis(Network::BlackHole),
             Fault::SlowRedis => around.redis(Surroundings::slow()),
             Fault::FlushRedis => around.forget(self.topic)?,
-            Fault::CutClients => self.instances.iter().for_each(|instance| instance.door.cut()),
+            Fault::CutClients => self.crowd.cut(),
             Fault::MorePartitions => self.grow()?,
             Fault::Retention => {
                 let kept_from = around.expire(self.topic)?;
@@ -347,7 +349,6 @@ impl<'a> Scenario<'a> {
         for instance in &self.instances {
             instance.signal(Signal::SIGCONT);
             instance.set_clock("+0")?;
-            instance.door.heal();
         }
         Ok(())
     }
