@@ -201,6 +201,10 @@ impl Client {
             if self.shared.lock().cuts != self.cuts {
                 return Ok(End::Connection);
             }
+            // A timeout does not tell while something is always there.
+            if Instant::now() >= until {
+                return Ok(End::Time);
+            }
             // Who was parked, or has not said what it applied, may be told nothing before it speaks.
             let due = until.min(Instant::now() + REPORT);
             let message = match tokio::time::timeout_at(due.into(), socket.next()).await {
