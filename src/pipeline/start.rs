@@ -41,6 +41,13 @@ pub fn is_ahead(resume: &Resume, same_epoch: bool, known: &[Known]) -> bool {
     resume.from == From::Cursor && same_epoch && known.iter().any(ahead)
 }
 
+/// Whether the client has something of a partition that is not known. The topic may have gained it a moment ago, and
+/// another instance have heard of it first.
+pub fn knows_more_partitions(resume: &Resume, same_epoch: bool, known: &[Known]) -> bool {
+    let unknown = |(partition, _): &(i32, i64)| known.iter().all(|known| known.partition != *partition);
+    resume.from == From::Cursor && same_epoch && resume.last_applied.iter().any(unknown)
+}
+
 fn last_applied(resume: &Resume, partition: i32) -> Option<i64> {
     let index = resume.last_applied.binary_search_by_key(&partition, |(partition, _)| *partition).ok()?;
     resume.last_applied.get(index).map(|(_, last)| *last)
@@ -141,6 +148,19 @@ mod tests {
             assert_eq!(start.resets.first().map(|(_, reason, _)| *reason), reset, "{from:?} {last:?}");
             assert_eq!(is_ahead(&request(from, last, unlisted), true, &[KNOWN]), reset.is_some(), "{from:?} {last:?}");
         }
+    }
+
+    #[test]
+    fn a_partition_that_only_the_client_knows_is_noticed_where_its_cursor_means_something() {
+        let of = |partition, from| Resume {
+            last_applied: vec![(0, 150), (partition, 3)],
+            ..request(from, None, Unlisted::Earliest)
+        };
+        assert!(knows_more_partitions(&of(1, From::Cursor), true, &[KNOWN]));
+        assert!(!is_ahead(&of(1, From::Cursor), true, &[KNOWN]), "that is another question");
+        assert!(!knows_more_partitions(&request(From::Cursor, Some(150), Unlisted::Earliest), true, &[KNOWN]));
+        assert!(!knows_more_partitions(&of(1, From::Cursor), false, &[KNOWN]), "the cursor is of another log");
+        assert!(!knows_more_partitions(&of(1, From::Latest), true, &[KNOWN]), "the cursor is not asked for");
     }
 
     #[test]

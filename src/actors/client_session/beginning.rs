@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use actix::{ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
 use actix_web_actors::ws::WebsocketContext;
 
-use super::{AHEAD_WAIT, ClientSession, READY_POLL, RESET_WAIT, SessionShared, V1_RESUME_WAIT};
+use super::{AHEAD_WAIT, ClientSession, GROWN_WAIT, READY_POLL, RESET_WAIT, SessionShared, V1_RESUME_WAIT};
 use crate::actors::resumes::{self, Ended};
 use crate::actors::session_queue::Beginning;
 use crate::board::Stream;
@@ -30,6 +30,7 @@ impl ClientSession {
         let wait = |known: &[Known]| match named {
             // Another instance has learned of it first.
             NamedEpoch::AfterReset => RESET_WAIT,
+            _ if start::knows_more_partitions(&resume, named == NamedEpoch::Current, known) => GROWN_WAIT,
             _ if start::is_ahead(&resume, named == NamedEpoch::Current, known) => AHEAD_WAIT,
             _ => Duration::ZERO,
         };
