@@ -39,6 +39,8 @@ pub(super) struct Instance {
     log: PathBuf,
     /// Holds the difference to the real time, as the library reads it.
     clock: PathBuf,
+    /// That difference, in seconds.
+    clock_is_off: i64,
     child: Child,
     /// Where it listens, once that is known.
     address: Option<String>,
@@ -57,7 +59,7 @@ impl Instance {
         let (log, clock) = (folder.join(format!("{name}.log")), folder.join(format!("{name}.clock")));
         fs::write(&clock, "+0")?;
         let child = spawn(program, &variables, &log, &clock)?;
-        Ok(Self { program: program.clone(), variables, log, clock, child, address: None, before: 0 })
+        Ok(Self { program: program.clone(), variables, log, clock, clock_is_off: 0, child, address: None, before: 0 })
     }
 
     /// Kills it by signal 9 and starts it again.
@@ -87,9 +89,10 @@ impl Instance {
         let _ = i32::try_from(self.child.id()).map(|id| kill(Pid::from_raw(id), signal));
     }
 
-    /// Sets its wall clock apart from the real time: `+3h`, `-2d`, `+0`. It sees that within a second.
-    pub(super) fn set_clock(&self, difference: &str) -> io::Result<()> {
-        fs::write(&self.clock, difference)
+    /// Sets its wall clock forward, or back, by so many seconds. It sees that within a second.
+    pub(super) fn set_clock(&mut self, seconds: i64) -> io::Result<()> {
+        self.clock_is_off += seconds;
+        fs::write(&self.clock, format!("{:+}", self.clock_is_off))
     }
 
     /// How it ended, if it did by itself.

@@ -23,7 +23,7 @@ const PARTITIONS: usize = 3;
 /// Records per second.
 const RATE: u64 = 1_000;
 /// Between them they have every fault.
-const FEW: [u64; 3] = [0, 155, 166];
+const FEW: [u64; 3] = [3, 48, 167];
 const MANY: &str = "1-200";
 
 /// Carries scenarios out by the command line; none breaks a promise, and nothing is left out.
@@ -39,7 +39,7 @@ fn scenarios_keep_the_promise(seeds: &str) {
         let outcome: Value = serde_json::from_str(&line.expect("text")).expect("JSON");
         println!("{outcome}");
         assert_eq!(outcome["left_out"], json!([]), "scripts/setup installs what is missing");
-        assert!(outcome["published"].as_u64() > Some(1_000) && outcome["records"].as_u64() > Some(1_000), "{outcome}");
+        assert!(outcome["published"].as_u64() > Some(500) && outcome["records"].as_u64() > Some(1_000), "{outcome}");
         if outcome["violations"] != 0 {
             broken.push(format!("{}: {}", outcome["scenario"], outcome["first_violations"]));
         }
