@@ -30,7 +30,6 @@ const FORWARD: i64 = 3 * 3600;
 const BACK: i64 = -2;
 /// An instance sees another time within a second.
 const CLOCK_IS_SEEN: Duration = Duration::from_millis(1_200);
-/// Between two looks at what is waited for.
 const LOOK: Duration = Duration::from_millis(50);
 /// Settings that give every tier of the history its turn within seconds: little is kept in memory and in queues.
 pub const NARROW: [(&str, &str); 10] = [
@@ -207,7 +206,6 @@ impl<'a> Scenario<'a> {
             instances.push(Instance::start(&program, variables(stage, topic, number), &name, &settings.folder)?);
         }
         let crowd = Crowd::start(Settings {
-            // They are told once instances listen.
             addresses: Vec::new(),
             clients: settings.clients,
             seed,
@@ -217,7 +215,7 @@ impl<'a> Scenario<'a> {
             telling: Telling::AgainstTheTruth,
         })?;
         let load = Some(Load::start(&settings.connection, topic, settings.partitions, settings.rate, seed)?);
-        let (truth, kept_from) = (Truth::default(), BTreeMap::new());
+        let (truth, kept_from) = Default::default();
         Ok(Self { stage, seed, topic, stop, instances, crowd, load, truth, kept_from, ended: None, published: 0 })
     }
 

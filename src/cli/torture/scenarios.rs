@@ -43,7 +43,7 @@ pub(super) struct Scenarios {
     #[arg(long, value_name = "FAULTS", value_delimiter = ',', requires = "scenarios")]
     only: Vec<Fault>,
     /// Instances of the service
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=10), requires = "scenarios", allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10), requires = "scenarios", allow_negative_numbers = true)]
     instances: u32,
     /// Partitions of the topic, at first
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=1_000), requires = "scenarios", allow_negative_numbers = true)]
