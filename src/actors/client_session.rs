@@ -44,10 +44,8 @@ const LONGEST_TIMER: Duration = Duration::from_secs(24 * 3600);
 const V1_RESUME_WAIT: Duration = Duration::from_secs(1);
 /// How often a session looks whether the positions of the log have become known.
 const READY_POLL: Duration = Duration::from_millis(50);
-/// How long a cursor beyond the known end of the log may wait for the log to be read that far.
-const AHEAD_WAIT: Duration = Duration::from_secs(1);
-/// How long a client waits that knows a partition which is not known here: the topic is looked at every second, unless
-/// configured, and a new partition has to be opened.
+/// How long a client waits that knows a partition which is not known here, before it begins without: the topic is looked at
+/// every second, unless configured, and a new partition has to be opened.
 const GROWN_WAIT: Duration = Duration::from_secs(3);
 /// How long a cursor may wait that names a reset by hand of which this instance has not heard.
 const RESET_WAIT: Duration = Duration::from_secs(3);

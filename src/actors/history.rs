@@ -188,7 +188,7 @@ mod tests {
 
     use super::*;
     use crate::actors::link::Link;
-    use crate::actors::session_queue::{Beginning, Feed, QueueLimits, SessionInfo, SessionQueue, SlowPolicy};
+    use crate::actors::session_queue::{Beginning, Feed, QueueLimits, Request, SessionInfo, SessionQueue, SlowPolicy};
     use crate::board::Epoch;
     use crate::messages::Below;
     use crate::pipeline::page::PageRequest;
@@ -289,7 +289,7 @@ mod tests {
         let limits = QueueLimits { queued_bytes, unapplied_bytes, page_records: 100, max_total: 100, slow };
         let queue = Arc::new(SessionQueue::new(info, limits, Link::default()));
         let start = Beginning { partition: 0, from: 0, end: 50, oldest: false };
-        queue.begin(epoch, &[start], From::Cursor, Vec::new(), now);
+        queue.begin(epoch, &[start], Request::new(From::Cursor), now);
         queue
     }
 

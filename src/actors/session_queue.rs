@@ -13,6 +13,7 @@ mod filtered;
 mod forms;
 mod look;
 mod replay;
+mod request;
 mod state;
 mod threads;
 mod v1;
@@ -21,6 +22,7 @@ use feeder::MAX_LOOKED_THROUGH;
 pub use feeder::{Fed, Feeder};
 pub use forms::Forms;
 pub use look::Snapshot;
+pub use request::{Beginning, Request};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -41,11 +43,10 @@ use super::resumes::Ended;
 use crate::board::Epoch;
 use crate::messages::Join;
 use crate::pipeline::apply_lag::ApplyLag;
-use crate::pipeline::threads::ThreadCursor;
 use crate::pipeline::trace_parent::TraceParent;
 use crate::pipeline::window::Chunk;
 use crate::wire::close_code::CloseCode;
-use crate::wire::control::{self, Dialect, From, ResetReason};
+use crate::wire::control::{self, Dialect, ResetReason};
 use crate::wire::ws_frame;
 
 /// What may wait for one client.
@@ -143,19 +144,6 @@ impl Position {
     }
 }
 
-/// Where a session begins in a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Beginning {
-    /// The partition.
-    pub partition: i32,
-    /// The first offset.
-    pub from: i64,
-    /// The end of the log as known at the request.
-    pub end: i64,
-    /// It asked for the oldest that is kept, not for this very offset.
-    pub oldest: bool,
-}
-
 /// How a session came to be live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Joined {
@@ -192,6 +180,7 @@ impl SessionQueue {
             epoch: Arc::default(),
             epoch_number: 0,
             positions: Vec::new(),
+            later: Vec::new(),
             resume: None,
             ticket: 0,
             skips_to_live: false,
@@ -225,38 +214,19 @@ impl SessionQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins, or begins anew, at `starts`; what is queued and not yet taken is dropped, `first` frames go ahead of the data.
-    /// The store is asked at once.
-    pub fn begin(self: &Arc<Self>, epoch: &Epoch, starts: &[Beginning], from: From, first: Vec<Bytes>, now: Instant) {
-        self.start(epoch, starts, Some((from, None)), first, now);
-    }
-
-    /// As [`Self::begin`] for a v1 client that asks for threads.
-    pub fn begin_threads(
+    /// Begins, or begins anew, at `starts`; what is queued and not yet taken is dropped. The store is asked at once. Without
+    /// a request, for a client that asked for nothing, no `replay_complete` answers it.
+    pub fn begin(
         self: &Arc<Self>,
         epoch: &Epoch,
         starts: &[Beginning],
-        threads: ThreadCursor,
-        first: Vec<Bytes>,
+        request: impl Into<Option<Request>>,
         now: Instant,
     ) {
-        // What was taken before it was asked is no loss of the threads; their own numbers tell what is missing.
-        self.start(epoch, starts, Some((From::Earliest, Some(threads))), first, now);
-    }
-
-    /// Begins at `starts` for a client that asked for nothing: no `replay_complete` answers it.
-    pub fn begin_live(self: &Arc<Self>, epoch: &Epoch, starts: &[Beginning], now: Instant) {
-        self.start(epoch, starts, None, Vec::new(), now);
-    }
-
-    fn start(
-        self: &Arc<Self>,
-        epoch: &Epoch,
-        starts: &[Beginning],
-        request: Option<(From, Option<ThreadCursor>)>,
-        first: Vec<Bytes>,
-        now: Instant,
-    ) {
+        let (request, first, later) = match request.into() {
+            Some(Request { from, threads, first, later }) => (Some((from, threads)), first, later),
+            None => (None, Vec::new(), Vec::new()),
+        };
         {
             let mut state = self.lock();
             if matches!(state.feed, Feed::Closing(_)) {
@@ -270,6 +240,7 @@ impl SessionQueue {
                 |start: &Beginning| Position { oldest: start.oldest, ..Position::at(start.from, start.partition) };
             state.positions = starts.iter().map(position).collect();
             state.positions.sort_unstable_by_key(|position| position.partition);
+            state.later = later;
             state.withheld.clear();
             state.apply_lag = ApplyLag::default();
             let mut targets: Vec<_> = starts.iter().map(|start| (start.partition, start.end)).collect();
@@ -429,6 +400,7 @@ impl SessionQueue {
                 return;
             }
             state.positions.clear();
+            state.later.clear();
             state.withheld.clear();
             state.threads = None;
             let shown: Vec<_> = starts.iter().filter(|(partition, _)| !state.hides(*partition)).collect();
@@ -445,7 +417,8 @@ impl SessionQueue {
         self.waker.wake();
     }
 
-    /// The topic has a new partition: the session has it from `start` on, however late it gets to it.
+    /// The topic has a new partition: the session has it from `start` on, or from where its client was in it, however late
+    /// it gets to it.
     pub fn add_partition(&self, partition: i32, start: i64, now: Instant) {
         {
             let mut state = self.lock();

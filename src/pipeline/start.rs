@@ -34,18 +34,29 @@ pub struct Start {
 }
 
 /// Whether the client is further than what is known of the log. Another instance may have shown it more than this one has
-/// heard of, so this is worth a moment of waiting before it is believed.
+/// heard of, so the log has to be asked before that is believed.
 pub fn is_ahead(resume: &Resume, same_epoch: bool, known: &[Known]) -> bool {
     let ahead =
         |known: &Known| last_applied(resume, known.partition).is_some_and(|last| last >= known.end.max(known.next));
     resume.from == From::Cursor && same_epoch && known.iter().any(ahead)
 }
 
-/// Whether the client has something of a partition that is not known. The topic may have gained it a moment ago, and
-/// another instance have heard of it first.
-pub fn knows_more_partitions(resume: &Resume, same_epoch: bool, known: &[Known]) -> bool {
-    let unknown = |(partition, _): &(i32, i64)| known.iter().all(|known| known.partition != *partition);
-    resume.from == From::Cursor && same_epoch && resume.last_applied.iter().any(unknown)
+/// Where the client goes on in partitions that are not known. The topic may have gained them a moment ago, and another
+/// instance have heard of them first.
+pub fn unknown(resume: &Resume, same_epoch: bool, known: &[Known]) -> Vec<(i32, i64)> {
+    if resume.from != From::Cursor || !same_epoch {
+        return Vec::new();
+    }
+    let is_unknown = |(partition, _): &&(i32, i64)| known.iter().all(|known| known.partition != *partition);
+    let next = |(partition, last): &(i32, i64)| (*partition, last.saturating_add(1));
+    resume.last_applied.iter().filter(is_unknown).map(next).collect()
+}
+
+/// What is known, once the log was asked where it ends.
+#[must_use]
+pub fn with_ends(known: &[Known], ends: &[(i32, i64)]) -> Vec<Known> {
+    let end = |partition| ends.iter().find(|(of, _)| *of == partition).map_or(0, |(_, end)| *end);
+    known.iter().map(|known| Known { end: known.end.max(end(known.partition)), ..*known }).collect()
 }
 
 fn last_applied(resume: &Resume, partition: i32) -> Option<i64> {
@@ -156,11 +167,22 @@ mod tests {
             last_applied: vec![(0, 150), (partition, 3)],
             ..request(from, None, Unlisted::Earliest)
         };
-        assert!(knows_more_partitions(&of(1, From::Cursor), true, &[KNOWN]));
+        let nothing = Vec::new();
+        assert_eq!(unknown(&of(1, From::Cursor), true, &[KNOWN]), vec![(1, 4)]);
         assert!(!is_ahead(&of(1, From::Cursor), true, &[KNOWN]), "that is another question");
-        assert!(!knows_more_partitions(&request(From::Cursor, Some(150), Unlisted::Earliest), true, &[KNOWN]));
-        assert!(!knows_more_partitions(&of(1, From::Cursor), false, &[KNOWN]), "the cursor is of another log");
-        assert!(!knows_more_partitions(&of(1, From::Latest), true, &[KNOWN]), "the cursor is not asked for");
+        assert_eq!(unknown(&request(From::Cursor, Some(150), Unlisted::Earliest), true, &[KNOWN]), nothing);
+        assert_eq!(unknown(&of(1, From::Cursor), false, &[KNOWN]), nothing, "the cursor is of another log");
+        assert_eq!(unknown(&of(1, From::Latest), true, &[KNOWN]), nothing, "the cursor is not asked for");
+    }
+
+    #[test]
+    fn a_cursor_is_beyond_the_end_only_if_the_log_says_so() {
+        let ahead = request(From::Cursor, Some(250), Unlisted::Earliest);
+        for (end, begins, reset) in [(180, 200, true), (250, 250, true), (251, 251, false), (900, 251, false)] {
+            let known = with_ends(&[KNOWN], &[(7, 5_000), (0, end)]);
+            let start = decide(&ahead, NamedEpoch::Current, &[], &known);
+            assert_eq!((start.begins[0].from, !start.resets.is_empty()), (begins, reset), "{end}");
+        }
     }
 
     #[test]

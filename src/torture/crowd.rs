@@ -252,6 +252,8 @@ mod tests {
         judged(0, vec![record(0), missing(), record(2), record(3)]).unwrap();
         judged(0, vec![gap(0), missing(), record(2), record(3)]).unwrap();
         judged(2, vec![record(2), record(3)]).unwrap();
+        // Retention was faster than the first record of a client that began at what was kept.
+        judged(0, vec![skip(0, SkipReason::NoRecord), missing(), record(2), record(3)]).unwrap();
     }
 
     #[test]
@@ -265,11 +267,22 @@ mod tests {
             (vec![record(0), missing(), other(), record(3)], "should be a record"),
             (vec![record(0), skip(1, SkipReason::NoRecord), record(2), record(3)], "should be a skip"),
             (vec![record(0), record(1), record(2), record(3)], "should be a skip"),
+            // Retention has not taken this one, and the client did not begin there.
+            (vec![skip(0, SkipReason::Filtered), missing(), record(2), record(3)], "should be a record"),
             (vec![record(0), missing(), record(2), record(3), record(4)], "never published"),
         ] {
             let why = judged(0, items).unwrap_err();
             assert!(why.contains(told), "{why}");
         }
+    }
+
+    #[test]
+    fn what_retention_takes_of_who_is_on_the_way_is_a_gap_and_no_skip() {
+        let two_taken = Verdict { kept_from: [(0, 3)].into(), ..verdict() };
+        let items = |second| vec![record(0), second, gap(2), record(3)];
+        two_taken.judge(0, false, &client(0, items(gap(1)))).unwrap();
+        let why = two_taken.judge(0, false, &client(0, items(skip(1, SkipReason::NoRecord)))).unwrap_err();
+        assert!(why.contains("(0, 1) should be a skip for PayloadMissing"), "{why}");
     }
 
     #[test]

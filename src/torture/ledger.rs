@@ -4,7 +4,7 @@
 //! refuses the first frame that leaves a hole, repeats an offset or comes out of order. Of the service's code it uses the
 //! generated types only, so that it cannot share its mistakes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -96,6 +96,9 @@ pub struct Ledger {
     news: bool,
     /// Partitions whose welcome did not go on at the cursor: only a reset may explain that.
     unexplained: BTreeMap<i32, i64>,
+    /// Partitions that the client knows and the welcome did not name: another instance has heard of them first. Nothing of
+    /// them may come before they are announced.
+    left_out: BTreeSet<i32>,
 }
 
 /// A broken promise, in words.
@@ -145,6 +148,7 @@ impl Ledger {
         self.welcomed = false;
         self.parked = false;
         self.unexplained.clear();
+        self.left_out.clear();
     }
 
     /// Whether the session has been parked since this was last asked.
@@ -172,8 +176,8 @@ impl Ledger {
                 self.news = self.parked;
                 offsets(message, "lastOffsetsByPartition").map(|_| ())
             }
-            Some("error") if message["code"] == "replay_timeout" => {
-                self.parked = true;
+            Some("error") if message["code"] == "replay_timeout" || message["code"] == "not_ready" => {
+                (self.parked, self.news) = (true, true);
                 Ok(())
             }
             Some(_) => Ok(()),
@@ -189,14 +193,14 @@ impl Ledger {
         let partitions = partitions.ok_or_else(|| format!("a welcome without partitions: {message}"))?;
         let epoch = message.get("epoch").and_then(Value::as_str);
         self.epoch = Some(epoch.ok_or_else(|| format!("a welcome without an epoch: {message}"))?.to_owned());
-        let mut missing: Vec<i32> = self.cursor.keys().copied().collect();
+        self.left_out = self.cursor.keys().copied().collect();
         for (name, positions) in partitions {
             let partition = partition_of(name)?;
             let (from, low, next) = (offset(positions, "from")?, offset(positions, "low")?, offset(positions, "next")?);
             if low > next {
                 return Err(format!("welcome: partition {partition} has low {low} above next {next}"));
             }
-            missing.retain(|known| *known != partition);
+            self.left_out.remove(&partition);
             match self.cursor.get(&partition) {
                 None => self.begin(partition, from),
                 Some(&cursor) if cursor == from => self.enter(partition),
@@ -204,18 +208,18 @@ impl Ledger {
             }
         }
         self.welcomed = true;
-        match missing.is_empty() {
-            true => Ok(()),
-            false => Err(format!("welcome leaves out partitions that the client knows: {missing:?}")),
-        }
+        Ok(())
     }
 
     fn partition_added(&mut self, message: &Value) -> Result<(), Violation> {
         let partition = partition(message)?;
         let from = offset(message, "from")?;
+        let was_left_out = self.left_out.remove(&partition);
         match self.cursor.get(&partition) {
             None => self.begin(partition, from),
-            Some(&cursor) if cursor == from => {}
+            Some(&cursor) if cursor == from => self.enter(partition),
+            // It goes on elsewhere, as in a welcome.
+            Some(_) if was_left_out => drop(self.unexplained.insert(partition, from)),
             Some(cursor) => return Err(format!("partition_added: partition {partition} from {from}, cursor {cursor}")),
         }
         Ok(())
@@ -251,6 +255,7 @@ impl Ledger {
         self.gaps.retain(|range| range.partition != partition);
         self.findings.retain(|((of, _), _)| *of != partition);
         self.unexplained.remove(&partition);
+        self.left_out.remove(&partition);
         let ended = self.epochs.remove(&partition).filter(|ended| self.epoch.as_ref() != Some(ended));
         self.begin(partition, next_offset);
         self.resets.push(Reset { partition, reason, next_offset, ended });
@@ -293,7 +298,8 @@ impl Ledger {
             let cursor = self.cursor.get(&partition);
             return Err(format!("{at}: welcome began at {from} instead of the cursor {cursor:?}, without a reset"));
         }
-        let Some(&cursor) = self.cursor.get(&partition) else {
+        let announced = self.cursor.get(&partition).filter(|_| !self.left_out.contains(&partition));
+        let Some(&cursor) = announced else {
             return Err(format!("{at}: nobody announced this partition"));
         };
         if first_offset != cursor {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use dashstream::actors::fan_out::FanOut;
 use dashstream::actors::history::{Job, Turned};
 use dashstream::actors::link::Link;
-use dashstream::actors::session_queue::{Beginning, Feed, QueueLimits, SessionInfo, SessionQueue, SlowPolicy};
+use dashstream::actors::session_queue::{Beginning, Feed, QueueLimits, Request, SessionInfo, SessionQueue, SlowPolicy};
 use dashstream::actors::sessions::{OpenSession, Registered, Sessions};
 use dashstream::board::{Board, Epoch, PartitionBoard};
 use dashstream::messages::{Decoded, PartitionStart, PartitionsOpened, Settled, Tracked};
@@ -412,7 +412,7 @@ impl World {
     /// The session begins as it decided, whatever has happened since.
     fn admit(&mut self, arrival: Arrival) {
         let Arrival { browser, epoch, beginnings, from } = arrival;
-        browser.queue.begin(&epoch, &beginnings, from, Vec::new(), self.now);
+        browser.queue.begin(&epoch, &beginnings, Request::new(from), self.now);
         self.browsers.push(browser);
     }
 

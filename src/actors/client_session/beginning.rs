@@ -5,17 +5,20 @@ use std::time::{Duration, Instant};
 use actix::{ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
 use actix_web_actors::ws::WebsocketContext;
 
-use super::{AHEAD_WAIT, ClientSession, GROWN_WAIT, READY_POLL, RESET_WAIT, SessionShared, V1_RESUME_WAIT};
+use super::{ClientSession, GROWN_WAIT, READY_POLL, RESET_WAIT, SessionShared, V1_RESUME_WAIT};
 use crate::actors::resumes::{self, Ended};
-use crate::actors::session_queue::Beginning;
+use crate::actors::session_queue::{Beginning, Request};
 use crate::board::Stream;
 use crate::pipeline::manual_reset::{self, NamedEpoch};
 use crate::pipeline::page::TierError;
-use crate::pipeline::start::{self, Known, Start};
+use crate::pipeline::start::{self, Known};
 use crate::pipeline::threads::ThreadCursor;
 use crate::spans::ResumeEnd;
 use crate::wire::control::{self, Begin, Dialect, ErrorCode, FrameError, From, Resume};
 use crate::wire::ws_frame;
+
+/// Asks for the end of the log.
+const NO_TIME_IS_LATER: i64 = i64::MAX;
 
 impl ClientSession {
     /// Begins at once when the positions of the log are known; otherwise waits for them, at most the ready timeout. It
@@ -30,18 +33,17 @@ impl ClientSession {
         let wait = |known: &[Known]| match named {
             // Another instance has learned of it first.
             NamedEpoch::AfterReset => RESET_WAIT,
-            _ if start::knows_more_partitions(&resume, named == NamedEpoch::Current, known) => GROWN_WAIT,
-            _ if start::is_ahead(&resume, named == NamedEpoch::Current, known) => AHEAD_WAIT,
-            _ => Duration::ZERO,
+            _ if self.unknown(&resume, named, known).is_empty() => Duration::ZERO,
+            _ => GROWN_WAIT,
         };
         match self.known(&stream) {
-            Some(known) if since.elapsed() >= wait(&known) => {
-                if let From::Time(time) = resume.from {
-                    self.look_up_time(resume, stream, time, since, ctx);
-                } else {
-                    self.begin(&resume, &stream, &start::decide(&resume, named, &[], &known), &known);
+            Some(known) if since.elapsed() >= wait(&known) => match resume.from {
+                From::Time(time) => self.ask_the_log(resume, stream, time, since, ctx),
+                _ if start::is_ahead(&resume, named == NamedEpoch::Current, &known) => {
+                    self.ask_the_log(resume, stream, NO_TIME_IS_LATER, since, ctx);
                 }
-            }
+                _ => self.begin(&resume, &stream, named, &[], &known),
+            },
             None if since.elapsed() >= self.shared.settings.ready_timeout => {
                 let message = "the positions of the log are not known yet; try again in a few seconds";
                 self.tell(&FrameError::new(ErrorCode::NotReady, message));
@@ -56,8 +58,8 @@ impl ClientSession {
         }
     }
 
-    /// Asks the log where `time` begins, then begins there.
-    fn look_up_time(
+    /// Asks the log where `time` begins, then begins: there, if that was asked for, else where the client goes on.
+    fn ask_the_log(
         &mut self,
         resume: Resume,
         stream: Stream,
@@ -70,12 +72,16 @@ impl ClientSession {
         let answered = asking.into_actor(self).map(move |answer, session, ctx| {
             session.waiting = None;
             match (answer, session.known(&stream)) {
-                (Ok(at_time), Some(known)) if session.shared.board.stream() == stream => {
-                    let start = start::decide(&resume, NamedEpoch::Current, &at_time, &known);
-                    session.begin(&resume, &stream, &start, &known);
-                }
+                (Ok(at), Some(known)) if session.shared.board.stream() == stream => match resume.from {
+                    From::Time(_) => session.begin(&resume, &stream, NamedEpoch::Current, &at, &known),
+                    _ => {
+                        let known = start::with_ends(&known, &at);
+                        session.begin(&resume, &stream, NamedEpoch::Current, &[], &known);
+                    }
+                },
                 (Err(error @ (TierError::Timeout | TierError::Unavailable(_))), _) => {
-                    let message = format!("the log did not say where that time begins: {error}; try again");
+                    let asked = if time == NO_TIME_IS_LATER { "it ends" } else { "that time begins" };
+                    let message = format!("the log did not say where {asked}: {error}; try again");
                     session.tell(&FrameError::new(ErrorCode::ReplayTimeout, message));
                     session.ran_out_of_time(since);
                 }
@@ -116,7 +122,15 @@ impl ClientSession {
             .collect()
     }
 
-    fn begin(&mut self, resume: &Resume, stream: &Stream, start: &Start, known: &[Known]) {
+    /// Where the client goes on in partitions that are not known, as far as it may see them.
+    fn unknown(&self, resume: &Resume, named: NamedEpoch, known: &[Known]) -> Vec<(i32, i64)> {
+        let mut unknown = start::unknown(resume, named == NamedEpoch::Current, known);
+        unknown.retain(|(partition, _)| self.grant.shows(*partition));
+        unknown
+    }
+
+    fn begin(&mut self, resume: &Resume, stream: &Stream, named: NamedEpoch, at_time: &[(i32, i64)], known: &[Known]) {
+        let start = start::decide(resume, named, at_time, known);
         let told = stream.as_told();
         let epoch = told.name.as_str();
         let mut first = Vec::new();
@@ -150,13 +164,13 @@ impl ClientSession {
         let starts: Vec<_> = start.begins.iter().zip(known).map(beginning).collect();
         self.begun = true;
         self.refilter(&resume.filter, false, Instant::now());
-        match &resume.threads {
+        let request = match &resume.threads {
             Some(threads) => {
-                let threads = ThreadCursor::new(threads.iter().cloned(), self.shared.settings.reading);
-                self.queue.begin_threads(&told, &starts, threads, first, Instant::now());
+                Request::of_threads(ThreadCursor::new(threads.iter().cloned(), self.shared.settings.reading))
             }
-            None => self.queue.begin(&told, &starts, resume.from, first, Instant::now()),
-        }
+            None => Request { later: self.unknown(resume, named, known), ..Request::new(resume.from) },
+        };
+        self.queue.begin(&told, &starts, Request { first, ..request }, Instant::now());
         self.queue.heed_reset(stream, &self.shared.board, Instant::now());
     }
 
@@ -190,7 +204,7 @@ impl ClientSession {
             Beginning { partition, from, end: from, oldest: false }
         };
         let starts: Vec<_> = starts.into_iter().map(beginning).collect();
-        self.queue.begin_live(&stream.as_told(), &starts, Instant::now());
+        self.queue.begin(&stream.as_told(), &starts, None, Instant::now());
         self.queue.heed_reset(&stream, &self.shared.board, Instant::now());
     }
 

@@ -8,7 +8,7 @@ use prost::Message as _;
 
 use super::*;
 use crate::actors::link::Link;
-use crate::actors::session_queue::{Beginning, Feed, QueueLimits, SessionInfo, SlowPolicy};
+use crate::actors::session_queue::{Beginning, Feed, QueueLimits, Request, SessionInfo, SlowPolicy};
 use crate::board::Epoch;
 use crate::messages::{Decoded, PartitionStart};
 use crate::pipeline::credit::Credit;
@@ -83,13 +83,13 @@ fn those_who_ask_for_threads_take_the_store_in_turns_and_what_is_live_goes_on_be
 
     let start = |from| Beginning { partition: 0, from, end, oldest: false };
     let live = session(0, Dialect::V2, now);
-    live.begin_live(&epoch, &[start(end)], now);
+    live.begin(&epoch, &[start(end)], None, now);
     store.serve(&live, now);
     let mut mailbox = VecDeque::new();
     for number in 1..=ASKING {
         let queue = session(number, Dialect::V1, now);
         let threads = ThreadCursor::new([("wanted".to_owned(), 0)], READING);
-        queue.begin_threads(&epoch, &[start(0)], threads, Vec::new(), now);
+        queue.begin(&epoch, &[start(0)], Request::of_threads(threads), now);
         mailbox.push_back(queue);
     }
     let asking: Vec<_> = mailbox.iter().cloned().collect();

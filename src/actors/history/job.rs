@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
     use crate::actors::link::Link;
-    use crate::actors::session_queue::{Beginning, QueueLimits, SessionInfo, SlowPolicy};
+    use crate::actors::session_queue::{Beginning, QueueLimits, Request, SessionInfo, SlowPolicy};
     use crate::board::Epoch;
     use crate::messages::Below;
     use crate::wire::control::{Dialect, From};
@@ -204,7 +204,7 @@ mod tests {
         let limits = QueueLimits { queued_bytes, unapplied_bytes, page_records: 100, max_total: 100, slow };
         let queue = Arc::new(SessionQueue::new(info, limits, Link::default()));
         let start = Beginning { partition: 0, from: 0, end: 50, oldest: true };
-        queue.begin(&epoch, &[start], From::Earliest, Vec::new(), now);
+        queue.begin(&epoch, &[start], Request::new(From::Earliest), now);
         let ticket = queue.feeder(now).unwrap().await_history();
         let below = vec![Below { partition: 0, until: 50 }];
         let asked = ReadHistory { queue: Arc::clone(&queue), ticket, epoch: 1, below };

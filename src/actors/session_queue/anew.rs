@@ -43,6 +43,7 @@ impl SessionQueue {
                     Err(index) => state.positions.insert(index, place),
                 }
             }
+            state.later.clear();
             state.ticket += 1;
             state.enter(epoch);
             state.threads = None;

@@ -41,7 +41,7 @@ impl Feeder<'_> {
     }
 
     /// The session's cursor in a partition; `None` when it is none of the client's. One that is new to the session begins
-    /// at `low`, and the client is told.
+    /// at `low`, or where its client was in it, and the client is told.
     pub fn cursor(&mut self, partition: i32, low: i64) -> Option<i64> {
         if let Some(sent) = self.state.sent(partition) {
             return Some(sent);
@@ -50,7 +50,7 @@ impl Feeder<'_> {
             return None;
         }
         self.state.add(partition, low, self.queue.info.dialect, self.now);
-        Some(low)
+        self.state.sent(partition)
     }
 
     /// Queues a chunk from the cursor on, in pages, as far as the resume may go.

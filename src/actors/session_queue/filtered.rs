@@ -106,7 +106,7 @@ mod tests {
 
     use prost::Message as _;
 
-    use super::super::{Beginning, Forms, Joined, Offer, QueueLimits, SessionInfo, SlowPolicy};
+    use super::super::{Beginning, Forms, Joined, Offer, QueueLimits, Request, SessionInfo, SlowPolicy};
     use super::*;
     use crate::actors::link::Link;
     use crate::actors::resumes::Ended;
@@ -172,7 +172,7 @@ mod tests {
         let queue = queue(Dialect::V2);
         let now = Instant::now();
         queue.set_filter(of("a"), false, now);
-        queue.begin_live(&epoch(1, "e"), &[BEGINNING], now);
+        queue.begin(&epoch(1, "e"), &[BEGINNING], None, now);
         assert_eq!(queue.feeder(now).unwrap().live(1), Joined::CaughtUp);
         let offer = |first, tenants: &[&str]| {
             queue.offer(&[Arc::new(chunk(first, tenants, 1))], &mut [Forms::default()], 1, &mut Wakes::default(), now)
@@ -201,7 +201,7 @@ mod tests {
         for dialect in [Dialect::V1, Dialect::V2] {
             let queue = queue(dialect);
             queue.set_filter(Filter::new(None, &grant, reading), false, now);
-            queue.begin_live(&epoch(1, "e"), &[Beginning { partition: 1, ..BEGINNING }], now);
+            queue.begin(&epoch(1, "e"), &[Beginning { partition: 1, ..BEGINNING }], None, now);
             let mut feeder = queue.feeder(now).unwrap();
             assert_eq!([feeder.cursor(0, 5), feeder.cursor(1, 5)], [None, Some(0)]);
             feeder.chunk(&chunk(0, &["a"], 1));
@@ -221,11 +221,36 @@ mod tests {
     }
 
     #[test]
+    fn a_partition_that_is_heard_of_later_goes_on_where_its_client_was() {
+        let now = Instant::now();
+        let later = vec![(2, 40), (3, 7)];
+        let request = || Request { later: later.clone(), ..Request::new(From::Cursor) };
+        // Whoever hears of it first: the store, or the one that tells of new partitions.
+        let from_the_store = queue(Dialect::V2);
+        from_the_store.begin(&epoch(1, "e"), &[BEGINNING], request(), now);
+        let mut feeder = from_the_store.feeder(now).unwrap();
+        assert_eq!([2, 2, 3, 4].map(|partition| feeder.cursor(partition, 5)), [40, 40, 7, 5].map(Some));
+        drop(feeder);
+        let told = queue(Dialect::V2);
+        told.begin(&epoch(1, "e"), &[BEGINNING], request(), now);
+        told.add_partition(2, 5, now);
+        assert_eq!(told.told_ends(), vec![(0, 0), (2, 40)]);
+        // Offsets of a log that is over mean nothing in the next one.
+        told.reset(&epoch(2, "f"), &[(0, 0)], now);
+        told.add_partition(3, 5, now);
+        assert_eq!(told.told_ends(), vec![(0, 0), (3, 5)]);
+        told.begin(&epoch(2, "f"), &[BEGINNING], request(), now);
+        told.begin(&epoch(2, "f"), &[BEGINNING], Request::new(From::Earliest), now);
+        told.add_partition(3, 5, now);
+        assert_eq!(told.told_ends(), vec![(0, 0), (3, 5)], "the client has asked for something else since");
+    }
+
+    #[test]
     fn v1_is_told_nothing_of_what_is_withheld() {
         let queue = queue(Dialect::V1);
         let now = Instant::now();
         queue.set_filter(of("a"), false, now);
-        queue.begin_live(&epoch(1, "e"), &[BEGINNING], now);
+        queue.begin(&epoch(1, "e"), &[BEGINNING], None, now);
         assert_eq!(queue.feeder(now).unwrap().live(1), Joined::CaughtUp);
         queue.offer(&[Arc::new(chunk(0, &["b", "b"], 1))], &mut [Forms::default()], 1, &mut Wakes::default(), now);
         queue.tell_withheld(now);
@@ -237,7 +262,7 @@ mod tests {
         let queue = queue(Dialect::V2);
         let now = Instant::now();
         queue.set_filter(of("a"), false, now);
-        queue.begin(&epoch(1, "e"), &[BEGINNING], From::Earliest, Vec::new(), now);
+        queue.begin(&epoch(1, "e"), &[BEGINNING], Request::new(From::Earliest), now);
         let chunks: Vec<_> = (0..200).map(|first| chunk(first, &["b"], 60_000)).collect();
         let (mut at, mut turns) = (0, 0);
         loop {

@@ -30,6 +30,8 @@ pub(super) struct State {
     pub(super) epoch: Arc<str>,
     pub(super) epoch_number: u64,
     pub(super) positions: Vec<Position>,
+    /// Where the client goes on in partitions that are not known yet.
+    pub(super) later: Vec<(i32, i64)>,
     pub(super) resume: Option<Replay>,
     /// Changes whenever an answer that is on its way must not count any more.
     pub(super) ticket: u64,
@@ -117,7 +119,10 @@ impl State {
         position.is_some_and(|position| position.oldest && position.sent == position.start)
     }
 
+    /// A partition that is new to the session begins at `start`, unless its client has had something of it elsewhere.
     pub(super) fn add(&mut self, partition: i32, start: i64, dialect: Dialect, now: Instant) {
+        let at = self.later.iter().position(|(later, _)| *later == partition);
+        let start = at.map_or(start, |at| self.later.swap_remove(at).1);
         let position = Position::at(start, partition);
         let at = self.positions.partition_point(|position| position.partition < partition);
         self.positions.insert(at, position);

@@ -696,6 +696,29 @@ test("a new partition begins where the service says", () => {
   expect(covered(5)).toEqual(["0-2"]);
 });
 
+test("a partition of which an instance hears later goes on where this page is, and nowhere else", () => {
+  env.socket.text(welcome({ "0": 0n, "5": 0n }));
+  env.socket.binary(frameOf(5, 0n, 2n));
+  for (const added of [true, false]) {
+    env.socket.end(1006);
+    reconnect();
+    expect(env.socket.sent[0]).toMatchObject({ lastOffsetsByPartition: { "5": "1" } });
+    env.socket.text(welcome({ "0": 0n }));
+    if (added) {
+      env.socket.text({ type: "partition_added", partition: 5, from: "2" });
+    }
+  }
+  env.socket.text({ type: "partition_added", partition: 5, from: "2" });
+  env.socket.binary(frameOf(5, 2n, 3n));
+  expect(covered(5)).toEqual(["0-2", "2-3"]);
+  env.socket.text({ type: "partition_added", partition: 5, from: "3" });
+  expect(env.socket.closedWith).toBe(4900);
+  reconnect();
+  env.socket.text(welcome({ "0": 0n }));
+  env.socket.text({ type: "partition_added", partition: 5, from: "0" });
+  expect(env.socket.closedWith).toBe(4900);
+});
+
 test("another subprotocol stops the client with a reason", async () => {
   env = new FakeEnvironment();
   client = new StreamClient(env, env.record);

@@ -54,9 +54,9 @@ export class Positions {
     return this.#next.has(partition) || this.#unplaced.has(partition);
   }
 
-  /** Forgets partitions that the topic no longer has. */
-  retainOnly(partitions: ReadonlySet<number>): void {
-    for (const known of [...this.#next.keys(), ...this.#unplaced]) {
+  /** Forgets the other partitions; if `keepsPlaced`, only those that wait for a reset. */
+  retainOnly(partitions: ReadonlySet<number>, keepsPlaced: boolean): void {
+    for (const known of [...(keepsPlaced ? [] : this.#next.keys()), ...this.#unplaced]) {
       if (!partitions.has(known)) {
         this.#next.delete(known);
         this.#unplaced.delete(known);

@@ -38,6 +38,8 @@ export class Session {
   readonly #emit: (event: StreamEvent) => void;
   #welcome: Welcome | null = null;
   #dropsStorage = false;
+  /** Partitions of which this session has said where they begin. */
+  #announced = new Set<number>();
 
   constructor(positions: Positions, breaches: Breaches, emit: (event: StreamEvent) => void) {
     this.#positions = positions;
@@ -70,7 +72,10 @@ export class Session {
     if (start.from === "cursor" && start.cursor.epoch === welcome.epoch) {
       positions.waitForNoReset();
     }
-    positions.retainOnly(new Set(welcome.partitions.keys()));
+    this.#announced = new Set(welcome.partitions.keys());
+    const goesOn = mode === "resume" || mode === "on";
+    // A log has its partitions for good. One that is missing is one of which this instance has not heard yet.
+    positions.retainOnly(this.#announced, goesOn);
     this.#emit({
       type: "welcome",
       topic: welcome.topic,
@@ -166,9 +171,12 @@ export class Session {
   }
 
   #onPartitionAdded(partition: number, from: bigint): string | null {
-    if (this.#positions.partitions.has(partition)) {
-      return `partition ${partition} was added although it is known`;
+    // One that this page knows from another instance, and this one has only now heard of, goes on where the page is.
+    const at = this.#positions.partitions.get(partition);
+    if (at !== undefined && (this.#announced.has(partition) || at !== from)) {
+      return `partition ${partition} was added at ${from} although it is known at ${at}`;
     }
+    this.#announced.add(partition);
     this.#positions.place(partition, from);
     this.#emit({ type: "partition_added", start: { partition, from, low: from, next: from } });
     return null;

@@ -232,7 +232,8 @@ export enum SkipReason {
   UNSPECIFIED = 0,
 
   /**
-   * No record at these offsets: compacted away, or a transaction marker.
+   * No record at these offsets: compacted away, a transaction marker, or, where the partition begins at the oldest that is
+   * kept, taken by retention before the first record was sent.
    *
    * @generated from enum value: SKIP_REASON_NO_RECORD = 1;
    */
