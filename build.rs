@@ -44,6 +44,25 @@ fn checked_out() -> Option<String> {
     git(&["rev-parse", "HEAD"])
 }
 
+/// Compiles what shows instances in scenarios another wall clock: a library to preload, which the program carries with it.
+/// Empty where programs are not loaded that way.
+fn compile_clock() -> Result<(), Box<dyn std::error::Error>> {
+    const SOURCE: &str = "src/torture/clock.c";
+    let target = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();
+    let is_preloaded = target("OS") == "linux"
+        && target("ENV") == "gnu"
+        && target("POINTER_WIDTH") == "64"
+        && !target("FEATURE").split(',').any(|feature| feature == "crt-static");
+    let library = Path::new(&std::env::var("OUT_DIR")?).join("clock.so");
+    println!("cargo:rerun-if-changed={SOURCE}");
+    if !is_preloaded {
+        return Ok(std::fs::write(library, "")?);
+    }
+    let compiler = cc::Build::new().pic(true).opt_level(2).debug(false).warnings(true).try_get_compiler()?;
+    let compiled = compiler.to_command().args(["-shared", "-o"]).arg(library).args([SOURCE, "-ldl"]).status()?;
+    if compiled.success() { Ok(()) } else { Err(format!("{SOURCE} cannot be compiled: {compiled}").into()) }
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The fuzz targets are built by this file too, from their own folder, where there is no page.
     let proto = if Path::new("proto").is_dir() { "proto" } else { "../proto" };
@@ -51,6 +70,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // The page is built by npm and may be absent; what is embedded must be there as a folder.
         std::fs::create_dir_all("ui/dist")?;
         println!("cargo:rerun-if-changed=ui/dist");
+    }
+    // Nor are there scenarios.
+    if Path::new("src/torture").is_dir() {
+        compile_clock()?;
     }
     name_commit();
     println!("cargo:rerun-if-changed={proto}");

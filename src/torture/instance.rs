@@ -4,6 +4,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +14,8 @@ use nix::unistd::Pid;
 
 /// Ends a process with the one that began it; of util-linux.
 const LEASH: &str = "/usr/bin/setpriv";
+/// What shows a process another wall clock; empty where there is no such thing.
+const CLOCK: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/clock.so"));
 /// What the service says once it listens.
 const LISTENING: &str = "listening on http://";
 
@@ -27,8 +30,43 @@ pub struct Program {
     pub variables: Vec<(String, String)>,
     /// Variables of this process's environment that it must not see.
     pub hidden: Vec<&'static str>,
-    /// The library that shows it another wall clock.
-    pub clock: Option<PathBuf>,
+}
+
+/// Whether instances can be shown another wall clock on this machine.
+pub(super) const HAS_CLOCK: bool = !CLOCK.is_empty();
+
+/// The wall clock of an instance.
+#[derive(Debug)]
+struct Clock {
+    /// The library that shows it.
+    library: PathBuf,
+    /// Holds the difference to the real time, as the library reads it.
+    file: PathBuf,
+    /// That difference, in seconds.
+    is_off: i64,
+}
+
+impl Clock {
+    /// One that shows the real time.
+    fn new(name: &str, folder: &Path) -> io::Result<Self> {
+        let (library, file) = (folder.join(format!("{name}.clock.so")), folder.join(format!("{name}.clock")));
+        fs::write(&library, CLOCK)?;
+        fs::write(&file, 0_i64.to_ne_bytes())?;
+        Ok(Self { library, file, is_off: 0 })
+    }
+
+    fn set(&mut self, seconds: i64) -> io::Result<()> {
+        self.is_off += seconds;
+        // In place: the file is mapped.
+        OpenOptions::new().write(true).open(&self.file)?.write_all_at(&self.is_off.to_ne_bytes(), 0)
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.library);
+        let _ = fs::remove_file(&self.file);
+    }
 }
 
 /// One instance, running or not.
@@ -37,10 +75,8 @@ pub(super) struct Instance {
     program: Program,
     variables: Vec<(String, String)>,
     log: PathBuf,
-    /// Holds the difference to the real time, as the library reads it.
-    clock: PathBuf,
-    /// That difference, in seconds.
-    clock_is_off: i64,
+    /// `None`: the real one.
+    clock: Option<Clock>,
     child: Child,
     /// Where it listens, once that is known.
     address: Option<String>,
@@ -49,17 +85,19 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// Starts one that is called `name`; it leaves its log in `folder`.
+    /// Starts one that is called `name`; it leaves its log in `folder`. To see another wall clock has its price: only those
+    /// whose clock will be set pay it.
     pub(super) fn start(
         program: &Program,
         variables: Vec<(String, String)>,
         name: &str,
         folder: &Path,
+        clock_is_set: bool,
     ) -> io::Result<Self> {
-        let (log, clock) = (folder.join(format!("{name}.log")), folder.join(format!("{name}.clock")));
-        fs::write(&clock, "+0")?;
-        let child = spawn(program, &variables, &log, &clock)?;
-        Ok(Self { program: program.clone(), variables, log, clock, clock_is_off: 0, child, address: None, before: 0 })
+        let log = folder.join(format!("{name}.log"));
+        let clock = if clock_is_set { Some(Clock::new(name, folder)?) } else { None };
+        let child = spawn(program, &variables, &log, clock.as_ref())?;
+        Ok(Self { program: program.clone(), variables, log, clock, child, address: None, before: 0 })
     }
 
     /// Kills it by signal 9 and starts it again.
@@ -68,7 +106,7 @@ impl Instance {
         self.child.wait()?;
         self.address = None;
         self.before = fs::read(&self.log)?.len();
-        self.child = spawn(&self.program, &self.variables, &self.log, &self.clock)?;
+        self.child = spawn(&self.program, &self.variables, &self.log, self.clock.as_ref())?;
         Ok(())
     }
 
@@ -89,10 +127,9 @@ impl Instance {
         let _ = i32::try_from(self.child.id()).map(|id| kill(Pid::from_raw(id), signal));
     }
 
-    /// Sets its wall clock forward, or back, by so many seconds. It sees that within a second.
+    /// Sets its wall clock forward, or back, by so many seconds, if it has one of its own.
     pub(super) fn set_clock(&mut self, seconds: i64) -> io::Result<()> {
-        self.clock_is_off += seconds;
-        fs::write(&self.clock, format!("{:+}", self.clock_is_off))
+        self.clock.as_mut().map_or(Ok(()), |clock| clock.set(seconds))
     }
 
     /// How it ended, if it did by itself.
@@ -105,11 +142,10 @@ impl Drop for Instance {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_file(&self.clock);
     }
 }
 
-fn spawn(program: &Program, variables: &[(String, String)], log: &Path, clock: &Path) -> io::Result<Child> {
+fn spawn(program: &Program, variables: &[(String, String)], log: &Path, clock: Option<&Clock>) -> io::Result<Child> {
     let out = OpenOptions::new().create(true).append(true).open(log)?;
     let mut command = match fs::exists(LEASH) {
         Ok(true) => {
@@ -124,12 +160,8 @@ fn spawn(program: &Program, variables: &[(String, String)], log: &Path, clock: &
     for name in &program.hidden {
         command.env_remove(name);
     }
-    if let Some(library) = &program.clock {
-        command
-            .env("LD_PRELOAD", library)
-            .env("FAKETIME_TIMESTAMP_FILE", clock)
-            .env("FAKETIME_CACHE_DURATION", "1")
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    if let Some(Clock { library, file, .. }) = clock {
+        command.env("LD_PRELOAD", library).env("TORTURE_CLOCK", file);
     }
     // A group of its own: an interrupt from the terminal is for the one who runs the scenario.
     command.process_group(0).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn()

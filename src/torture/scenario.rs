@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use tokio_util::sync::CancellationToken;
 
 use super::crowd::{Crowd, Ended, Verdict};
-use super::instance::{Instance, Program};
+use super::instance::{HAS_CLOCK, Instance, Program};
 use super::load::{Load, publish};
 use super::plan::{Fault, Need, Step, Trouble, plan};
 use super::proxy::Fault as Network;
@@ -28,8 +28,6 @@ const FIRST_OF_A_PARTITION: usize = 50;
 /// waits for when the clock is set back takes as much longer.
 const FORWARD: i64 = 3 * 3600;
 const BACK: i64 = -2;
-/// An instance sees another time within a second.
-const CLOCK_IS_SEEN: Duration = Duration::from_millis(1_200);
 const LOOK: Duration = Duration::from_millis(50);
 /// Settings that give every tier of the history its turn within seconds: little is kept in memory and in queues.
 pub const NARROW: [(&str, &str); 10] = [
@@ -134,7 +132,7 @@ impl Stage {
 
     /// What is missing here, and which faults are left out for it.
     pub fn left_out(&self) -> BTreeMap<Need, Vec<Fault>> {
-        let clock = self.settings.program.clock.is_none().then_some(Need::Clock);
+        let clock = (!HAS_CLOCK).then_some(Need::Clock);
         let mut left_out = BTreeMap::new();
         for need in self.around.lacks().chain(clock) {
             let faults: Vec<Fault> =
@@ -195,15 +193,12 @@ impl<'a> Scenario<'a> {
     fn begin(stage: &'a Stage, seed: u64, topic: &'a str, stop: &'a CancellationToken) -> Result<Self, ScenarioError> {
         let settings = &stage.settings;
         stage.around.create(topic, settings.partitions)?;
-        let mut program = settings.program.clone();
-        // To see another clock has its price: only instances whose clocks jump pay it.
-        if !stage.steps(seed).iter().any(Step::sets_clocks) {
-            program.clock = None;
-        }
+        let clocks_are_set = stage.steps(seed).iter().any(Step::sets_clocks);
         let mut instances = Vec::new();
         for number in 0..settings.instances {
             let name = format!("{seed}-{number}");
-            instances.push(Instance::start(&program, variables(stage, topic, number), &name, &settings.folder)?);
+            let variables = variables(stage, topic, number);
+            instances.push(Instance::start(&settings.program, variables, &name, &settings.folder, clocks_are_set)?);
         }
         let crowd = Crowd::start(Settings {
             addresses: Vec::new(),
@@ -289,8 +284,7 @@ impl<'a> Scenario<'a> {
         for trouble in &step.troubles {
             self.begin_trouble(*trouble)?;
         }
-        let unseen = if step.sets_clocks() { CLOCK_IS_SEEN } else { Duration::ZERO };
-        self.pause(step.lasts + unseen)?;
+        self.pause(step.lasts)?;
         self.heal();
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! `dashstream torture --scenarios`: scenarios against a cluster.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -17,16 +17,6 @@ use crate::config::environment::Environment;
 use crate::torture::instance::Program;
 use crate::torture::plan::{Fault, Need};
 use crate::torture::scenario::{NARROW, Outcome, ScenarioSettings, Stage};
-
-/// Where distributions put the library that lets a process see another wall clock.
-const CLOCKS: [&str; 6] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib64/faketime/libfaketimeMT.so.1",
-    "/usr/lib/faketime/libfaketimeMT.so.1",
-    "/usr/local/lib/faketime/libfaketimeMT.so.1",
-    "/opt/homebrew/lib/faketime/libfaketimeMT.so.1",
-];
 
 /// What only scenarios have.
 #[derive(Debug, clap::Args)]
@@ -54,9 +44,6 @@ pub(super) struct Scenarios {
     /// Where instances leave their logs. Otherwise a folder of its own, which stays only when a promise was broken
     #[arg(long, value_name = "FOLDER", requires = "scenarios")]
     logs: Option<PathBuf>,
-    /// libfaketimeMT.so.1, for clocks that jump. Otherwise where Debian, Fedora and others put it
-    #[arg(long, value_name = "FILE", requires = "scenarios")]
-    faketime: Option<PathBuf>,
 }
 
 /// Numbers of scenarios, in order.
@@ -150,13 +137,6 @@ fn settings(args: &super::Args, config: &Config, folder: PathBuf) -> anyhow::Res
     if let Some(file) = &given.file.config {
         arguments.extend(["--config".to_owned(), file.to_string_lossy().into_owned()]);
     }
-    let clock = match &given.faketime {
-        Some(file) if !file.exists() => {
-            return Err(UsageError(format!("--faketime: there is no file {}", file.display())).into());
-        }
-        Some(file) => Some(file.clone()),
-        None => CLOCKS.iter().map(Path::new).find(|path| path.exists()).map(Path::to_owned),
-    };
     Ok(ScenarioSettings {
         connection: seam::connection(config, "dashstream-torture"),
         redis: seam::redis_settings(config),
@@ -165,7 +145,6 @@ fn settings(args: &super::Args, config: &Config, folder: PathBuf) -> anyhow::Res
             arguments,
             hidden: vec![TOKEN],
             variables: vec![("KAFKA_BROKERS".to_owned(), config.kafka.brokers.clone())],
-            clock,
         },
         instances: given.instances,
         clients: args.clients.unwrap_or(super::CLIENTS),
@@ -183,7 +162,7 @@ fn settings(args: &super::Args, config: &Config, folder: PathBuf) -> anyhow::Res
 
 const fn advice(need: Need) -> &'static str {
     match need {
-        Need::Clock => "needs libfaketime, see --faketime",
+        Need::Clock => "needs Linux with glibc, and a program that is linked with it dynamically",
         Need::PlainKafka => "needs a listener of Kafka that does not encrypt: a proxy stands in between",
         Need::PlainRedis => "needs a REDIS_URL of one server without encryption: a proxy stands in between",
     }
