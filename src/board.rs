@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
 
 use crate::pipeline::manual_reset::{ManualReset, stream_name};
 use crate::pipeline::ranges::Ranges;
@@ -145,6 +146,8 @@ pub struct Board(Arc<RwLock<State>>);
 #[derive(Debug)]
 struct State {
     epoch: Epoch,
+    /// When Kafka was last asked that has said that this is the log.
+    confirmed: Option<Instant>,
     /// The number of the epoch that open sessions know.
     announced: u64,
     /// The newest reset by hand; `None` while it is not known whether there was one.
@@ -156,7 +159,7 @@ impl Board {
     /// A board without partitions, in epoch 0.
     pub fn new() -> Self {
         let epoch = Epoch { number: 0, name: String::new() };
-        Self(Arc::new(RwLock::new(State { epoch, announced: 0, reset: None, partitions: Vec::new() })))
+        Self(Arc::new(RwLock::new(State { epoch, confirmed: None, announced: 0, reset: None, partitions: Vec::new() })))
     }
 
     /// The current epoch.
@@ -173,8 +176,22 @@ impl Board {
     pub fn open_epoch(&self, epoch: Epoch) {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
         state.epoch = epoch;
+        state.confirmed = None;
         state.reset = None;
         state.partitions.clear();
+    }
+
+    /// Asked at `asked`, Kafka has said that the epoch with this number is the log.
+    pub fn confirm(&self, epoch: u64, asked: Instant) {
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if state.epoch.number == epoch {
+            state.confirmed = Some(asked);
+        }
+    }
+
+    /// When Kafka was last asked that has said so of the current epoch.
+    pub fn confirmed(&self) -> Option<Instant> {
+        self.read().confirmed
     }
 
     /// What clients are served.

@@ -47,6 +47,9 @@ const READY_POLL: Duration = Duration::from_millis(50);
 /// How long a client waits that knows a partition which is not known here, before it begins without: the topic is looked at
 /// every second, unless configured, and a new partition has to be opened.
 const GROWN_WAIT: Duration = Duration::from_secs(3);
+/// How long a cursor of another log may wait until Kafka has said that this instance reads the newest one. The topic is looked
+/// at every second, unless configured.
+const ANEW_WAIT: Duration = Duration::from_secs(3);
 /// How long a cursor may wait that names a reset by hand of which this instance has not heard.
 const RESET_WAIT: Duration = Duration::from_secs(3);
 

@@ -16,7 +16,7 @@ use super::stop::Stop;
 use super::topic::{TopicId, topic_id};
 use super::watermarks::ends;
 use crate::board::Board;
-use crate::pipeline::epoch::TopicFacts;
+use crate::pipeline::epoch::{TopicFacts, epoch_name, same_log};
 
 /// So many unanswered questions for the topic id, and none answered, mean that the cluster does not know ids. Until then
 /// nothing is told: the name that the topic gets without its id stays with it for as long as the process lives.
@@ -79,12 +79,15 @@ impl TopicWatch {
         let mut ids = Ids { known: None, unanswered: 0, supported: !self.settings.topic_id_timeout.is_zero() };
         let (mut told, mut failures, mut went_back) = (None, 0, 0);
         while !self.stop.is_stopped() {
-            let epoch = self.board.epoch_number();
+            let (epoch, asked) = (self.board.epoch(), Instant::now());
             let wait = match self.look(&client, &mut ids) {
                 Ok((facts, behind)) => {
                     failures = 0;
+                    if !behind && same_log(&epoch.name, &epoch_name(&self.settings.topic, &facts)) {
+                        self.board.confirm(epoch.number, asked);
+                    }
                     went_back = if behind { went_back + 1 } else { 0 };
-                    let back = (went_back >= 2).then_some(epoch);
+                    let back = (went_back >= 2).then_some(epoch.number);
                     if back.is_some() || told.as_ref() != Some(&facts) {
                         let command = ReaderCommand::Facts { facts: facts.clone(), went_back: back };
                         if self.reader.send(command).is_err() {

@@ -96,6 +96,8 @@ impl Instance {
     ) -> io::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let clock = if clock_is_set { Some(Clock::new(name, folder)?) } else { None };
+        // What an earlier one of that name has said is not where this one listens.
+        fs::write(&log, "")?;
         let child = spawn(program, &variables, &log, clock.as_ref())?;
         Ok(Self { program: program.clone(), variables, log, clock, child, address: None, before: 0 })
     }

@@ -186,7 +186,7 @@ impl Ledger {
     }
 
     fn welcome(&mut self, message: &Value) -> Result<(), Violation> {
-        if self.welcomed && !std::mem::take(&mut self.parked) {
+        if !std::mem::take(&mut self.parked) && self.welcomed {
             return Err(format!("a second welcome on one connection: {message}"));
         }
         let partitions = message.get("partitions").and_then(Value::as_object);

@@ -114,7 +114,7 @@ fn the_judge_holds_a_reconnect_against_the_cursor() {
     reconnected(12, &[]).expect("goes on at the cursor");
     let after_reset = reconnected(0, &[reset]).expect("a reset explains another start");
     assert_eq!((after_reset.resets.len(), after_reset.records.len()), (1, 1), "records of the old log are gone");
-    let ended = Published::default().truth().compare_ended(&after_reset);
+    let ended = Published::default().truth().compare_ended(&Published::default().truth(), &after_reset);
     assert!(ended.is_err_and(|error| error.contains("e1")), "what came before the reset was never published");
     for from in [0, 10, 11, 13] {
         assert!(reconnected(from, &[]).is_err(), "a start at {from} instead of 12 was not noticed");
@@ -122,7 +122,28 @@ fn the_judge_holds_a_reconnect_against_the_cursor() {
     let mut ledger = at_ten();
     ledger.connected();
     assert!(ledger.frame(frame(10, 11, vec![record(10)])).is_err(), "a frame before the welcome");
-    assert!(ledger.text(&json!({ "type": "welcome", "epoch": "e1", "partitions": {} })).is_err(), "a lost partition");
+}
+
+#[test]
+fn the_judge_lets_a_welcome_leave_out_a_partition_that_is_announced_before_its_data() {
+    let left_out = |added: &[i64]| {
+        let mut ledger = at_ten();
+        ledger.connected();
+        ledger.text(&json!({ "type": "welcome", "epoch": "e1", "partitions": {} }))?;
+        for from in added {
+            ledger.text(&json!({ "type": "partition_added", "partition": 0, "from": from.to_string() }))?;
+        }
+        ledger.frame(frame(10, 11, vec![record(10)]))
+    };
+    left_out(&[10]).expect("it goes on at the cursor");
+    for added in [&[][..], &[0], &[11], &[10, 11]] {
+        assert!(left_out(added).is_err(), "{added:?} was not noticed");
+    }
+    let mut ledger = at_ten();
+    ledger.connected();
+    let failed = json!({ "type": "error", "code": "replay_timeout", "message": "later" });
+    ledger.text(&failed).and_then(|()| ledger.text(&welcome(10))).expect("it was asked again");
+    ledger.frame(frame(10, 11, vec![record(10)])).expect("it is not parked any more");
 }
 
 #[test]

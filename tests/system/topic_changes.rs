@@ -204,6 +204,33 @@ fn a_topic_made_anew_while_the_service_was_down_is_noticed_by_it_and_told_to_tho
 }
 
 #[test]
+fn an_instance_that_hears_late_of_a_new_topic_gives_all_of_it_and_takes_nobody_back_to_the_old_one() {
+    let topic = Topic::create(services::kafka(), "anew-late", PARTITIONS);
+    let config = Config::new(&topic).unset("KAFKA_GROUP_INSTANCE_ID");
+    let (first, late) = (Service::start_healthy(&config), Service::start_healthy(&config));
+    let at_late = Client::from(late.address(), From::Earliest);
+    at_late.wait_for_all(&publish(&topic, "old", 300), BOUND);
+
+    late.signal(Signal::SIGSTOP);
+    topic.recreate(PARTITIONS);
+    let mut published = publish(&topic, "new", 900);
+    let mut ahead = Client::from(first.address(), From::Earliest);
+    ahead.wait_until("the end of the new log", BOUND, |ledger| ledger.has_reached_the_end_of(&published));
+    // What the other instance has done with does not begin later for that.
+    topic.wait_until_all_committed(config.group(), BOUND);
+    let resets = ahead.look(|ledger| ledger.resets.len());
+    late.signal(Signal::SIGCONT);
+    ahead.reconnect(late.address());
+    published.extend(publish(&topic, "newer", 300));
+
+    wait_for_resets(&at_late, PARTITIONS);
+    for client in [&at_late, &ahead] {
+        has_only(client, &published);
+    }
+    assert_eq!(ahead.look(|ledger| ledger.resets.len()), resets, "it was not taken back");
+}
+
+#[test]
 fn new_partitions_reach_clients_from_their_first_record() {
     let topic = Topic::create(services::kafka(), "grown", 2);
     let dead_letters = topic.beside("dlq", 1);

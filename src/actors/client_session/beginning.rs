@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use actix::{ActorFutureExt as _, AsyncContext as _, WrapFuture as _};
 use actix_web_actors::ws::WebsocketContext;
 
-use super::{ClientSession, GROWN_WAIT, READY_POLL, RESET_WAIT, SessionShared, V1_RESUME_WAIT};
+use super::{ANEW_WAIT, ClientSession, GROWN_WAIT, READY_POLL, RESET_WAIT, SessionShared, V1_RESUME_WAIT};
 use crate::actors::resumes::{self, Ended};
 use crate::actors::session_queue::{Beginning, Request};
 use crate::board::Stream;
@@ -33,6 +33,8 @@ impl ClientSession {
         let wait = |known: &[Known]| match named {
             // Another instance has learned of it first.
             NamedEpoch::AfterReset => RESET_WAIT,
+            // So may it be with the log itself. A client must not be taken back to one that is over.
+            NamedEpoch::Other if self.shared.board.confirmed().is_none_or(|confirmed| confirmed < since) => ANEW_WAIT,
             _ if self.unknown(&resume, named, known).is_empty() => Duration::ZERO,
             _ => GROWN_WAIT,
         };

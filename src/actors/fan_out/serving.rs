@@ -83,8 +83,11 @@ impl FanOut {
         if stream.epoch.number != self.epoch {
             return false;
         }
+        // All of it is new to a client, also what this instance has not read because the group has committed beyond it.
         let start = |(partition, found): (&i32, &Partition)| {
-            Some((*partition, found.board.start.get()?.max(stream.floor(*partition))))
+            let start = found.board.start.get()?;
+            let oldest = found.board.low_watermark.get().map_or(start, |low| low.min(start));
+            Some((*partition, oldest.max(stream.floor(*partition))))
         };
         let starts: Vec<_> = self.partitions.iter().filter_map(start).collect();
         queue.reset(&stream.as_told(), &starts, now);

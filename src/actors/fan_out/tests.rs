@@ -9,6 +9,7 @@ use prost::Message as _;
 use super::*;
 use crate::actors::link::Link;
 use crate::actors::session_queue::{Beginning, Feed, QueueLimits, Request, SessionInfo, SlowPolicy};
+use crate::actors::sessions::OpenSession;
 use crate::board::Epoch;
 use crate::messages::{Decoded, PartitionStart};
 use crate::pipeline::credit::Credit;
@@ -59,6 +60,33 @@ fn session(number: u64, dialect: Dialect, now: Instant) -> Arc<SessionQueue> {
 
 fn sent(queue: &SessionQueue, now: Instant) -> i64 {
     queue.snapshot(now).positions[0].sent
+}
+
+#[test]
+fn a_new_log_begins_at_its_oldest_record_wherever_this_instance_reads_it() {
+    let (now, board, metrics) = (Instant::now(), Board::new(), Arc::new(Metrics::new().unwrap()));
+    let window = Window::new(1 << 30, usize::MAX);
+    let sessions = Sessions::default();
+    let mut store = FanOut::new(1, window, sessions.clone(), board.clone(), metrics);
+    let mut open = |number: u64, start: i64, low: Option<i64>| {
+        let epoch = Epoch { number, name: number.to_string() };
+        board.open_epoch(epoch.clone());
+        let partition = board.opened(0);
+        partition.start.set(start);
+        low.into_iter().for_each(|low| partition.low_watermark.set(low));
+        let partitions = vec![PartitionStart { partition: 0, start }];
+        store.open(&PartitionsOpened { epoch: epoch.clone(), partitions }, now);
+        epoch
+    };
+    let epoch = open(1, 5, Some(5));
+    let queue = session(1, Dialect::V2, now);
+    let _registered = sessions.register(OpenSession { queue: Arc::clone(&queue), socket: None });
+    queue.begin(&epoch, &[Beginning { partition: 0, from: 9, end: 9, oldest: false }], None, now);
+    // The group has committed 267 before this instance heard of the new log.
+    for (number, low, begins) in [(2, Some(0), 0), (3, Some(40), 40), (4, None, 267)] {
+        open(number, 267, low);
+        assert_eq!((queue.epoch_number(), sent(&queue, now)), (Some(number), begins));
+    }
 }
 
 #[test]
