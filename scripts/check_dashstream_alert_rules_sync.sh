@@ -52,8 +52,9 @@ check_with_promtool() {
   folder=$(mktemp -d)
   groups_of_copy >"$folder/of_copy.yml"
   promtool check rules "$rules" "$folder/of_copy.yml" || status=1
-  promtool test rules "$tests" || status=1
   promtool check config monitoring/prometheus.yml || status=1
+  # The longest of them: only of rules that can be read.
+  [ $status -ne 0 ] || promtool test rules "$tests" || status=1
   rm -rf "$folder"
   return $status
 }
