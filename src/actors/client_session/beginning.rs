@@ -34,7 +34,7 @@ impl ClientSession {
             // Another instance has learned of it first.
             NamedEpoch::AfterReset => RESET_WAIT,
             // So may it be with the log itself. A client must not be taken back to one that is over.
-            NamedEpoch::Other if self.shared.board.confirmed().is_none_or(|confirmed| confirmed < since) => ANEW_WAIT,
+            NamedEpoch::Other if resume.from == From::Cursor && !self.is_confirmed(since) => ANEW_WAIT,
             _ if self.unknown(&resume, named, known).is_empty() => Duration::ZERO,
             _ => GROWN_WAIT,
         };
@@ -82,7 +82,7 @@ impl ClientSession {
                     }
                 },
                 (Err(error @ (TierError::Timeout | TierError::Unavailable(_))), _) => {
-                    let asked = if time == NO_TIME_IS_LATER { "it ends" } else { "that time begins" };
+                    let asked = if matches!(resume.from, From::Time(_)) { "that time begins" } else { "it ends" };
                     let message = format!("the log did not say where {asked}: {error}; try again");
                     session.tell(&FrameError::new(ErrorCode::ReplayTimeout, message));
                     session.ran_out_of_time(since);
@@ -122,6 +122,11 @@ impl ClientSession {
                 Some(Known { partition: partition.partition, oldest, low, next, end, floor })
             })
             .collect()
+    }
+
+    /// Whether Kafka has said since then that this instance reads the newest log.
+    fn is_confirmed(&self, since: Instant) -> bool {
+        self.shared.board.confirmed().is_some_and(|confirmed| confirmed >= since)
     }
 
     /// Where the client goes on in partitions that are not known, as far as it may see them.
