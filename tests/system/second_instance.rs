@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use dashstream::torture::proxy::Fault as Network;
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::harness::client::{Client, From};
 use crate::harness::eventually::eventually;
@@ -85,6 +87,39 @@ fn a_rebalance_is_seen_by_no_client() {
         // The third instance began at what was committed: what lies below that, the topic gives.
         client.wait_for_all(&published, BOUND);
     }
+}
+
+#[test]
+fn a_client_that_is_ahead_of_an_instance_goes_on_there_and_only_a_cursor_beyond_the_log_is_reset() {
+    let kafka = services::kafka_behind_proxy();
+    let topic = Topic::create(&kafka.direct, "ahead", PARTITIONS as i32);
+    let config = config(&topic).set("KAFKA_LAG_CHECK_INTERVAL_SECS", 60);
+    let first = Service::start_healthy(&config);
+    // Nothing is read there any more, and nothing but a client's question asks where the log ends.
+    let late = Service::start_healthy(&config.set("KAFKA_BROKERS", kafka.proxy.address()));
+    kafka.proxy.set_for("-reader", Network::BlackHole);
+    let publish = |thread: &str| {
+        let records = (0..400).map(|number| {
+            records::good(&format!("{thread}-{}", number % 4), number / 4 + 1).on_partition((number % 4) as i32)
+        });
+        Producer::new(&topic.kafka).publish(&topic.name, records)
+    };
+    let mut published = publish("before");
+    let mut ahead = Client::from(first.address(), From::Earliest);
+    ahead.wait_for_all(&published, BOUND);
+
+    ahead.reconnect(late.address());
+    let beyond = json!({ "type": "hello", "from": "cursor", "lastOffsetsByPartition": { "0": "100", "1": "99" } });
+    let beyond = Client::connect_to(late.address(), &beyond);
+    beyond.wait_until("a reset", BOUND, |ledger| if ledger.resets.is_empty() { Err(String::new()) } else { Ok(()) });
+    kafka.proxy.set_for("-reader", Network::Healed);
+    published.extend(publish("after"));
+
+    ahead.wait_for_all(&published, BOUND);
+    assert_eq!(ahead.look(|ledger| ledger.resets.clone()), []);
+    let told = beyond.look(|ledger| ledger.resets.clone());
+    let told: Vec<_> = told.iter().map(|reset| (reset.partition, reset.reason.as_str(), reset.next_offset)).collect();
+    assert_eq!(told, [(0, "beyond_end", 100)], "99 is the last one there is");
 }
 
 /// The longest that clients of the living wait for a frame, and a client of the one that comes back.
