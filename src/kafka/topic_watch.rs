@@ -47,6 +47,16 @@ struct Ids {
     supported: bool,
 }
 
+/// What one look found.
+#[derive(Debug, PartialEq)]
+struct Look {
+    facts: TopicFacts,
+    /// Offsets seem to have gone back (asked only where ids do not tell).
+    behind: bool,
+    /// This look asked Kafka which topic it is, and was answered. The facts may hold an id of an earlier one.
+    answered: bool,
+}
+
 impl Ids {
     /// Takes an answer. An unanswered question keeps the last one.
     fn take(&mut self, answer: TopicId) {
@@ -81,9 +91,9 @@ impl TopicWatch {
         while !self.stop.is_stopped() {
             let (epoch, asked) = (self.board.epoch(), Instant::now());
             let wait = match self.look(&client, &mut ids) {
-                Ok((facts, behind)) => {
+                Ok(Look { facts, behind, answered }) => {
                     failures = 0;
-                    if !behind && same_log(&epoch.name, &epoch_name(&self.settings.topic, &facts)) {
+                    if answered && !behind && same_log(&epoch.name, &epoch_name(&self.settings.topic, &facts)) {
                         self.board.confirm(epoch.number, asked);
                     }
                     went_back = if behind { went_back + 1 } else { 0 };
@@ -131,9 +141,8 @@ impl TopicWatch {
         }
     }
 
-    /// One look. `Ok`: the facts, and whether offsets seem to have gone back (asked only where ids do not tell). `Err`:
-    /// not all is known yet, and whether that is because the topic is missing.
-    fn look(&self, client: &BaseConsumer<MonitorContext>, ids: &mut Ids) -> Result<(TopicFacts, bool), bool> {
+    /// One look. `Err`: not all is known yet, and whether that is because the topic is missing.
+    fn look(&self, client: &BaseConsumer<MonitorContext>, ids: &mut Ids) -> Result<Look, bool> {
         let topic = self.settings.topic.as_str();
         let fetched: Vec<_> =
             self.board.partitions().iter().filter_map(|p| Some((p.partition, p.fetched.get()?))).collect();
@@ -154,38 +163,50 @@ impl TopicWatch {
             "" => client.client().fetch_cluster_id(ASK).unwrap_or_default(),
             configured => configured.to_owned(),
         };
-        self.ask_id(client, ids);
+        let identified = self.ask_id(client, ids);
         if ids.is_open() {
             return Err(false);
         }
-        let behind = !ids.supported && self.went_back(client, &fetched, partitions);
-        Ok((TopicFacts { cluster_id, topic_id: ids.known.clone(), partitions }, behind))
+        let went_back = if ids.supported { None } else { self.went_back(client, &fetched, partitions) };
+        Ok(Look {
+            facts: TopicFacts { cluster_id, topic_id: ids.known.clone(), partitions },
+            behind: went_back == Some(true),
+            answered: identified || went_back.is_some(),
+        })
     }
 
-    /// Asks for the topic's id, as long as the cluster seems to know ids.
-    fn ask_id(&self, client: &BaseConsumer<MonitorContext>, ids: &mut Ids) {
+    /// Asks for the topic's id, as long as the cluster seems to know ids. True when it was told now.
+    fn ask_id(&self, client: &BaseConsumer<MonitorContext>, ids: &mut Ids) -> bool {
         if !ids.supported {
-            return;
+            return false;
         }
-        ids.take(topic_id(client.client(), &self.settings.topic, self.settings.topic_id_timeout));
+        let answer = topic_id(client.client(), &self.settings.topic, self.settings.topic_id_timeout);
+        let identified = matches!(answer, TopicId::Is(_));
+        ids.take(answer);
         if !ids.supported {
             tracing::info!(
                 topic = self.settings.topic,
                 "the cluster does not tell topic ids; a re-created topic is noticed by its offsets"
             );
         }
+        identified
     }
 
-    /// Whether a partition ends before what was already read of it when the look began.
-    fn went_back(&self, client: &BaseConsumer<MonitorContext>, fetched: &[(i32, i64)], partitions: i32) -> bool {
+    /// Whether a partition ends before what was already read of it when the look began. `None`: Kafka did not say.
+    fn went_back(
+        &self,
+        client: &BaseConsumer<MonitorContext>,
+        fetched: &[(i32, i64)],
+        partitions: i32,
+    ) -> Option<bool> {
         let asked: Vec<i32> = fetched.iter().map(|(partition, _)| *partition).filter(|p| *p < partitions).collect();
         match ends(client, &self.settings.topic, &asked, ASK) {
-            Ok(ends) => ends.iter().zip(asked.iter()).any(|(end, partition)| {
+            Ok(ends) => Some(ends.iter().zip(asked.iter()).any(|(end, partition)| {
                 fetched.iter().any(|(fetched, position)| fetched == partition && position > end)
-            }),
+            })),
             Err(error) => {
                 self.monitor.fault("topic-watch", "look up the end of the topic", &error, "");
-                false
+                None
             }
         }
     }
@@ -263,9 +284,13 @@ mod tests {
         while looks.last().is_none_or(Result::is_err) && Instant::now() < deadline {
             looks.push(watch.look(&client, &mut ids));
         }
-        let facts = looks.pop().unwrap().unwrap().0;
+        let Look { facts, behind, answered } = looks.pop().unwrap().unwrap();
         assert_eq!((facts.topic_id, facts.partitions), (None, 3));
+        assert!(!behind && answered, "where ids do not tell, the ends of the log do");
         assert!(looks.len() >= 2, "{looks:?}");
         assert!(looks.iter().all(|look| *look == Err(false)));
+        ids = Ids { known: Some("an id that an earlier look was told".into()), unanswered: 0, supported: true };
+        let Look { facts, behind, answered } = watch.look(&client, &mut ids).unwrap();
+        assert!(facts.topic_id.is_some() && !behind && !answered, "what is remembered is no answer");
     }
 }
