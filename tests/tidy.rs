@@ -320,6 +320,14 @@ fn every_kafka_client_is_configured_in_one_place() {
 }
 
 #[test]
+fn redis_is_never_searched_for_keys() {
+    for (path, text) in sources() {
+        let search = ["\"SCAN\"", "\"KEYS\"", ".scan_match(", ".keys(\"*"].into_iter().find(|way| text.contains(way));
+        assert_eq!(search, None, "{path}: a stream is found by its name, however many keys others keep there");
+    }
+}
+
+#[test]
 fn decisions_take_time_and_chance_as_arguments() {
     let mut wrong = Vec::new();
     for (path, text) in sources() {

@@ -82,11 +82,11 @@ pub(super) fn demo(options: &demo::Args, mut config: Config) -> anyhow::Result<E
     tracing::info!("demo: all data is in memory and gone at the end; stop with Ctrl-C");
     let exit = serve(&config, Options { without_topic_ids: true, ..Options::default() });
     stop.cancel();
-    // The broker must outlive its producer.
     if producer.join().is_err() {
         tracing::error!("the producer of the demo panicked");
     }
-    drop(broker);
+    // It ends with the process: clients that are still being closed would complain that it is gone.
+    Box::leak(Box::new(broker));
     exit
 }
 

@@ -192,7 +192,8 @@ impl TopicWatch {
         identified
     }
 
-    /// Whether a partition ends before what was already read of it when the look began. `None`: Kafka did not say.
+    /// Whether a partition ends before what was already read of it when the look began. `None`: Kafka did not say, or
+    /// nothing was read.
     fn went_back(
         &self,
         client: &BaseConsumer<MonitorContext>,
@@ -200,6 +201,9 @@ impl TopicWatch {
         partitions: i32,
     ) -> Option<bool> {
         let asked: Vec<i32> = fetched.iter().map(|(partition, _)| *partition).filter(|p| *p < partitions).collect();
+        if asked.is_empty() {
+            return None;
+        }
         match ends(client, &self.settings.topic, &asked, ASK) {
             Ok(ends) => Some(ends.iter().zip(asked.iter()).any(|(end, partition)| {
                 fetched.iter().any(|(fetched, position)| fetched == partition && position > end)
@@ -286,9 +290,16 @@ mod tests {
         }
         let Look { facts, behind, answered } = looks.pop().unwrap().unwrap();
         assert_eq!((facts.topic_id, facts.partitions), (None, 3));
-        assert!(!behind && answered, "where ids do not tell, the ends of the log do");
+        assert!(!behind && !answered, "nothing was read that the ends of the log could confirm");
         assert!(looks.len() >= 2, "{looks:?}");
         assert!(looks.iter().all(|look| *look == Err(false)));
+        watch.board.opened(1).fetched.set(0);
+        let Look { facts, behind, answered } = watch.look(&client, &mut ids).unwrap();
+        assert_eq!(facts.topic_id, None);
+        assert!(!behind && answered, "where ids do not tell, the ends of the log do");
+        watch.board.opened(2).fetched.set(7);
+        assert!(watch.look(&client, &mut ids).unwrap().behind, "nobody could have read that far");
+        watch.board.opened(2).fetched.set(0);
         ids = Ids { known: Some("an id that an earlier look was told".into()), unanswered: 0, supported: true };
         let Look { facts, behind, answered } = watch.look(&client, &mut ids).unwrap();
         assert!(facts.topic_id.is_some() && !behind && !answered, "what is remembered is no answer");

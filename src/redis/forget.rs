@@ -1,40 +1,35 @@
-//! Drops all keys of a prefix: what Redis forgets when it is flushed, without harm to others that use it. Only for scenarios
-//! that break things on purpose; nothing of the service looks for keys.
+//! Drops streams: what Redis forgets when it is flushed, without harm to others that use it. Only for scenarios that break
+//! things on purpose; nothing of the service drops a key.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use deadpool_redis::redis::{FromRedisValue, RedisError, Value, pipe};
+use deadpool_redis::redis::pipe;
 
 use super::connect::Redis;
 use super::fault::Failure;
+use super::keys::Keys;
 
-/// Keys that are looked at in one turn.
-const TURN: usize = 1_000;
-
-/// Drops the keys that begin with `prefix`, of a standalone server, and tells how many those were.
+/// Drops the streams of `partitions` partitions of logs with these names.
 ///
 /// # Errors
 /// When there is no answer before the deadline.
-pub async fn forget(redis: &Redis, prefix: &str, deadline: Instant) -> Result<usize, Failure> {
+pub async fn forget(
+    redis: &Redis,
+    prefix: &str,
+    logs: &[String],
+    partitions: i32,
+    deadline: Instant,
+) -> Result<(), Failure> {
     let connection = redis.connection(deadline).await?;
-    // A prefix is of the program's own making: it holds nothing that a pattern would understand in another way.
-    let pattern = format!("{prefix}:*");
-    let (mut cursor, mut dropped) = (0_u64, 0);
-    loop {
-        let mut scan = pipe();
-        scan.cmd("SCAN").arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(TURN);
-        let answer = connection.ask(Arc::new(scan), deadline).await?.into_iter().next().unwrap_or(Value::Nil);
-        let (next, keys): (u64, Vec<String>) = FromRedisValue::from_redis_value(answer).map_err(RedisError::from)?;
-        if !keys.is_empty() {
+    let keys = Keys::new(prefix);
+    for (number, log) in (0..).zip(logs) {
+        for key in (0..partitions).filter_map(|partition| keys.stream(number, log, partition)) {
+            // One key each: those of a cluster are on different servers.
             let mut unlink = pipe();
-            unlink.cmd("UNLINK").arg(&keys);
+            unlink.cmd("UNLINK").arg(key);
             connection.ask(Arc::new(unlink), deadline).await?;
-            dropped += keys.len();
         }
-        if next == 0 {
-            return Ok(dropped);
-        }
-        cursor = next;
     }
+    Ok(())
 }

@@ -25,6 +25,8 @@ pub(super) struct Ended {
     pub truth: Truth,
     /// Per client the partitions of which it had applied something: of these it has to be told.
     pub known: BTreeMap<u32, BTreeSet<i32>>,
+    /// Only one instance was there.
+    pub one_reader: bool,
 }
 
 /// What clients are held against in the end.
@@ -62,7 +64,7 @@ impl Verdict {
             if !known.is_subset(&told) {
                 return Err(format!("it was told of the new log for {told:?}, and had something of {known:?}"));
             }
-            ended.truth.compare_ended(&self.truth, ledger)?;
+            ended.truth.compare_ended(&self.truth, ended.one_reader, ledger)?;
         }
         let expected = if self.ended.is_some() { "topic_recreated" } else { "none" };
         if let Some(reset) = resets().find(|reset| reset.reason != expected) {
@@ -146,6 +148,11 @@ impl Crowd {
         let mut state = self.shared.lock();
         state.over = state.newest.clone();
         state.known.clone()
+    }
+
+    /// The epochs that any of them was told of.
+    pub(super) fn epochs(&self) -> Vec<String> {
+        self.shared.lock().logs.keys().cloned().collect()
     }
 
     /// Notes a promise that was broken to all of them.
@@ -308,20 +315,34 @@ mod tests {
             let items = items.into_iter().map(|kind| Item { kind: Some(kind) }).collect();
             ledger.frame(Frame { partition: 0, first_offset: 0, next_offset: 4, items }).unwrap();
         };
-        let ended = |value: &[u8]| {
-            let truth = Truth { expected: [((0, 0), Expected::Record(Fingerprint::of(value)))].into() };
-            Verdict { ended: Some(Ended { truth, known: [(0, [0].into())].into() }), ..verdict() }
+        let ended = |values: &[&[u8]], one_reader| {
+            let expected = values.iter().map(|value| Expected::Record(Fingerprint::of(value)));
+            let truth = Truth { expected: (0..).map(|offset| (0, offset)).zip(expected).collect() };
+            Verdict { ended: Some(Ended { truth, known: [(0, [0].into())].into(), one_reader }), ..verdict() }
         };
         let mut told = client(0, vec![record(0)]);
         reset(&mut told);
-        ended(VALUE).judge(0, false, &told).unwrap();
-        assert!(ended(b"another").judge(0, false, &told).unwrap_err().contains("published then"));
-        // The next log may seem to be the end of the one that is over, but to be no other part of it.
+        ended(&[VALUE], true).judge(0, false, &told).unwrap();
+        let of_neither = Record { offset: 0, value: b"a third".as_slice().into(), ..Record::default() };
+        let mut invented = client(0, vec![Kind::Record(of_neither)]);
+        reset(&mut invented);
+        assert!(ended(&[b"another"], true).judge(0, false, &invented).unwrap_err().contains("published then"));
+        // From an offset on, what was not read yet of the log that is over may be the next one's.
+        ended(&[b"another"], true).judge(0, false, &told).unwrap();
         let mut went_on = client(1, vec![skip(1, SkipReason::PayloadMissing), record(2)]);
         reset(&mut went_on);
-        ended(b"another").judge(0, false, &went_on).unwrap();
+        ended(&[b"another"], true).judge(0, false, &went_on).unwrap();
+        // A reader does not go back; a client may, to an instance that has not gone on.
+        let old = Record { offset: 3, value: b"old".as_slice().into(), ..Record::default() };
+        let mut went_back = client(2, vec![record(2), Kind::Record(old)]);
+        reset(&mut went_back);
+        let logs: [&[u8]; 4] = [b"old"; 4];
+        assert!(ended(&logs, true).judge(0, false, &went_back).unwrap_err().contains("of the next log"));
+        ended(&logs, false).judge(0, false, &went_back).unwrap();
         assert!(verdict().judge(0, false, &told).unwrap_err().contains("offsets started again"));
         let whole = client(0, vec![record(0), skip(1, SkipReason::PayloadMissing), record(2), record(3)]);
-        assert!(ended(VALUE).judge(0, false, &whole).unwrap_err().contains("it was told of the new log for {}"));
+        assert!(
+            ended(&[VALUE], true).judge(0, false, &whole).unwrap_err().contains("it was told of the new log for {}")
+        );
     }
 }

@@ -153,7 +153,7 @@ impl Stage {
         let begun = Instant::now();
         let carried_out = Scenario::begin(self, seed, &topic, stop).and_then(Scenario::carry_out);
         // What is left behind harms nobody, and the first error is the one to tell.
-        let cleared = self.around.delete(&topic).and_then(|()| self.around.forget(&topic));
+        let cleared = self.around.delete(&topic);
         let (steps, published, report) = carried_out?;
         cleared?;
         Ok(Outcome { seed, steps, published, report, took: begun.elapsed() })
@@ -242,6 +242,9 @@ impl<'a> Scenario<'a> {
                 self.crowd.blame(&format!("instance {number} ended by itself with {status}"));
             }
         }
+        // They would write on.
+        self.instances.clear();
+        self.stage.around.forget(self.topic, &self.crowd.epochs())?;
         Ok((steps, self.published, self.crowd.report()))
     }
 
@@ -303,7 +306,7 @@ impl<'a> Scenario<'a> {
             Fault::CutRedis => around.redis(Network::Cut),
             Fault::HangRedis => around.redis(Network::BlackHole),
             Fault::SlowRedis => around.redis(Surroundings::slow()),
-            Fault::FlushRedis => around.forget(self.topic)?,
+            Fault::FlushRedis => around.forget(self.topic, &self.crowd.epochs())?,
             Fault::CutClients => self.crowd.cut(),
             Fault::MorePartitions => self.grow()?,
             Fault::Retention => {
@@ -329,7 +332,8 @@ impl<'a> Scenario<'a> {
         }
         let truth = std::mem::take(&mut self.truth);
         self.published += truth.expected.len();
-        self.ended = Some(Ended { truth, known: self.crowd.log_is_over() });
+        let (known, one_reader) = (self.crowd.log_is_over(), self.instances.len() == 1);
+        self.ended = Some(Ended { truth, known, one_reader });
         self.kept_from.clear();
         let partitions = around.recreate(self.topic)?;
         self.load = Some(Load::start(&settings.connection, self.topic, partitions, settings.rate, !self.seed)?);

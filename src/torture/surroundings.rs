@@ -99,15 +99,18 @@ impl Surroundings {
         Network::Delay(SLOW)
     }
 
-    /// Lets Redis forget what begins with a prefix.
-    pub(super) fn forget(&self, prefix: &str) -> Result<(), ScenarioError> {
+    /// Lets Redis forget what instances have kept there of the topic in these epochs.
+    pub(super) fn forget(&self, topic: &str, epochs: &[String]) -> Result<(), ScenarioError> {
         let Some(redis) = &self.redis else { return Ok(()) };
+        let partitions = self.partitions(topic)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let forgotten = runtime.block_on(async {
             let redis = Redis::new(&redis.settings, 1).map_err(|error| error.to_string())?;
-            forget(&redis, prefix, Instant::now() + REDIS_PATIENCE).await.map_err(|failure| failure.to_string())
+            let deadline = Instant::now() + REDIS_PATIENCE;
+            // The prefix of the keys is called as the topic is.
+            forget(&redis, topic, epochs, partitions, deadline).await.map_err(|failure| failure.to_string())
         });
-        forgotten.map(drop).map_err(ScenarioError::Redis)
+        forgotten.map_err(ScenarioError::Redis)
     }
 
     /// Creates the topic, and that of the dead letters beside it.

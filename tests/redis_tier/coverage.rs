@@ -35,6 +35,8 @@ fn every_record_comes_back_from_any_cursor_in_a_handful_of_calls() {
         let bounds = process.bounds().await.unwrap();
         assert_eq!((bounds.low, bounds.next), (5, 5_005));
 
+        let searches: u64 = ["keys", "scan"].iter().map(|command| server.calls(command)).sum();
+        assert_eq!(searches, 0, "a stream is found by its name");
         server.ask(&["CONFIG", "RESETSTAT"]);
         let page = process.page(100).await.unwrap();
         assert!(offsets(&page, 100).len() >= 1_000);

@@ -114,7 +114,7 @@ fn the_judge_holds_a_reconnect_against_the_cursor() {
     reconnected(12, &[]).expect("goes on at the cursor");
     let after_reset = reconnected(0, &[reset]).expect("a reset explains another start");
     assert_eq!((after_reset.resets.len(), after_reset.records.len()), (1, 1), "records of the old log are gone");
-    let ended = Published::default().truth().compare_ended(&Published::default().truth(), &after_reset);
+    let ended = Published::default().truth().compare_ended(&Published::default().truth(), true, &after_reset);
     assert!(ended.is_err_and(|error| error.contains("e1")), "what came before the reset was never published");
     for from in [0, 10, 11, 13] {
         assert!(reconnected(from, &[]).is_err(), "a start at {from} instead of 12 was not noticed");
