@@ -238,15 +238,30 @@ mod tests {
         Kind::Gap(Gap { first_offset: offset, next_offset: offset + 1, reason })
     }
 
-    /// A client that was welcomed at `from` and given these items.
-    fn client(from: i64, items: Vec<Kind>) -> Ledger {
-        let mut ledger = Ledger::default();
+    fn welcome(ledger: &mut Ledger, from: i64) {
         let position = json!({ "from": from.to_string(), "low": "0", "next": "4" });
+        ledger.connected();
         ledger.text(&json!({ "type": "welcome", "epoch": "one", "partitions": { "0": position } })).unwrap();
+    }
+
+    fn give(ledger: &mut Ledger, from: i64, items: Vec<Kind>) {
         let next_offset = from + i64::try_from(items.len()).unwrap();
         let items = items.into_iter().map(|kind| Item { kind: Some(kind) }).collect();
         ledger.frame(Frame { partition: 0, first_offset: from, next_offset, items }).unwrap();
+    }
+
+    /// A client that was welcomed at `from` and given these items.
+    fn client(from: i64, items: Vec<Kind>) -> Ledger {
+        let mut ledger = Ledger::default();
+        welcome(&mut ledger, from);
+        give(&mut ledger, from, items);
         ledger
+    }
+
+    /// The whole log, from `from` on.
+    fn all_from(from: i64) -> Vec<Kind> {
+        let items = vec![record(0), skip(1, SkipReason::PayloadMissing), record(2), record(3)];
+        items.into_iter().skip(usize::try_from(from).unwrap()).collect()
     }
 
     fn judged(from: i64, items: Vec<Kind>) -> Result<(), String> {
@@ -294,14 +309,30 @@ mod tests {
 
     #[test]
     fn who_has_to_begin_at_the_start_does() {
-        let whole = |from: i64| {
-            let items = vec![record(0), skip(1, SkipReason::PayloadMissing), record(2), record(3)];
-            client(from, items.into_iter().skip(usize::try_from(from).unwrap()).collect())
-        };
+        let whole = |from: i64| client(from, all_from(from));
         verdict().judge(1, true, &whole(1)).unwrap();
         assert!(verdict().judge(1, true, &whole(2)).unwrap_err().contains("began at 2"));
         let later = Verdict { first_partitions: 0, ..verdict() };
         assert!(later.judge(0, false, &whole(2)).unwrap_err().contains("began at 2"), "a partition that came later");
+    }
+
+    #[test]
+    fn who_has_nothing_yet_may_begin_where_the_log_begins_by_then_and_no_later() {
+        let begun_anew = |from: i64| {
+            let mut ledger = Ledger::default();
+            welcome(&mut ledger, 0);
+            welcome(&mut ledger, from);
+            give(&mut ledger, from, all_from(from));
+            ledger
+        };
+        verdict().judge(0, false, &begun_anew(0)).unwrap();
+        verdict().judge(0, false, &begun_anew(1)).unwrap();
+        assert!(verdict().judge(0, false, &begun_anew(2)).unwrap_err().contains("(0, 1) was left out"));
+        // Who has something goes on at its cursor.
+        let mut moved = client(0, vec![record(0)]);
+        welcome(&mut moved, 2);
+        let hole = Frame { partition: 0, first_offset: 2, next_offset: 3, items: Vec::new() };
+        assert!(moved.frame(hole).unwrap_err().contains("instead of the cursor"));
     }
 
     #[test]
@@ -311,9 +342,7 @@ mod tests {
                 "type": "cursor_reset", "partition": 0, "nextOffset": "0", "reason": "topic_recreated", "epoch": "two",
             });
             ledger.text(&reset).unwrap();
-            let items = [record(0), skip(1, SkipReason::PayloadMissing), record(2), record(3)];
-            let items = items.into_iter().map(|kind| Item { kind: Some(kind) }).collect();
-            ledger.frame(Frame { partition: 0, first_offset: 0, next_offset: 4, items }).unwrap();
+            give(ledger, 0, all_from(0));
         };
         let ended = |values: &[&[u8]], one_reader| {
             let expected = values.iter().map(|value| Expected::Record(Fingerprint::of(value)));

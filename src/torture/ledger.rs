@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::fields::{offset, offsets, partition, partition_of};
 use crate::wire::stream::item::Kind;
 use crate::wire::stream::{Finding, Frame, GapReason, Item, SkipReason};
 
@@ -68,6 +69,8 @@ pub struct Ledger {
     pub epoch: Option<String>,
     /// Per partition where the stream began for this client (its first welcome, or its last reset).
     pub began: BTreeMap<i32, i64>,
+    /// Those of which nothing had come when a later welcome began them elsewhere: what lies before has to be gone.
+    pub begun_anew: BTreeSet<i32>,
     /// Records since then.
     pub records: BTreeMap<(i32, i64), Fingerprint>,
     /// Ranges without a record for the client.
@@ -201,11 +204,7 @@ impl Ledger {
                 return Err(format!("welcome: partition {partition} has low {low} above next {next}"));
             }
             self.left_out.remove(&partition);
-            match self.cursor.get(&partition) {
-                None => self.begin(partition, from),
-                Some(&cursor) if cursor == from => self.enter(partition),
-                Some(_) => drop(self.unexplained.insert(partition, from)),
-            }
+            self.go_on(partition, from);
         }
         self.welcomed = true;
         Ok(())
@@ -216,13 +215,28 @@ impl Ledger {
         let from = offset(message, "from")?;
         let was_left_out = self.left_out.remove(&partition);
         match self.cursor.get(&partition) {
+            Some(cursor) if *cursor != from && !was_left_out => {
+                Err(format!("partition_added: partition {partition} from {from}, cursor {cursor}"))
+            }
+            _ => {
+                self.go_on(partition, from);
+                Ok(())
+            }
+        }
+    }
+
+    /// The stream of a partition begins or goes on, as it was announced.
+    fn go_on(&mut self, partition: i32, from: i64) {
+        match self.cursor.get(&partition) {
             None => self.begin(partition, from),
             Some(&cursor) if cursor == from => self.enter(partition),
-            // It goes on elsewhere, as in a welcome.
-            Some(_) if was_left_out => drop(self.unexplained.insert(partition, from)),
-            Some(cursor) => return Err(format!("partition_added: partition {partition} from {from}, cursor {cursor}")),
+            // A cursor cannot say that nothing was applied: the stream begins where the log does by now.
+            Some(0) => {
+                self.begin(partition, from);
+                self.begun_anew.insert(partition);
+            }
+            Some(_) => drop(self.unexplained.insert(partition, from)),
         }
-        Ok(())
     }
 
     fn reset(&mut self, message: &Value) -> Result<(), Violation> {
@@ -263,6 +277,7 @@ impl Ledger {
     }
 
     fn begin(&mut self, partition: i32, from: i64) {
+        self.begun_anew.remove(&partition);
         self.began.insert(partition, from);
         self.cursor.insert(partition, from);
         self.enter(partition);
@@ -360,41 +375,4 @@ fn touches(what: &str, position: i64, first: i64, next: i64) -> Result<(), Viola
         true => Ok(()),
         false => Err(format!("a {what} [{first}, {next}) where {position} had to come")),
     }
-}
-
-fn partition_of(name: &str) -> Result<i32, Violation> {
-    name.parse().map_err(|_| format!("{name:?} is no partition"))
-}
-
-fn partition(message: &Value) -> Result<i32, Violation> {
-    let number = message.get("partition").and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok());
-    number.ok_or_else(|| format!("partition must be a JSON number: {message}"))
-}
-
-/// Offsets are decimal strings: JSON numbers lose digits in browsers.
-///
-/// # Errors
-/// When the field holds something else.
-pub fn offset(message: &Value, field: &str) -> Result<i64, Violation> {
-    let number = message.get(field).and_then(decimal);
-    number.ok_or_else(|| format!("{field} must be a decimal string: {message}"))
-}
-
-/// A decimal string, in the one form that a number has.
-fn decimal(value: &Value) -> Option<i64> {
-    let text = value.as_str()?;
-    text.parse().ok().filter(|number: &i64| number.to_string() == text)
-}
-
-fn offsets(message: &Value, field: &str) -> Result<BTreeMap<i32, i64>, Violation> {
-    let map = message.get(field).and_then(Value::as_object);
-    let map = map.ok_or_else(|| format!("{field} must map partitions to offsets: {message}"))?;
-    map.iter()
-        .map(|(name, value)| {
-            Ok((
-                partition_of(name)?,
-                decimal(value).ok_or_else(|| format!("{field}.{name} must be a decimal string: {message}"))?,
-            ))
-        })
-        .collect()
 }

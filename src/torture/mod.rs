@@ -17,6 +17,8 @@ pub mod scenario;
 
 pub mod instance;
 
+pub mod fields;
+
 mod surroundings;
 
 mod load;

@@ -39,6 +39,9 @@ impl Truth {
             let Some(&began) = client.began.get(&partition) else {
                 return Err(format!("partition {partition} was never announced"));
             };
+            if offset < began && client.begun_anew.contains(&partition) && !taken(partition, offset) {
+                return Err(format!("{:?} was left out: the stream began anew at {began}", (partition, offset)));
+            }
             let passed_over = taken(partition, offset)
                 && client.skips.iter().any(|skip| {
                     let is_first = skip.first == began && skip.reason == SkipReason::NoRecord;

@@ -2,7 +2,8 @@
 
 use dashstream::torture::truth::has_reached;
 
-pub use dashstream::torture::ledger::{Fingerprint, Ledger, Range, Violation, offset};
+pub use dashstream::torture::fields::offset;
+pub use dashstream::torture::ledger::{Fingerprint, Ledger, Range, Violation};
 
 use super::producer::Published;
 
