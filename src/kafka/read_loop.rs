@@ -68,7 +68,7 @@ impl<'a> Reader<'a> {
         let facts = wishes.facts.clone().ok_or(Stopped)?;
         let opened = open_topic(parts, consumer, &facts, anew)?;
         for (partition, term) in opened.terms {
-            wishes.owns.insert(partition, (term, None));
+            wishes.own(partition, term, None);
         }
         let mut reader = Self {
             parts,

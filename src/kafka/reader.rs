@@ -194,13 +194,47 @@ impl Wishes {
         Err(Stopped)
     }
 
+    /// A term waits to begin. One that a new epoch has begun may be here before the one that it has ended.
+    pub(super) fn own(&mut self, partition: i32, term: u64, committed: Option<Committed>) {
+        if self.owns.get(&partition).is_none_or(|(known, _)| *known < term) {
+            self.owns.insert(partition, (term, committed));
+        }
+    }
+
     pub(super) fn take(&mut self, command: ReaderCommand) {
         match command {
             ReaderCommand::Facts { facts, .. } => self.facts = Some(facts),
-            ReaderCommand::Own { partition, term, committed } => {
-                self.owns.insert(partition, (term, committed));
-            }
+            ReaderCommand::Own { partition, term, committed } => self.own(partition, term, committed),
             ReaderCommand::Assigned => self.assigned = true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::Epoch;
+    use crate::metrics::Metrics;
+
+    /// The group assigns a partition while the topic that was made anew is being opened: the reader hears of it after it
+    /// was given the term of the new epoch.
+    #[test]
+    fn a_term_that_a_new_epoch_has_ended_does_not_keep_the_next_one_from_beginning() {
+        let board = Board::new();
+        board.open_epoch(Epoch { number: 1, name: "old".into() });
+        let duties = Duties::new(board.clone(), Arc::new(Metrics::new().unwrap()));
+        let mut wishes = Wishes::default();
+        let assigned = duties.gain(3);
+        board.open_epoch(Epoch { number: 2, name: "new".into() });
+        duties.open_epoch(2, "new").into_iter().for_each(|(partition, term)| wishes.own(partition, term, None));
+        wishes.take(ReaderCommand::Own { partition: 3, term: assigned, committed: None });
+        board.opened(3);
+        let (term, _) = wishes.owns.remove(&3).unwrap();
+        assert!(duties.begin(3, term, 0, None), "nobody would do the duties of the partition");
+        // One that comes after is another matter.
+        let again = duties.gain(3);
+        wishes.own(3, term, None);
+        wishes.take(ReaderCommand::Own { partition: 3, term: again, committed: None });
+        assert_eq!(wishes.owns.get(&3).map(|(term, _)| *term), Some(again));
     }
 }
